@@ -1,0 +1,46 @@
+"""What every model of the job document shares: camelCase outside, snake_case inside, nothing unknown accepted.
+
+A class may state rules that span fields with ``__cel_rules__``; they are written into the CRD for the API server and
+checked here by an ordinary pydantic validator with the same message, so a laptop and a cluster refuse the same job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+
+@dataclass(frozen=True, slots=True)
+class CelRule:
+    """A rule in the Common Expression Language, as Kubernetes evaluates it on this object (``self``).
+
+    ``transition`` marks rules that mention ``oldSelf``: only an update can break them.
+    """
+
+    rule: str
+    message: str
+    transition: bool = False
+
+
+class ApiModel(BaseModel):
+    """A part of the job document. Immutable; unknown fields are errors."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_enum_values=False,
+        ser_json_inf_nan="strings",
+    )
+    __cel_rules__: ClassVar[tuple[CelRule, ...]] = ()
+
+
+# Kubernetes names: the API server needs a bound on every string, and children derive their names from these.
+Name = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+ShortText = Annotated[str, Field(min_length=1, max_length=253)]
+LongText = Annotated[str, Field(min_length=1, max_length=1024)]

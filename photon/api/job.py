@@ -1,0 +1,107 @@
+"""FederatedTrainingJob, v1alpha1: the one document that runs on a laptop, in a cluster and across clusters."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from photon.api.base import ApiModel, CelRule, Name, ShortText
+from photon.api.model import ModelSpec
+from photon.api.participation import EvaluationSpec, ParticipationSpec, StopSpec
+from photon.api.placement import AggregatorSpec, Participant, StorageSpec
+from photon.api.status import JobStatus
+from photon.api.training import ExchangeSpec, LocalSpec, OuterSpec, ParallelStrategy
+
+GROUP: Final = "photon.dev"
+VERSION: Final = "v1alpha1"
+KIND: Final = "FederatedTrainingJob"
+PLURAL: Final = "federatedtrainingjobs"
+MAX_PARTICIPANTS: Final = 256
+
+
+class JobSpec(ApiModel):
+    """What is trained, by whom, how, and where."""
+
+    model: ModelSpec
+    storage: StorageSpec = StorageSpec()
+    rounds: Annotated[int, Field(ge=1, le=10**6, description="Rounds to train; may be raised while the job runs.")]
+    stop: StopSpec = StopSpec()
+    participation: ParticipationSpec = ParticipationSpec()
+    local: LocalSpec = LocalSpec()
+    outer: OuterSpec = OuterSpec()
+    exchange: ExchangeSpec = ExchangeSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    aggregator: AggregatorSpec = AggregatorSpec()
+    participants: Annotated[list[Participant], Field(min_length=1, max_length=MAX_PARTICIPANTS)]
+    suspend: Annotated[bool, Field(description="Stop at the next round boundary; nothing is lost.")] = False
+    ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=10**9)] = None
+    managed_by: Annotated[ShortText | None, Field(description="Another controller that owns this job.")] = None
+    __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
+        CelRule("self.model == oldSelf.model", "model is immutable", transition=True),
+        CelRule(
+            "self.storage.bucket == oldSelf.storage.bucket && self.storage.prefix == oldSelf.storage.prefix",
+            "storage.bucket and storage.prefix are immutable",
+            transition=True,
+        ),
+        CelRule("self.rounds >= oldSelf.rounds", "rounds may only grow", transition=True),
+        CelRule(
+            "!has(self.participation.cohortSize) || self.participation.cohortSize <= self.participants.size()",
+            "participation.cohortSize must not be larger than the number of participants",
+        ),
+        CelRule(
+            "!has(self.participation.quorum) || self.participation.quorum <= self.participants.size()",
+            "participation.quorum must not be larger than the number of participants",
+        ),
+        CelRule(
+            "self.local.strategy == 'FSDP' || self.participants.all(p, !has(p.worker) || "
+            "(p.worker.nodes == 1 && p.worker.processesPerNode == 1))",
+            "a participant with several nodes or processes needs local.strategy FSDP",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [p.name for p in self.participants]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"participants: the name {twice[0]!r} is given twice")
+        for field in ("cohort_size", "quorum"):
+            value = getattr(self.participation, field)
+            if value is not None and value > len(names):
+                index = 3 if field == "cohort_size" else 4
+                raise ValueError(f"{JobSpec.__cel_rules__[index].message} ({value} > {len(names)})")
+        if self.local.strategy is ParallelStrategy.SINGLE:
+            for p in self.participants:
+                if p.worker is not None and (p.worker.nodes > 1 or p.worker.processes_per_node > 1):
+                    raise ValueError(f"{JobSpec.__cel_rules__[5].message} ({p.name})")
+        return self
+
+    @property
+    def cohort_size(self) -> int:
+        """Participants sampled for each round."""
+        return self.participation.cohort_size or len(self.participants)
+
+    @property
+    def quorum(self) -> int:
+        """Fewest accepted updates with which a round may commit."""
+        return min(self.participation.quorum or self.cohort_size, self.cohort_size)
+
+
+class ObjectMeta(ApiModel):
+    """The part of Kubernetes' metadata that a job file may state."""
+
+    name: Name
+    namespace: Name | None = None
+    labels: Annotated[dict[str, str], Field(max_length=64)] = {}
+    annotations: Annotated[dict[str, str], Field(max_length=64)] = {}
+
+
+class FederatedTrainingJob(ApiModel):
+    """A job."""
+
+    api_version: Literal["photon.dev/v1alpha1"]
+    kind: Literal["FederatedTrainingJob"]
+    metadata: ObjectMeta
+    spec: JobSpec
+    status: JobStatus | None = None

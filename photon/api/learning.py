@@ -1,0 +1,80 @@
+"""What of a job shapes learning: the immutable job.json in the bucket, whose digest every record of a round names.
+
+It says nothing of storage, resources, images or addresses, so a run as processes and a run as pods have one digest. The
+participants are named in each plan instead (they may change while a job runs), and rounds may grow: hence the length of
+the schedule is resolved here, once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from photon.api.base import ApiModel
+from photon.api.job import FederatedTrainingJob, JobSpec
+from photon.api.model import ModelSpec
+from photon.api.participation import Weighting
+from photon.api.training import ExchangeSpec, LocalSpec, OuterSpec
+
+
+class LearningJob(ApiModel):
+    """The resolved job. ``hf_config`` is None when the model comes with a checkpoint (model.initFrom)."""
+
+    model: ModelSpec
+    hf_config: dict[str, Any] | None
+    local: LocalSpec
+    outer: OuterSpec
+    exchange: ExchangeSpec
+    cohort_size: int | None
+    weighting: Weighting
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the learning-rate schedule in sequential steps."""
+        total = self.local.learning_rate.total_steps
+        assert total is not None, "resolve() sets it"
+        return total
+
+
+def resolve(job: FederatedTrainingJob) -> LearningJob:
+    """The learning part of ``job``, with every default that depends on another field written out."""
+    spec: JobSpec = job.spec
+    rate = spec.local.learning_rate
+    if rate.total_steps is None:
+        rate = rate.model_copy(update={"total_steps": spec.rounds * spec.local.steps})
+    local = spec.local.model_copy(
+        update={
+            "learning_rate": rate,
+            "micro_batch_size": spec.local.micro_batch_size or spec.local.batch_size,
+        }
+    )
+    return LearningJob(
+        model=spec.model,
+        hf_config=spec.model.hf_config(),
+        local=local,
+        outer=spec.outer,
+        exchange=spec.exchange,
+        cohort_size=spec.participation.cohort_size,
+        weighting=spec.participation.weighting,
+    )
+
+
+def resolve_against(job: FederatedTrainingJob, stored: LearningJob | None) -> LearningJob:
+    """``resolve(job)``, but with the schedule's default length that a running job was started with.
+
+    Raises:
+        ValueError: The job file now says something else that shapes learning; the message names the fields.
+    """
+    learning = resolve(job)
+    if stored is None:
+        return learning
+    if job.spec.local.learning_rate.total_steps is None:
+        rate = learning.local.learning_rate.model_copy(update={"total_steps": stored.total_steps})
+        local = learning.local.model_copy(update={"learning_rate": rate})
+        learning = learning.model_copy(update={"local": local})
+    if learning != stored:
+        changed = [name for name in LearningJob.model_fields if getattr(learning, name) != getattr(stored, name)]
+        raise ValueError(
+            f"this prefix holds a job with other settings of {', '.join(changed)}: what shapes learning cannot "
+            "change once a job has started; use another storage.prefix (or another run directory) for a new job"
+        )
+    return learning

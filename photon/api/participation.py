@@ -1,0 +1,96 @@
+"""``spec.participation``, ``spec.stop``, ``spec.evaluation``: who takes part, when the job ends, how it is judged."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from photon.api.base import ApiModel, CelRule
+
+
+class Weighting(StrEnum):
+    """Weight of a participant's update in the mean."""
+
+    TOKENS = "Tokens"
+    UNIFORM = "Uniform"
+
+
+class ParticipationSpec(ApiModel):
+    """Who trains in a round and how long the round waits for them."""
+
+    cohort_size: Annotated[
+        int | None,
+        Field(ge=1, le=10_000, description="Participants sampled for each round; default all of them."),
+    ] = None
+    quorum: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=10_000,
+            description="Fewest accepted updates with which a round may commit; default the cohort.",
+        ),
+    ] = None
+    round_deadline_seconds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10**7,
+            description="A round that has its quorum commits at the latest then; without it, the job fails.",
+        ),
+    ] = 3600
+    grace_seconds: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=10**7,
+            description="Wait so long for the rest of the cohort once the quorum is there; default until the deadline.",
+        ),
+    ] = None
+    weighting: Annotated[Weighting, Field(description="Tokens: by tokens trained on. Uniform: all alike.")] = (
+        Weighting.TOKENS
+    )
+    __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
+        CelRule(
+            "!has(self.quorum) || !has(self.cohortSize) || self.quorum <= self.cohortSize",
+            "quorum must not be larger than cohortSize",
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _quorum_fits(self) -> Self:
+        if self.quorum is not None and self.cohort_size is not None and self.quorum > self.cohort_size:
+            raise ValueError(ParticipationSpec.__cel_rules__[0].message)
+        return self
+
+
+class PlateauSpec(ApiModel):
+    """Stop when the validation loss no longer falls."""
+
+    evaluations: Annotated[int, Field(ge=1, le=10_000, description="So many evaluations without improvement.")] = 5
+    min_improvement: Annotated[
+        float, Field(ge=0, le=100, description="Improvement of the loss that counts, in nats.")
+    ] = 0.0
+
+
+class StopSpec(ApiModel):
+    """Reasons to end before spec.rounds; the first that holds ends the job after the running round."""
+
+    tokens: Annotated[int | None, Field(ge=1, le=10**18, description="Tokens trained on by all together.")] = None
+    target_perplexity: Annotated[float | None, Field(gt=1, le=1e9, description="Validation perplexity reached.")] = None
+    plateau: PlateauSpec | None = None
+    wall_clock_seconds: Annotated[int | None, Field(ge=1, le=10**9, description="Time since the first plan.")] = None
+
+
+class EvaluationSpec(ApiModel):
+    """Perplexity on held-out text that every participant keeps at home."""
+
+    every_rounds: Annotated[
+        int, Field(ge=0, le=10**6, description="Evaluate each so many rounds; 0: only the last.")
+    ] = 1
+    max_tokens: Annotated[
+        int | None,
+        Field(ge=1, le=10**12, description="At most so many held-out tokens a participant; default all."),
+    ] = None
+    batch_size: Annotated[int | None, Field(ge=1, le=10**6, description="Default: local.batchSize.")] = None

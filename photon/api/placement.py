@@ -1,0 +1,148 @@
+"""``spec.storage``, ``spec.aggregator``, ``spec.participants``: where things run and where bytes lie. None of it shapes learning."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from photon.api.base import ApiModel, CelRule, LongText, Name, ShortText
+
+Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+
+
+class SecretRef(ApiModel):
+    """A Secret in the job's namespace."""
+
+    name: ShortText
+
+
+class RetentionSpec(ApiModel):
+    """What stays in the bucket; commits, plans and manifests always do."""
+
+    keep_last_rounds: Annotated[
+        int | None,
+        Field(ge=1, le=10**6, description="Keep global models and updates of so many last rounds; default all."),
+    ] = None
+    keep_every_rounds: Annotated[
+        int | None, Field(ge=1, le=10**6, description="Keep besides each so-many-th global model.")
+    ] = None
+
+
+class StorageSpec(ApiModel):
+    """S3-compatible object storage of the coordinating institution."""
+
+    endpoint: Annotated[
+        LongText | None,
+        Field(
+            pattern=r"^https?://",
+            description="URL of the S3 API; without it `photon run` starts SeaweedFS, and a cluster uses AWS.",
+        ),
+    ] = None
+    bucket: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")] = "photon"
+    prefix: Annotated[str, Field(max_length=512, pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$")] = ""
+    region: ShortText = "us-east-1"
+    credentials_secret_ref: Annotated[
+        SecretRef | None,
+        Field(description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop the environment's."),
+    ] = None
+    retention: RetentionSpec = RetentionSpec()
+
+
+class Resources(ApiModel):
+    """What one process may use."""
+
+    cpus: Annotated[int, Field(ge=1, le=1024, description="CPU cores; also the number of compute threads.")] = 1
+    memory: Annotated[Quantity | None, Field(description="For example 16Gi.")] = None
+    gpus: Annotated[int, Field(ge=0, le=64, description="GPUs per node.")] = 0
+    gpu_resource: Annotated[ShortText, Field(description="Resource name that a GPU is asked for by.")] = (
+        "nvidia.com/gpu"
+    )
+
+
+class PodSettings(ApiModel):
+    """How pods are placed; ignored on a laptop."""
+
+    resources: Resources = Resources()
+    image: LongText | None = None
+    node_selector: Annotated[dict[str, str], Field(max_length=64)] = {}
+    priority_class_name: ShortText | None = None
+    tolerations: Annotated[list[dict[str, Any]], Field(max_length=64)] = []
+    pod_template_patch: Annotated[
+        dict[str, Any] | None, Field(description="Strategic merge patch of the pod template, applied last.")
+    ] = None
+
+
+class AggregatorSpec(PodSettings):
+    """The job's one aggregator."""
+
+    resources: Resources = Resources(cpus=2)
+
+
+class DataSource(ApiModel):
+    """One prepared folder of a mixture, read in the order that the participant of this name would read it in."""
+
+    name: Name
+    uri: LongText
+
+
+class DataSpec(ApiModel):
+    """A participant's prepared data: the output folder of `photon data prepare`, or an even mixture of several."""
+
+    uri: Annotated[
+        LongText | None,
+        Field(description="Folder with index.json: a path (relative to the job file) or s3://bucket/prefix."),
+    ] = None
+    sources: Annotated[
+        list[DataSource] | None,
+        Field(
+            min_length=1,
+            max_length=256,
+            description="Several folders; each gives an equal share of every batch. batchSize must be a multiple.",
+        ),
+    ] = None
+    credentials_secret_ref: SecretRef | None = None
+    __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
+        CelRule("has(self.uri) != has(self.sources)", "data needs either uri or sources"),
+    )
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> Self:
+        if (self.uri is None) == (self.sources is None):
+            raise ValueError(DataSpec.__cel_rules__[0].message)
+        return self
+
+
+class WorkerSpec(PodSettings):
+    """A participant that runs here."""
+
+    data: DataSpec
+    nodes: Annotated[int, Field(ge=1, le=4096, description="Pods of the participant; more than one needs FSDP.")] = 1
+    processes_per_node: Annotated[int, Field(ge=1, le=64, description="Processes on each node: one a GPU.")] = 1
+    checkpoint_every_steps: Annotated[
+        int,
+        Field(ge=1, le=10**6, description="A local checkpoint each so many steps: what a killed worker loses."),
+    ] = 50
+
+
+class RemoteSpec(ApiModel):
+    """A participant that joins from elsewhere."""
+
+
+class Participant(ApiModel):
+    """An institution's share in a job."""
+
+    name: Name
+    worker: Annotated[WorkerSpec | None, Field(description="Runs here.")] = None
+    remote: Annotated[
+        RemoteSpec | None, Field(description="Runs elsewhere and asks this job's aggregator for work.")
+    ] = None
+    __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
+        CelRule("has(self.worker) != has(self.remote)", "a participant has either worker or remote"),
+    )
+
+    @model_validator(mode="after")
+    def _here_or_elsewhere(self) -> Self:
+        if (self.worker is None) == (self.remote is None):
+            raise ValueError(Participant.__cel_rules__[0].message)
+        return self

@@ -1,0 +1,106 @@
+"""``status``: conditions, counters and the latest figures. History belongs to the bucket and to Prometheus."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from photon.api.base import ApiModel, LongText, Name, ShortText
+
+
+class ConditionType(StrEnum):
+    """What can be true of a job."""
+
+    RUNNING = "Running"
+    COMPLETE = "Complete"
+    FAILED = "Failed"
+    SUSPENDED = "Suspended"
+
+
+class JobReason(StrEnum):
+    """Why a condition has its value."""
+
+    WAITING_FOR_INIT = "WaitingForInit"
+    TRAINING = "Training"
+    MERGING = "Merging"
+    EVALUATING = "Evaluating"
+    ROUNDS_DONE = "RoundsDone"
+    TOKENS_REACHED = "TokensReached"
+    TARGET_PERPLEXITY_REACHED = "TargetPerplexityReached"
+    PLATEAU_REACHED = "PlateauReached"
+    WALL_CLOCK_REACHED = "WallClockReached"
+    QUORUM_LOST = "QuorumLost"
+    STORAGE_FAILED = "StorageFailed"
+    SUSPENDED = "Suspended"
+
+
+class ParticipantState(StrEnum):
+    """What a participant does now, as the aggregator sees it."""
+
+    ABSENT = "Absent"
+    IDLE = "Idle"
+    PULLING = "Pulling"
+    TRAINING = "Training"
+    PUSHING = "Pushing"
+    CHECKING = "Checking"
+    SUBMITTED = "Submitted"
+    EVALUATING = "Evaluating"
+    REFUSED = "Refused"
+    LATE = "Late"
+
+
+class Condition(ApiModel):
+    """metav1.Condition."""
+
+    type: ShortText
+    status: Annotated[str, Field(pattern="^(True|False|Unknown)$", max_length=8)]
+    reason: ShortText
+    message: Annotated[str, Field(max_length=1024)] = ""
+    last_transition_time: ShortText
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+
+
+class ParticipantStatus(ApiModel):
+    """One participant's latest figures."""
+
+    name: Name
+    state: ParticipantState = ParticipantState.ABSENT
+    in_cohort: bool = False
+    message: Annotated[str, Field(max_length=1024, description="Why it was left out or refused.")] = ""
+    last_round: Annotated[int | None, Field(description="Last round that took its update.")] = None
+    step: Annotated[int, Field(ge=0, description="Local step of the running round.")] = 0
+    tokens: Annotated[int, Field(ge=0, description="Tokens of its accepted updates.")] = 0
+    tokens_per_second: float | None = None
+    learning_rate: float | None = None
+    memory_bytes: int | None = None
+    mfu: Annotated[float | None, Field(description="Share of the device's peak FLOP/s; null where unknown.")] = None
+    loss: Annotated[float | None, Field(description="Training loss, nats a token.")] = None
+    perplexity: Annotated[
+        float | None, Field(description="Of the last evaluated global model on its held-out text.")
+    ] = None
+    last_seen_seconds: Annotated[float | None, Field(description="Seconds since its last word.")] = None
+    bytes_up: Annotated[int, Field(ge=0)] = 0
+    bytes_down: Annotated[int, Field(ge=0)] = 0
+
+
+class JobStatus(ApiModel):
+    """The state of a job, the same in the CRD, at /v1/status and in the terminal."""
+
+    observed_generation: Annotated[int, Field(ge=0)] = 0
+    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    round: Annotated[int, Field(ge=0, description="The round under way; rounds count from 1.")] = 0
+    committed_rounds: Annotated[int, Field(ge=0)] = 0
+    rounds: Annotated[int, Field(ge=0)] = 0
+    participants: Annotated[list[ParticipantStatus], Field(max_length=1024)] = []
+    tokens: Annotated[int, Field(ge=0, description="Tokens in accepted updates, all rounds.")] = 0
+    train_loss: float | None = None
+    validation_loss: float | None = None
+    validation_perplexity: float | None = None
+    evaluated_round: int | None = None
+    bytes_up: Annotated[int, Field(ge=0)] = 0
+    bytes_down: Annotated[int, Field(ge=0)] = 0
+    eta_seconds: float | None = None
+    checkpoint: Annotated[LongText | None, Field(description="s3:// URI of the latest global model.")] = None
+    last_commit: Annotated[ShortText | None, Field(description="sha256 of the latest commit record.")] = None

@@ -1,0 +1,175 @@
+"""The records of a round, as they lie in the bucket.
+
+Plan, UpdateManifest and Commit are hashed and therefore say nothing of when or where. RoundLog and Evaluation lie beside
+them and are not part of the chain: they may hold times.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from photon.api.base import ApiModel, Name
+from photon.api.training import Codec
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=2**62)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+ElementName = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Plan(ApiModel):
+    """rounds/00012/plan.json: who trains from which global model, how far. Created if absent, never changed.
+
+    ``base`` is the digest of the commit whose model everyone starts from (round - 1). ``participants`` are all that were
+    eligible, ``cohort`` those sampled; both sorted.
+    """
+
+    job: Sha256
+    round: Count
+    base: Sha256
+    participants: list[Name]
+    cohort: list[Name]
+    first_step: Annotated[Count, Field(description="Global sequential step at the start of the round.")]
+    local_steps: Count
+
+
+class Part(ApiModel):
+    """One object of an update: elements [start, stop) of the flat model vector, encoded as a small safetensors file."""
+
+    index: Annotated[int, Field(ge=0, le=10**6)]
+    start: Count
+    stop: Count
+    size_bytes: Count
+    sha256: Sha256
+
+
+class UpdateMetrics(ApiModel):
+    """What the worker measured while it trained; nothing of time or place. Losses in nats a token."""
+
+    loss_mean: Finite
+    loss_last: Finite
+    grad_norm_mean: Finite
+    grad_norm_max: Finite
+    clipped_fraction: Finite
+
+
+class UpdateManifest(ApiModel):
+    """rounds/00012/updates/<participant>/manifest.json: written last, so an update exists exactly when this does."""
+
+    job: Sha256
+    round: Count
+    plan: Sha256
+    participant: Name
+    codec: Codec
+    elements: Count
+    tokens: Count
+    local_steps: Count
+    parts: Annotated[list[Part], Field(min_length=1, max_length=100_000)]
+    metrics: UpdateMetrics
+
+
+class FileRecord(ApiModel):
+    """A file of the global model's folder."""
+
+    name: ElementName
+    size_bytes: Count
+    sha256: Sha256
+
+
+class AcceptedUpdate(ApiModel):
+    """An update that the round took. ``weight`` is its share of the mean; they sum to 1."""
+
+    participant: Name
+    manifest: Sha256
+    weight: Finite
+    tokens: Count
+    norm: Finite
+    cosine_to_mean: Finite | None
+    loss_mean: Finite
+
+
+class LearningMetrics(ApiModel):
+    """Computed by the pass that merged. L2 norms; ``layers`` by the name of the layer (model.layers.0, ...)."""
+
+    pseudo_gradient_norm: Finite
+    model_norm: Finite
+    momentum_norm: Finite | None
+    consensus: Annotated[Finite | None, Field(description="Norm of the mean update over mean norm of the updates.")]
+    mean_pairwise_cosine: Annotated[Finite | None, Field(description="None with fewer than two updates.")]
+    gradient_noise_scale: Annotated[
+        Finite | None,
+        Field(description="B_simple in tokens (McCandlish 2018), from 1 and K updates; None if K < 2."),
+    ]
+    train_loss: Annotated[Finite | None, Field(description="Mean of the updates' loss_mean by tokens.")]
+    layer_pseudo_gradient_norms: dict[ElementName, Finite] = {}
+    layer_model_norms: dict[ElementName, Finite] = {}
+
+
+class Commit(ApiModel):
+    """rounds/00012/commit.json: the round exists exactly when this does. Round 0 is the initial model.
+
+    ``folder`` is the key of the model's folder below the prefix; it is named by what went into it, so two aggregators
+    that merge different updates never overwrite each other. ``state`` are files of the outer optimiser in that folder.
+    """
+
+    job: Sha256
+    round: Count
+    previous: Sha256 | None
+    plan: Sha256 | None
+    folder: ElementName
+    files: list[FileRecord]
+    state: list[FileRecord] = []
+    outer_steps: Annotated[Count, Field(description="Outer steps taken so far (bias correction of adaptive kinds).")]
+    accepted: list[AcceptedUpdate] = []
+    tokens: Annotated[Count, Field(description="All tokens of all accepted updates so far.")]
+    sequential_steps: Annotated[Count, Field(description="The global step clock after this round.")]
+    metrics: LearningMetrics | None = None
+
+
+class HeldOutResult(ApiModel):
+    """Sums over held-out text, so that results of many participants add up exactly."""
+
+    loss_sum: Annotated[Finite, Field(description="Negative log-likelihood, nats, summed over predicted tokens.")]
+    tokens: Count
+    bytes: Annotated[Count, Field(description="Bytes of text that those tokens stand for.")]
+
+
+class Evaluation(ApiModel):
+    """rounds/00012/evaluations/<participant>.json: the model of that round on the participant's held-out text."""
+
+    job: Sha256
+    round: Count
+    commit: Sha256
+    participant: Name
+    result: HeldOutResult
+
+
+Phase = Literal["wait", "pull", "train", "encode", "push", "admit", "merge", "commit", "evaluate"]
+
+
+class ParticipantLog(ApiModel):
+    """What one participant did in a round, for people: times in seconds."""
+
+    outcome: Annotated[str, Field(max_length=64)]
+    message: Annotated[str, Field(max_length=1024)] = ""
+    seconds: dict[Phase, Finite] = {}
+    tokens: Count = 0
+    tokens_per_second: Finite | None = None
+    mfu: Finite | None = None
+    memory_bytes: Count | None = None
+    bytes_up: Count = 0
+    bytes_down: Count = 0
+
+
+class RoundLog(ApiModel):
+    """rounds/00012/log.json: times and bytes of a round. Not hashed; may be missing after a crash."""
+
+    round: Count
+    started_at: Annotated[str, Field(max_length=40, description="ISO 8601, UTC, the aggregator's clock.")]
+    committed_at: Annotated[str, Field(max_length=40)]
+    seconds: dict[Phase, Finite] = {}
+    participants: dict[Name, ParticipantLog] = {}
+    bytes_up: Count = 0
+    bytes_down: Count = 0

@@ -1,0 +1,1 @@
+"""Object storage: the only durable state. Keys, conditional writes, presigned URLs, streamed safetensors."""

@@ -1,0 +1,59 @@
+"""Where everything lies below the job's prefix. Nobody builds a key anywhere else.
+
+Update parts are named by their digest, so a worker that trained again after a crash (and got other bits, as GPUs may)
+never meets its own older bytes. A model's folder is named by the updates that went into it, for the same reason.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+JOB: Final = "job.json"
+WEIGHTS: Final = "model.safetensors"
+
+
+def round_folder(round_number: int) -> str:
+    """``rounds/00012``."""
+    return f"rounds/{round_number:05d}"
+
+
+def plan(round_number: int) -> str:
+    return f"{round_folder(round_number)}/plan.json"
+
+
+def commit(round_number: int) -> str:
+    return f"{round_folder(round_number)}/commit.json"
+
+
+def round_log(round_number: int) -> str:
+    return f"{round_folder(round_number)}/log.json"
+
+
+def updates_folder(round_number: int) -> str:
+    return f"{round_folder(round_number)}/updates"
+
+
+def part(round_number: int, participant: str, index: int, sha256: str) -> str:
+    return f"{updates_folder(round_number)}/{participant}/{index:05d}-{sha256[:16]}.safetensors"
+
+
+def manifest(round_number: int, participant: str) -> str:
+    return f"{updates_folder(round_number)}/{participant}/manifest.json"
+
+
+def global_folder(round_number: int, inputs_digest: str) -> str:
+    """Folder of a model, named by the digest of what was merged into it (round 0: of the job)."""
+    return f"{round_folder(round_number)}/global/{inputs_digest[:16]}"
+
+
+def evaluations_folder(round_number: int) -> str:
+    return f"{round_folder(round_number)}/evaluations"
+
+
+def evaluation(round_number: int, participant: str) -> str:
+    return f"{evaluations_folder(round_number)}/{participant}.json"
+
+
+def outer_state(name: str) -> str:
+    """File name of a state vector of the outer optimiser inside the model's folder (``momentum``, ``second_moment``)."""
+    return f"outer.{name}.safetensors"
