@@ -1,4 +1,7 @@
-"""``spec.storage``, ``spec.aggregator``, ``spec.participants``: where things run and where bytes lie. None of it shapes learning."""
+"""``spec.storage``, ``spec.aggregator``, ``spec.participants``: where things run and where bytes lie.
+
+None of it shapes learning, so none of it is in the job's digest.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spec.local``, ``spec.outer``, ``spec.exchange``: how a participant trains, how updates are merged and how they travel."""
+"""``spec.local``, ``spec.outer``, ``spec.exchange``: how participants train, how updates merge and travel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The records of a round, as they lie in the bucket.
 
-Plan, UpdateManifest and Commit are hashed and therefore say nothing of when or where. RoundLog and Evaluation lie beside
-them and are not part of the chain: they may hold times.
+Plan, UpdateManifest and Commit are hashed and therefore say nothing of when or where. RoundLog and Evaluation lie
+beside them and are not part of the chain: they may hold times.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ ElementName = Annotated[str, Field(min_length=1, max_length=256)]
 class Plan(ApiModel):
     """rounds/00012/plan.json: who trains from which global model, how far. Created if absent, never changed.
 
-    ``base`` is the digest of the commit whose model everyone starts from (round - 1). ``participants`` are all that were
-    eligible, ``cohort`` those sampled; both sorted.
+    ``base`` is the digest of the commit whose model everyone starts from (round - 1). ``participants`` are all that
+    were eligible, ``cohort`` those sampled; both sorted.
     """
 
     job: Sha256

@@ -55,5 +55,5 @@ def evaluation(round_number: int, participant: str) -> str:
 
 
 def outer_state(name: str) -> str:
-    """File name of a state vector of the outer optimiser inside the model's folder (``momentum``, ``second_moment``)."""
+    """File name of a vector of the outer optimiser's state in the model's folder (``momentum``, ...)."""
     return f"outer.{name}.safetensors"
