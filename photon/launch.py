@@ -1,0 +1,204 @@
+"""What a job consists of: the processes to start, in which order, with what. Pure; nothing is started here.
+
+``photon run`` starts the plan as processes and the operator starts it as pods, so nothing is configured in one and not
+in the other. The launcher hands in what only it knows (paths, addresses) as a LaunchContext, and secrets stay out of
+the plan: a process names where each secret comes from, and the launcher fills it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from photon.api.job import FederatedTrainingJob
+from photon.api.placement import DataSpec, PodSettings, WorkerSpec
+from photon.api.training import ParallelStrategy
+
+INIT: Final = "init"
+AGGREGATOR: Final = "aggregator"
+RENDEZVOUS_PORT: Final = 29400
+
+# A process that dies is started again so often before the run gives up: enough for a machine's hiccups (out of memory
+# for a moment, a lost connection at start), too few to hide a program that cannot work.
+RESTARTS: Final = 5
+
+
+class Role(StrEnum):
+    """What a process is for."""
+
+    INIT = "init"
+    AGGREGATOR = "aggregator"
+    WORKER = "worker"
+
+
+class SecretSource(StrEnum):
+    """Where the launcher finds the value of a secret."""
+
+    STORAGE = "storage"  # spec.storage.credentialsSecretRef, or the environment of `photon run`
+    DATA = "data"  # the participant's data.credentialsSecretRef, or the environment of `photon run`
+    TOKEN = "token"  # the participant's bearer token, made by the launcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretEnv:
+    """An environment variable whose value is secret. The key within a Kubernetes Secret is ``name`` as well."""
+
+    name: str
+    source: SecretSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """One program to run: a process on a laptop; a pod (or ``nodes`` pods of an Indexed Job) in a cluster.
+
+    ``after`` names processes that must have ended with success before this one starts. ``restarts`` is how often it
+    may be started again after a failure; an exit code of 2 (the user's mistake) is never tried again.
+    """
+
+    role: Role
+    name: str
+    command: tuple[str, ...]
+    participant: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: tuple[SecretEnv, ...] = ()
+    cpus: int
+    memory: str | None = None
+    gpus: int = 0
+    nodes: int = 1
+    processes_per_node: int = 1
+    after: tuple[str, ...] = ()
+    restarts: int = RESTARTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchContext:
+    """What only the launcher knows.
+
+    ``work_dir`` and ``rendezvous`` are templates in which ``{participant}`` is replaced: the folder of a worker's local
+    checkpoints, and host:port where the nodes of one participant find each other (unused with a single node).
+    """
+
+    job_path: str
+    tokens_path: str
+    listen: str
+    aggregator_url: str
+    work_dir: str
+    rendezvous: str = f"localhost:{RENDEZVOUS_PORT}"
+    aggregator_program: tuple[str, ...] = ("photon-aggregator",)
+    worker_program: tuple[str, ...] = ("photon-worker",)
+    torchrun_program: tuple[str, ...] = ("torchrun",)
+
+
+def processes(job: FederatedTrainingJob, context: LaunchContext) -> list[Process]:
+    """The processes of ``job`` in the order of starting: init, the aggregator, one worker per participant run here."""
+    spec = job.spec
+    storage = _aws_keys(SecretSource.STORAGE)
+    here = [(p.name, p.worker) for p in spec.participants if p.worker is not None]
+    init_cpus = max([spec.aggregator.resources.cpus, *(worker.resources.cpus for _, worker in here)])
+    plan = [
+        Process(
+            role=Role.INIT,
+            name=INIT,
+            command=(*context.worker_program, "init", "--job", context.job_path),
+            env=_threads(init_cpus),
+            secret_env=storage,
+            cpus=init_cpus,
+            memory=spec.aggregator.resources.memory,
+            restarts=1,
+        ),
+        Process(
+            role=Role.AGGREGATOR,
+            name=AGGREGATOR,
+            command=(
+                *context.aggregator_program,
+                *("--job", context.job_path, "--listen", context.listen, "--tokens", context.tokens_path),
+            ),
+            secret_env=storage,
+            after=(INIT,),
+            **_resources(spec.aggregator),
+        ),
+    ]
+    distributed = spec.local.strategy is ParallelStrategy.FSDP
+    plan += [_worker(name, worker, context, distributed=distributed) for name, worker in here]
+    return plan
+
+
+def _worker(name: str, worker: WorkerSpec, context: LaunchContext, *, distributed: bool) -> Process:
+    threads = max(1, worker.resources.cpus // worker.processes_per_node)
+    command = (
+        *context.worker_program,
+        *("run", "--aggregator", context.aggregator_url),
+        *(argument for uri in data_arguments(worker.data) for argument in ("--data", uri)),
+        *("--work-dir", context.work_dir.format(participant=name)),
+        *("--threads", str(threads)),
+        *("--checkpoint-every", str(worker.checkpoint_every_steps)),
+    )
+    if distributed:
+        command = (*_torchrun(name, worker, context), *command)
+    uris = [worker.data.uri] if worker.data.uri is not None else [s.uri for s in worker.data.sources or ()]
+    reads_s3 = any(uri.startswith("s3://") for uri in uris)
+    token = SecretEnv(name="PHOTON_TOKEN", source=SecretSource.TOKEN)
+    resources = _resources(worker)
+    resources["env"] = _threads(threads)
+    return Process(
+        role=Role.WORKER,
+        name=f"worker-{name}",
+        participant=name,
+        command=command,
+        secret_env=(token, *_aws_keys(SecretSource.DATA)) if reads_s3 else (token,),
+        nodes=worker.nodes,
+        processes_per_node=worker.processes_per_node,
+        after=(INIT,),
+        **resources,
+    )
+
+
+def data_arguments(data: DataSpec) -> list[str]:
+    """Values of ``--data`` for ``photon-worker``: the one folder, or NAME=folder for each of a mixture."""
+    if data.uri is not None:
+        return [data.uri]
+    return [f"{source.name}={source.uri}" for source in data.sources or ()]
+
+
+def _torchrun(name: str, worker: WorkerSpec, context: LaunchContext) -> tuple[str, ...]:
+    """torchrun before the worker's command. The launch plan restarts processes, so torchrun itself does not."""
+    rendezvous = (
+        ("--standalone",)
+        if worker.nodes == 1
+        else (
+            "--rdzv-backend=c10d",
+            f"--rdzv-id={name}",
+            f"--rdzv-endpoint={context.rendezvous.format(participant=name)}",
+        )
+    )
+    size = (f"--nnodes={worker.nodes}", f"--nproc-per-node={worker.processes_per_node}")
+    return (*context.torchrun_program, *rendezvous, *size, "--max-restarts=0", "--no-python")
+
+
+def _aws_keys(source: SecretSource) -> tuple[SecretEnv, ...]:
+    return tuple(SecretEnv(name=name, source=source) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+
+
+def _threads(threads: int) -> dict[str, str]:
+    """Thread pools of native libraries, held to what the job grants: several workers share one laptop."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        # Nothing of a job comes from a hub: models, tokenizers and data are named in the job.
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+def _resources(settings: PodSettings) -> dict[str, Any]:
+    resources = settings.resources
+    return {
+        "cpus": resources.cpus,
+        "memory": resources.memory,
+        "gpus": resources.gpus,
+        "env": _threads(resources.cpus),
+    }
