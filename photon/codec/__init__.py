@@ -1,0 +1,19 @@
+"""How the values of an update travel: a part's fp32 values to the bytes of one object, and any range of them back."""
+
+from __future__ import annotations
+
+from photon.codec.base import CodecError, UpdateCodec, check_part_file, part_ranges
+from photon.codec.dense import DenseBF16, DenseFP32
+from photon.codec.int8 import BlockInt8
+from photon.codec.registry import codec_for
+
+__all__ = [
+    "BlockInt8",
+    "CodecError",
+    "DenseBF16",
+    "DenseFP32",
+    "UpdateCodec",
+    "check_part_file",
+    "codec_for",
+    "part_ranges",
+]
