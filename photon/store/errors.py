@@ -1,0 +1,144 @@
+"""What can go wrong with object storage, in words that say what to do; botocore's errors end here.
+
+StoreError
+ ├─ Unreachable         nothing answers at the endpoint, or not in time, or only with 5xx
+ ├─ AccessDenied        the keys are wrong or may not do this
+ ├─ BucketMissing       the bucket does not exist
+ ├─ StorageFull         the store has no room for what was to be written
+ ├─ NotFound            no object at this key
+ ├─ PreconditionFailed  somebody else wrote first (If-Match, If-None-Match)
+ └─ DigestMismatch      the bytes are not those that were announced
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+
+class StoreError(Exception):
+    """Object storage did not do what was asked; the message is one sentence for the user."""
+
+
+class Unreachable(StoreError):
+    """Nothing answers at the endpoint, not in time, or only with server errors; trying again later may help."""
+
+
+class AccessDenied(StoreError):
+    """The credentials are wrong, expired, or may not do this."""
+
+
+class BucketMissing(StoreError):
+    """The bucket does not exist."""
+
+
+class StorageFull(StoreError):
+    """The store has no room left."""
+
+
+class NotFound(StoreError):
+    """There is no object at this key."""
+
+
+class PreconditionFailed(StoreError):
+    """The object is there already (create) or is no longer the one that was read (replace)."""
+
+
+class DigestMismatch(StoreError):
+    """The bytes are not those that were announced: wrong size or sha256."""
+
+
+_DENIED: Final = frozenset(
+    {"AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden", "InvalidToken", "TokenRefreshRequired"}
+)
+_MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_PRECONDITION: Final = frozenset({"412", "ConditionalRequestConflict", "PreconditionFailed"})
+_DIGEST: Final = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
+_FULL: Final = frozenset({"507", "EntityTooLargeForStorage", "InsufficientStorage", "QuotaExceeded", "StorageFull"})
+# What stores write into a plain 500 when their disk has no room (SeaweedFS, MinIO, Ceph).
+_FULL_WORDS: Final = ("no space left", "no free volumes", "no writable volumes", "minimum free drive", "quota exceeded")
+
+
+def is_full(text: str) -> bool:
+    """Whether a server's error text says that its disk is full."""
+    lowered = text.lower()
+    return any(words in lowered for words in _FULL_WORDS)
+
+
+def host_and_port(endpoint: str) -> str:
+    """``127.0.0.1:8333`` of a URL: what a person checks first."""
+    parts = urlsplit(endpoint)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def translate(error: Exception, *, endpoint: str, bucket: str, key: str | None = None) -> StoreError:
+    """The StoreError for an error of botocore; the caller raises it ``from`` the error.
+
+    ``endpoint`` is the URL in use, ``key`` the full key where the request had one.
+    """
+    where = f"s3://{bucket}/{key}" if key else f"bucket {bucket!r}"
+    if isinstance(error, ClientError):
+        return _refused(error, endpoint=endpoint, bucket=bucket, where=where, has_key=key is not None)
+    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+        return AccessDenied(
+            f"no credentials for {where} at {endpoint}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if isinstance(error, SSLError):
+        return Unreachable(f"the certificate of {endpoint} cannot be verified ({error}): check storage.endpoint")
+    if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
+        return Unreachable(
+            f"no object store answers at {host_and_port(endpoint)}: check storage.endpoint ({endpoint}) and the network"
+        )
+    if isinstance(error, ReadTimeoutError):
+        return Unreachable(f"the object store at {host_and_port(endpoint)} did not answer in time for {where}")
+    if isinstance(error, HTTPClientError):
+        return Unreachable(f"the connection to {host_and_port(endpoint)} broke for {where}: {error}")
+    if isinstance(error, BotoCoreError):
+        return StoreError(f"{where} at {endpoint}: {error}")
+    raise TypeError(f"not an error of botocore: {error!r}") from error
+
+
+def _refused(error: ClientError, *, endpoint: str, bucket: str, where: str, has_key: bool) -> StoreError:
+    details = error.response.get("Error", {})
+    code, text = details.get("Code", ""), details.get("Message", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return BucketMissing(
+            f"bucket {bucket!r} does not exist at {endpoint}: create it "
+            f"(aws s3 mb s3://{bucket} --endpoint-url {endpoint}) or correct storage.bucket"
+        )
+    if code in _DIGEST:
+        return DigestMismatch(f"{where}: the store refused the bytes, their digest is not the announced one ({text})")
+    if code in _PRECONDITION or status == 412:
+        return PreconditionFailed(f"{where}: the object was written by somebody else in the meantime")
+    if code in _FULL or status == 507 or is_full(text):
+        return StorageFull(f"storage is full: {endpoint} has no room for {where} ({text or code}); free or add space")
+    if code == "InvalidAccessKeyId":
+        return AccessDenied(f"{endpoint} does not know this access key: check AWS_ACCESS_KEY_ID")
+    if code == "SignatureDoesNotMatch":
+        return AccessDenied(f"{endpoint} refused the signature: check AWS_SECRET_ACCESS_KEY and storage.region")
+    if code == "RequestTimeTooSkewed":
+        return AccessDenied(f"{endpoint} refused the request's time: set this machine's clock right")
+    if code in _DENIED or status in (401, 403):
+        return AccessDenied(
+            f"access to {where} at {endpoint} is denied ({text or code}): check the credentials' rights"
+        )
+    if status == 404 and not has_key:
+        return Unreachable(f"what answers at {endpoint} is not an S3 API: check storage.endpoint")
+    if code in _MISSING or status == 404:
+        return NotFound(f"{where} does not exist at {endpoint}")
+    if status >= 500 or code in {"SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError"}:
+        return Unreachable(f"the object store at {host_and_port(endpoint)} fails for {where}: {status} {code} {text}")
+    return StoreError(f"{where} at {endpoint}: {status} {code} {text}")

@@ -1,0 +1,34 @@
+"""Fixtures that several parts' tests share: a real object store, started once a session."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from photon.api.placement import StorageSpec
+from photon.store.embedded import EmbeddedStore
+from photon.store.objects import ObjectStore
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
+    """A running SeaweedFS, one per pytest process."""
+    folder = tmp_path_factory.mktemp("s3")
+    with EmbeddedStore(folder / "data", log_path=folder / "weed.log") as running:
+        yield running
+
+
+@pytest.fixture
+def storage(s3: EmbeddedStore) -> StorageSpec:
+    """A job's ``spec.storage`` in that SeaweedFS, with a prefix of its own."""
+    return StorageSpec(endpoint=s3.endpoint, bucket="photon", prefix=f"test-{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def store(s3: EmbeddedStore, storage: StorageSpec) -> ObjectStore:
+    """The bucket below ``storage.prefix``, empty."""
+    opened = ObjectStore.open(storage, access_key=s3.access_key, secret_key=s3.secret_key)
+    opened.check(create_bucket=True)
+    return opened
