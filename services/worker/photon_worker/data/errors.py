@@ -1,0 +1,11 @@
+"""The one error of this package: what a person gave is not there, not prepared, damaged, or too small.
+
+Programs print it as ``error: <message>`` and exit with status 2; anything else is a fault of ours and keeps its
+traceback.
+"""
+
+from __future__ import annotations
+
+
+class DataError(Exception):
+    """A mistake in what was given. The message is one or two sentences: what is wrong, and what to do."""

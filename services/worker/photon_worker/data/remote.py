@@ -1,0 +1,130 @@
+"""``s3://`` as a place to read data from. Credentials, endpoint and region are those of the AWS environment variables.
+
+Data stays with its institution, so this is the institution's own bucket, never the job's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from photon_worker.data.errors import DataError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def is_remote(uri: str) -> bool:
+    """Whether ``uri`` is an ``s3://`` URI."""
+    return uri.startswith("s3://")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """``s3://bucket/some/key`` -> (``bucket``, ``some/key``).
+
+    Raises:
+        DataError: No bucket is named.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise DataError(f"{uri!r} names no bucket: write s3://bucket/prefix")
+    return bucket, key.rstrip("/")
+
+
+def client() -> S3Client:
+    """A new S3 client from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...)."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        signature_version="s3v4",
+        connect_timeout=10,
+        read_timeout=60,
+        retries={"max_attempts": 5, "mode": "standard"},
+    )
+    made: S3Client = boto3.client("s3", region_name=os.environ.get("AWS_REGION") or "us-east-1", config=config)
+    return made
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn what boto3 raises for ``uri`` into one clear DataError."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except NoCredentialsError as error:
+        raise DataError(f"no credentials for {uri}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        if code in {"NoSuchKey", "404", "NotFound"}:
+            raise DataError(f"{uri} does not exist") from error
+        if code == "NoSuchBucket":
+            raise DataError(f"the bucket of {uri} does not exist") from error
+        raise DataError(f"the object store refused {uri}: {code or error}") from error
+    except BotoCoreError as error:
+        raise DataError(f"{uri} cannot be reached: {error}") from error
+
+
+def read_bytes(uri: str) -> bytes:
+    """A whole small file, local or ``s3://``.
+
+    Raises:
+        DataError: It does not exist or cannot be read.
+    """
+    if not is_remote(uri):
+        try:
+            return Path(uri).read_bytes()
+        except OSError as error:
+            raise DataError(f"{uri} cannot be read: {error.strerror}") from error
+    bucket, key = split_uri(uri)
+    with explained(uri):
+        return client().get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def list_objects(uri: str) -> list[tuple[str, int]]:
+    """(URI, size in bytes) of every object below ``uri``, sorted; of the object itself if it is one."""
+    bucket, key = split_uri(uri)
+    found: list[tuple[str, int]] = []
+    with explained(uri):
+        pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+        for page in pages:
+            for entry in page.get("Contents", []):
+                name = entry["Key"]
+                if not key or name == key or name.startswith(f"{key}/"):
+                    found.append((f"s3://{bucket}/{name}", entry["Size"]))
+    return sorted(found)
+
+
+def fetch(uri: str, path: Path, *, sha256: str | None = None, on_bytes: Callable[[int], Any] | None = None) -> None:
+    """Copy the object ``uri`` to ``path`` (atomic: a file with that name is whole).
+
+    Raises:
+        DataError: It cannot be read, or its bytes have another sha256.
+    """
+    bucket, key = split_uri(uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            digest = hashlib.sha256()
+            with explained(uri):
+                body = client().get_object(Bucket=bucket, Key=key)["Body"]
+                for chunk in body.iter_chunks(1 << 20):
+                    digest.update(chunk)
+                    file.write(chunk)
+                    if on_bytes is not None:
+                        on_bytes(len(chunk))
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise DataError(f"{uri} is damaged: its sha256 is not that of its index; prepare the data again")
+        shutil.move(name, path)
+    except OSError as error:
+        raise DataError(f"{uri} cannot be copied to {path.parent}: {error.strerror}") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
