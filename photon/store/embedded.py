@@ -183,6 +183,8 @@ class EmbeddedStore:
 
     def _launch(self, weed: Path) -> None:
         known = self._known
+        # `weed mini` notes its options here and would read them again; ours are all on its command line.
+        (self._data_dir / "mini.options").unlink(missing_ok=True)
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="photon-store-"))
         identities = self._runtime_dir / "s3.json"
         _write_private(identities, _s3_config(known))
@@ -339,9 +341,24 @@ def _free_ports(names: list[str]) -> dict[str, int]:
         ports = {}
         for name in names:
             held = stack.enter_context(socket.socket())
-            held.bind((HOST, 0))
+            if name == "admin":
+                # The maintenance worker inside `weed mini`, which we do not want (it re-encodes quiet volumes), looks
+                # for its admin at this port + 10000. Where that is no port it can reach nobody.
+                _bind_above(held, 65_535 - 10_000)
+            else:
+                held.bind((HOST, 0))
             ports[name] = held.getsockname()[1]
         return ports
+
+
+def _bind_above(held: socket.socket, lowest: int) -> None:
+    for _ in range(100):
+        try:
+            held.bind((HOST, lowest + 1 + secrets.randbelow(65_535 - lowest)))
+            return
+        except OSError:
+            continue
+    raise StoreError(f"the embedded store found no free port above {lowest} on {HOST}")
 
 
 def _all_free(ports: Iterable[int]) -> bool:
