@@ -1,0 +1,115 @@
+"""Other jobs made of a job: its paths resolved, and the two comparisons that a federation must stand up to.
+
+All are pure and give whole, validated jobs, so the comparisons run through the same code as the federation itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from photon.api.job import FederatedTrainingJob
+from photon.api.placement import WorkerSpec
+
+CENTRALISED: Final = "centralised"
+_MAX_NAME: Final = 40
+
+
+def named(name: str, suffix: str) -> str:
+    """``<name>-<suffix>``, with ``name`` cut where the whole would be longer than a name may be."""
+    return f"{name[: _MAX_NAME - len(suffix) - 1].rstrip('-')}-{suffix}"
+
+
+def with_absolute_data(job: FederatedTrainingJob, folder: Path) -> FederatedTrainingJob:
+    """``job`` with relative data folders taken from ``folder``, where the job file lies. URIs stay as they are."""
+
+    def absolute(uri: str) -> str:
+        return uri if "://" in uri else str((folder / uri).resolve())
+
+    document = _dump(job)
+    for participant in document["spec"]["participants"]:
+        data = (participant["worker"] or {}).get("data") or {}
+        if data.get("uri"):
+            data["uri"] = absolute(data["uri"])
+        for source in data.get("sources") or ():
+            source["uri"] = absolute(source["uri"])
+    return _load(document)
+
+
+def with_storage(job: FederatedTrainingJob, *, endpoint: str) -> FederatedTrainingJob:
+    """``job`` with the endpoint of its object store filled in."""
+    storage = job.spec.storage.model_copy(update={"endpoint": endpoint})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"storage": storage})})
+
+
+def centralised(job: FederatedTrainingJob) -> FederatedTrainingJob:
+    """The same model on all data in one place: as many sequential steps, as many tokens, no federation.
+
+    One participant reads every participant's folder in the order in which that participant would read it; its batch is
+    the cohort's batches put together; its cores are all their cores. The merge of one update with FedAvg and rate 1
+    is that update, so the rounds only pace the evaluation.
+
+    Raises:
+        ValueError: Data is not here, or the batch cannot be shared evenly.
+    """
+    workers = _here(job)
+    elsewhere = [p.name for p in job.spec.participants if p.worker is None]
+    if elsewhere:
+        raise ValueError(f"--centralised needs all data here, but {', '.join(elsewhere)} runs elsewhere")
+    mixed = [name for name, worker in workers.items() if worker.data.uri is None]
+    if mixed:
+        raise ValueError(f"--centralised needs one data folder a participant, but {', '.join(mixed)} has data.sources")
+    batch = job.spec.local.batch_size * job.spec.cohort_size
+    if batch % len(workers):
+        raise ValueError(
+            f"--centralised cannot share a batch of {batch} (local.batchSize x cohort) evenly among {len(workers)} "
+            f"participants: make local.batchSize a multiple of {len(workers)}"
+        )
+    worker = _dump(job)["spec"]["participants"][0]["worker"]
+    worker["data"] = {"sources": [{"name": name, "uri": w.data.uri} for name, w in workers.items()]}
+    worker["resources"]["cpus"] = min(1024, sum(w.resources.cpus for w in workers.values()))
+    worker["resources"]["memory"] = None
+    document = _one_participant(job, CENTRALISED, CENTRALISED, worker)
+    spec = document["spec"]
+    spec["local"]["batchSize"] = batch
+    # A single learner that forgot its moments every few steps would be a straw man.
+    spec["local"]["state"] = "Keep"
+    return _load(document)
+
+
+def alone(job: FederatedTrainingJob, name: str) -> FederatedTrainingJob:
+    """What participant ``name`` gets without the others: its data, its batches, as many steps.
+
+    Raises:
+        ValueError: It is not a participant, or its data is elsewhere.
+    """
+    workers = _here(job)
+    if name not in workers:
+        raise ValueError(f"--alone {name}: the participants that run here are {', '.join(workers) or 'none'}")
+    worker = next(p["worker"] for p in _dump(job)["spec"]["participants"] if p["name"] == name)
+    return _load(_one_participant(job, f"alone-{name}", name, worker))
+
+
+def _here(job: FederatedTrainingJob) -> dict[str, WorkerSpec]:
+    return {p.name: p.worker for p in job.spec.participants if p.worker is not None}
+
+
+def _one_participant(job: FederatedTrainingJob, suffix: str, name: str, worker: dict[str, Any]) -> dict[str, Any]:
+    document = _dump(job)
+    document["metadata"]["name"] = named(job.metadata.name, suffix)
+    spec = document["spec"]
+    spec["participants"] = [{"name": name, "worker": worker}]
+    spec["participation"].update(cohortSize=None, quorum=None, graceSeconds=None)
+    # An update of one's own is no stranger's: nothing to refuse or to squeeze, and the whole budget is spent.
+    spec["exchange"].update(codec="DenseFP32", maxUpdateNorm=None)
+    spec["outer"] = {"type": "FedAvg", "learningRate": 1.0}
+    spec["stop"] = {}
+    return document
+
+
+def _dump(job: FederatedTrainingJob) -> dict[str, Any]:
+    return job.model_dump(mode="json", by_alias=True)
+
+
+def _load(document: dict[str, Any]) -> FederatedTrainingJob:
+    return FederatedTrainingJob.model_validate(document)

@@ -1,0 +1,191 @@
+"""The processes of a run: started from the launch plan, watched, restarted a few times, and never left behind.
+
+Every child leads its own process group (so Ctrl-C in the terminal reaches only ``photon run``, which stops them in
+order) and asks the kernel to be killed when ``photon run`` dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from photon.launch import Process, Role
+
+STOP_SECONDS: Final = 5.0
+_BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0)
+# A process that ran so long was healthy: its restarts are counted afresh.
+_HEALTHY_SECONDS: Final = 600.0
+USER_MISTAKE: Final = 2
+
+# Run in the child: asks the kernel (PR_SET_PDEATHSIG = 1) for a signal when the parent dies, then becomes the program.
+# A child must ask for itself, and Popen's preexec_fn may deadlock in a process with threads. The comparison closes the
+# gap in which the parent dies before the child has asked.
+_TIED: Final = """
+import os, sys
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, int(sys.argv[2]))
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit(1)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """A process ended. ``final``: it will not be started again. ``code`` is negative for a signal, as in subprocess."""
+
+    process: Process
+    code: int
+    final: bool
+    restarts_left: int
+    error: str | None
+    log_tail: str
+
+    @property
+    def reason(self) -> str:
+        """``exit code 1``, ``killed by SIGKILL``."""
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        return f"killed by {signal.Signals(-self.code).name}"
+
+
+class Child:
+    """One process of the plan and its log; restarted when ``poll`` finds it dead."""
+
+    def __init__(
+        self,
+        process: Process,
+        *,
+        env: Mapping[str, str],
+        cwd: Path,
+        log_path: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.process = process
+        self.log_path = log_path
+        self._env = dict(env)
+        self._cwd = cwd
+        self._clock = clock
+        self._handle: subprocess.Popen[bytes] | None = None
+        self._log_offset = 0
+        self._started_at = 0.0
+        self._restart_at: float | None = None
+        self.restarts = 0
+        self.finished: Exit | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._handle is not None
+
+    def start(self) -> None:
+        """Start the program, its output appended to the log."""
+        self._restart_at = None
+        with self.log_path.open("ab") as log:
+            self._log_offset = log.tell()
+            self._handle = _spawn(self.process, env=self._env, cwd=self._cwd, log=log)
+        self._started_at = self._clock()
+
+    def poll(self) -> Exit | None:
+        """What happened since the last call: an Exit once for each end of the process. Starts it again when due."""
+        if self._restart_at is not None and self._clock() >= self._restart_at:
+            self.start()
+        if self._handle is None:
+            return None
+        code = self._handle.poll()
+        if code is None:
+            return None
+        self._end_group(signal.SIGKILL)  # what it may have started itself
+        self._handle = None
+        if self._clock() - self._started_at > _HEALTHY_SECONDS:
+            self.restarts = 0
+        final = code in (0, USER_MISTAKE) or self.restarts >= self.process.restarts
+        ended = Exit(
+            process=self.process,
+            code=code,
+            final=final,
+            restarts_left=self.process.restarts - self.restarts,
+            error=self.error_line(),
+            log_tail=self.log_tail(),
+        )
+        if final:
+            self.finished = ended
+        else:
+            self._restart_at = self._clock() + _BACKOFF_SECONDS[min(self.restarts, len(_BACKOFF_SECONDS) - 1)]
+            self.restarts += 1
+        return ended
+
+    def terminate(self) -> None:
+        """Ask the process to end; ``stop`` sees to it that it does."""
+        self._restart_at = None
+        if self._handle is not None and self._handle.poll() is None:
+            self._handle.terminate()
+
+    def kill(self, *, deadline: float) -> None:
+        """Wait for the end until ``deadline`` on the clock, then kill the whole process group."""
+        if self._handle is None:
+            return
+        try:
+            self._handle.wait(timeout=max(0.0, deadline - self._clock()))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self._end_group(signal.SIGKILL)
+            self._handle.wait()
+            self._handle = None
+
+    def _end_group(self, sig: signal.Signals) -> None:
+        assert self._handle is not None
+        try:
+            os.killpg(self._handle.pid, sig)
+        except ProcessLookupError:
+            return  # all of the group have ended
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines that this start of the process has written."""
+        return "\n".join(self._log_text().rstrip().splitlines()[-lines:])
+
+    def error_line(self) -> str | None:
+        """The message of the last ``error: ...`` line, if the program ended with one."""
+        found = [line for line in self._log_text().splitlines() if line.startswith("error: ")]
+        return found[-1].removeprefix("error: ") if found else None
+
+    def _log_text(self) -> str:
+        with self.log_path.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_offset, log.tell() - 65536))
+            return log.read().decode(errors="replace")
+
+
+def stop_all(children: Sequence[Child], *, seconds: float = STOP_SECONDS) -> None:
+    """End every child: workers are asked first, then the rest; whoever lives at the deadline is killed."""
+    for child in sorted(children, key=lambda c: c.process.role is not Role.WORKER):
+        child.terminate()
+    deadline = time.monotonic() + seconds
+    for child in children:
+        child.kill(deadline=deadline)
+
+
+def _spawn(process: Process, *, env: Mapping[str, str], cwd: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    # torchrun has children of its own, which only it can end: it is asked, the others are killed.
+    several = process.nodes * process.processes_per_node > 1
+    death_signal = signal.SIGTERM if several else signal.SIGKILL
+    program = shutil.which(process.command[0], path=env.get("PATH")) or process.command[0]
+    tied = (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), str(int(death_signal)), program)
+    return subprocess.Popen(
+        [*tied, *process.command[1:]],
+        env=dict(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )

@@ -1,0 +1,98 @@
+"""Where a run shows itself: a live table on a terminal, plain lines in a pipe or a file, nothing with ``--quiet``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+from rich.live import Live
+
+from photon.api.status import JobStatus
+from photon.cli import lines, units
+from photon.cli.table import WIDTH, View, render
+
+_EVENTS_SHOWN: Final = 4
+
+
+class Display:
+    """Shows phases, statuses and events; events also go to ``events_path``, a line of JSON each."""
+
+    def __init__(self, *, name: str, local_steps: int, footer: str, events_path: Path, quiet: bool) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False, auto_refresh=True)
+        self._on_terminal = self._console.is_terminal and not quiet
+        self._quiet = quiet
+        self._name = name
+        self._local_steps = local_steps
+        self._footer = footer
+        self._events_path = events_path
+        self._started_at = time.monotonic()
+        self._phase = ""
+        self._status: JobStatus | None = None
+        self._events: deque[tuple[str, str]] = deque(maxlen=_EVENTS_SHOWN)
+
+    def __enter__(self) -> Self:
+        if self._on_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._on_terminal:
+            self._refresh()
+            self._live.stop()
+
+    def phase(self, text: str) -> None:
+        """What goes on while there is no status."""
+        self._phase = text
+        self._say(text)
+        self._refresh()
+
+    def status(self, new: JobStatus) -> None:
+        """Show ``new``; in plain lines only what changed since the last."""
+        old, self._status = self._status, new
+        for line in (lines.committed(old, new), lines.evaluated(old, new)):
+            if line:
+                self._say(line)
+        for line in lines.troubles(old, new):
+            self.event(line)
+        self._refresh()
+
+    def event(self, message: str) -> None:
+        """Something that a person should know of, in either way of showing and in the run's history."""
+        now = datetime.now(UTC)
+        self._events.append((now.astimezone().strftime("%H:%M:%S"), message))
+        record = {"kind": "event", "time": now.isoformat(timespec="seconds"), "message": message}
+        with self._events_path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        self._say(message)
+        self._refresh()
+
+    @property
+    def last_status(self) -> JobStatus | None:
+        return self._status
+
+    def _say(self, text: str) -> None:
+        if not self._on_terminal and not self._quiet:
+            print(f"{units.duration(time.monotonic() - self._started_at):>7}  {text}", flush=True)
+
+    def _refresh(self) -> None:
+        if not self._on_terminal:
+            return
+        view = View(
+            name=self._name,
+            phase=self._phase,
+            status=self._status,
+            local_steps=self._local_steps,
+            elapsed_seconds=time.monotonic() - self._started_at,
+            events=tuple(self._events),
+            footer=self._footer,
+        )
+        self._live.update(render(view, width=min(WIDTH, self._console.width)))

@@ -1,0 +1,118 @@
+"""A run's history: every record of every round, read from the bucket and kept as lines of JSON beside the checkpoint.
+
+The report and the summary are made from this file alone, so they can be made again when the bucket is long gone. A line
+is ``{"kind": "commit" | "log" | "evaluation" | "job" | "event", ...}``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from photon.api.learning import LearningJob
+from photon.cli.errors import CommandError, UserMistake
+from photon.protocol.canonical import sha256_hex
+from photon.protocol.records import Commit, Evaluation, RoundLog
+from photon.store import keys
+from photon.store.objects import ObjectStore
+
+_READERS: Final = 8
+_RECORD: Final = re.compile(r"^rounds/(\d+)/(?:(commit)\.json|(log)\.json|(evaluation)s/[^/]+\.json)$")
+
+
+@dataclass(slots=True, kw_only=True)
+class History:
+    """All records of a run. ``digests`` are those of the commits; evaluations are by round and participant."""
+
+    name: str
+    learning: LearningJob | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    commits: dict[int, Commit] = field(default_factory=dict)
+    digests: dict[int, str] = field(default_factory=dict)
+    logs: dict[int, RoundLog] = field(default_factory=dict)
+    evaluations: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def last_round(self) -> int:
+        """The last committed round; -1 when not even the initial model is there."""
+        return max(self.commits, default=-1)
+
+
+def read_bucket(store: ObjectStore) -> Iterator[str]:
+    """The lines of the history, in the order of rounds, without events."""
+    found = sorted(info.key for info in store.list("rounds/") if _RECORD.match(info.key))
+    job = [keys.JOB] if store.head(keys.JOB) is not None else []
+    with ThreadPoolExecutor(_READERS) as pool:
+        for key, body in zip(job + found, pool.map(store.get, job + found), strict=True):
+            match = _RECORD.match(key)
+            kind = (match[2] or match[3] or match[4]) if match else "job"
+            record = json.loads(body)
+            line = {"kind": kind, "record": record}
+            if kind == "commit":
+                line["digest"] = sha256_hex(body)
+            yield json.dumps(line, separators=(",", ":"), allow_nan=False)
+
+
+def parse(lines: Iterable[str], *, name: str) -> History:
+    """The history in ``lines``.
+
+    Raises:
+        ValueError: A line is no record.
+    """
+    history = History(name=name)
+    for number, text in enumerate(lines, 1):
+        if not text.strip():
+            continue
+        try:
+            _add(history, json.loads(text))
+        except (ValidationError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"line {number} is no record of a run: {error}") from error
+    return history
+
+
+def _add(history: History, line: dict[str, Any]) -> None:
+    match line["kind"]:
+        case "job":
+            history.learning = LearningJob.model_validate(line["record"])
+        case "settings":
+            history.settings = dict(line["record"])
+        case "commit":
+            commit = Commit.model_validate(line["record"])
+            history.commits[commit.round] = commit
+            history.digests[commit.round] = str(line["digest"])
+        case "log":
+            log = RoundLog.model_validate(line["record"])
+            history.logs[log.round] = log
+        case "evaluation":
+            evaluation = Evaluation.model_validate(line["record"])
+            history.evaluations.setdefault(evaluation.round, {})[evaluation.participant] = evaluation
+        case "event":
+            history.events.append(line)
+        case _:
+            raise KeyError(line["kind"])
+
+
+def load(run: Path) -> History:
+    """The history of the run in folder ``run`` (or of its history.jsonl itself).
+
+    Raises:
+        UserMistake: It is not a run, or has no round yet.
+        CommandError: The file is broken.
+    """
+    path = run if run.is_file() else run / "history.jsonl"
+    if not path.is_file():
+        raise UserMistake(f"{run} holds no history.jsonl: give the folder of a run, such as runs/demo")
+    name = path.parent.name
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return parse(lines, name=name)
+    except ValueError as error:
+        raise CommandError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,51 @@
+"""What ``photon run`` says in lines: for a pipe or a file instead of the live table, and the events of both.
+
+Pure: what is new between two statuses.
+"""
+
+from __future__ import annotations
+
+from photon.api.status import JobStatus, ParticipantState
+from photon.cli import units
+
+
+def committed(old: JobStatus | None, new: JobStatus) -> str | None:
+    """One aligned line when rounds were committed since ``old``."""
+    before = old.committed_rounds if old else None
+    if before is None or new.committed_rounds <= before:
+        return None
+    width = len(str(new.rounds))
+    return (
+        f"round {new.committed_rounds:>{width}}/{new.rounds}"
+        f"  loss {units.loss(new.train_loss):>6}"
+        f"  tokens {units.amount(new.tokens):>6}"
+        f"  up {units.data_size(new.bytes_up):>8}"
+        f"  down {units.data_size(new.bytes_down):>8}"
+        f"  left {units.duration(new.eta_seconds):>7}"
+    )
+
+
+def evaluated(old: JobStatus | None, new: JobStatus) -> str | None:
+    """One aligned line when a model was evaluated since ``old``."""
+    if old is None or new.evaluated_round is None or new.evaluated_round == old.evaluated_round:
+        return None
+    width = len(str(new.rounds))
+    own = "  ".join(f"{p.name} {units.perplexity(p.perplexity)}" for p in new.participants if p.perplexity is not None)
+    line = (
+        f"round {new.evaluated_round:>{width}}/{new.rounds}  perplexity {units.perplexity(new.validation_perplexity)}"
+    )
+    return f"{line}  ({own})" if own else line
+
+
+def troubles(old: JobStatus | None, new: JobStatus) -> list[str]:
+    """Participants that were refused, came late or went away since ``old``, each with its reason."""
+    before = {p.name: p for p in old.participants} if old else {}
+    found = []
+    for p in new.participants:
+        last = before.get(p.name)
+        bad = p.state in (ParticipantState.REFUSED, ParticipantState.LATE)
+        gone = p.state is ParticipantState.ABSENT and last is not None and last.state is not ParticipantState.ABSENT
+        if (bad or gone) and (last is None or (last.state, last.message) != (p.state, p.message)):
+            reason = f": {p.message}" if p.message else ""
+            found.append(f"{p.name} {p.state.value.lower()} in round {new.round}{reason}")
+    return found

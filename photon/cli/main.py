@@ -1,0 +1,123 @@
+"""The ``photon`` command. Each command is a thin shell around a module; errors become one message and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from photon.api.document import JobFileError
+from photon.api.validate import load_job
+from photon.api.variants import alone, centralised, with_absolute_data
+from photon.cli.errors import CommandError, Stopped, UserMistake
+from photon.cli.programs import find_program
+from photon.cli.rundir import RunDirectory
+from photon.store.errors import StoreError
+
+app = typer.Typer(
+    name="photon",
+    help="Institutions that will not pool their data pre-train one language model together.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="A FederatedTrainingJob.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a field: --set spec.local.steps=16. Repeatable."),
+]
+
+
+@app.command()
+def run(
+    job_file: JobFile,
+    runs_dir: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Name of the run; default the job's.")] = None,
+    pooled: Annotated[
+        bool, typer.Option("--centralised", help="Train on all data in one place instead: the comparison.")
+    ] = False,
+    only: Annotated[
+        str | None, typer.Option("--alone", metavar="NAME", help="Train on this participant's data only.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Shorthand for --set spec.rounds=N.")] = None,
+    overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but how it ended.")] = False,
+) -> None:
+    """Run a job on this machine; run again, it resumes."""
+    from photon.cli.outcome import closing_words
+    from photon.cli.run import run_job
+
+    changes = [*(overrides or ()), *([f"spec.rounds={rounds}"] if rounds is not None else ())]
+    job = with_absolute_data(load_job(job_file, overrides=changes), job_file.resolve().parent)
+    if pooled and only is not None:
+        raise UserMistake("--centralised and --alone are two different comparisons: give one of them")
+    try:
+        job = centralised(job) if pooled else alone(job, only) if only is not None else job
+    except ValueError as error:
+        raise UserMistake(str(error)) from error
+    directory = RunDirectory((runs_dir / (name or job.metadata.name)).resolve())
+    summary = run_job(job, run=directory, folder=job_file.resolve().parent, quiet=quiet)
+    for line in closing_words(directory, job, summary):
+        print(line)
+
+
+@app.command()
+def validate(job_file: JobFile, overrides: Overrides = None) -> None:
+    """Check a job file: every mistake with its line, its field and the fix."""
+    from photon.cli.describe import describe
+
+    job = with_absolute_data(load_job(job_file, overrides=overrides or ()), job_file.resolve().parent)
+    print("\n".join(describe(job)))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def data(context: typer.Context) -> None:
+    """Prepare text for training, and more; see photon data --help."""
+    program = find_program("photon-worker")
+    sys.stdout.flush()
+    os.execv(program, [program, "data", *context.args])
+
+
+def main() -> NoReturn:
+    """Entry point: 0 success, 2 the user's mistake, 1 a failure, 130 stopped by a signal."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        app()
+    except Stopped:
+        _fail("stopped; the same command resumes", 130)
+    except JobFileError as error:
+        _fail("\n".join(f"error: {mistake}" for mistake in error.mistakes), 2, label="")
+    except CommandError as error:
+        _fail(str(error), error.exit_code)
+    except StoreError as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"the disk is full{f': {error.filename}' if error.filename else ''}; free space and run again", 1)
+    sys.exit(0)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    """The first signal stops everything in order; more of them must not cut that short (it is bounded in time)."""
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def _fail(message: str, code: int, *, label: str = "error: ") -> NoReturn:
+    print(f"{label}{message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What a run leaves beside its bucket: the last global model as a Hugging Face folder, the history, the summary."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from photon.api.job import FederatedTrainingJob
+from photon.cli import history as histories
+from photon.cli.history import History
+from photon.cli.rundir import RunDirectory, write_atomic
+from photon.cli.summary import summarise
+from photon.protocol.records import Commit
+from photon.store import transfer
+from photon.store.objects import ObjectStore
+
+# In the checkpoint's folder: the commit it belongs to. An ordinary loader does not mind it.
+_COMMIT_FILE: Final = "photon_commit.json"
+_URL_SECONDS: Final = 3600
+
+
+def export_history(store: ObjectStore, run: RunDirectory, job: FederatedTrainingJob) -> History:
+    """Write history.jsonl from the bucket and the run's events, and give it back."""
+    settings = job.model_dump(mode="json", by_alias=True, exclude={"status"})
+    lines = [json.dumps({"kind": "settings", "record": settings}), *histories.read_bucket(store)]
+    if run.events.exists():
+        lines += run.events.read_text().splitlines()
+    write_atomic(run.history, "".join(f"{line}\n" for line in lines))
+    return histories.parse(lines, name=run.root.name)
+
+
+def write_summary(run: RunDirectory, history: History, *, with_checkpoint: bool) -> dict[str, Any]:
+    """Write summary.json and give it back."""
+    summary = summarise(history, checkpoint=str(run.checkpoint) if with_checkpoint else None)
+    write_atomic(run.summary, json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def download_checkpoint(store: ObjectStore, run: RunDirectory, history: History) -> None:
+    """Fetch the last global model into the run's folder, verified; the outer optimiser's state stays in the bucket.
+
+    The folder appears whole or not at all; one that holds this commit already is kept.
+    """
+    digest = history.digests[history.last_round]
+    if _holds(run.checkpoint, digest):
+        return
+    commit = history.commits[history.last_round]
+    partial = run.root / ".checkpoint.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _fetch(store, commit, partial)
+        record = {"round": commit.round, "commit": digest, "uri": store.uri(commit.folder)}
+        write_atomic(partial / _COMMIT_FILE, json.dumps(record, indent=2) + "\n")
+        if run.checkpoint.exists():
+            shutil.rmtree(run.checkpoint)
+        partial.rename(run.checkpoint)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _holds(checkpoint: Path, digest: str) -> bool:
+    marker = checkpoint / _COMMIT_FILE
+    return marker.is_file() and json.loads(marker.read_text()).get("commit") == digest
+
+
+def _fetch(store: ObjectStore, commit: Commit, folder: Path) -> None:
+    for file in commit.files:
+        url = store.presign_get(f"{commit.folder}/{file.name}", valid_seconds=_URL_SECONDS)
+        transfer.download(url, folder / file.name, file=file)
+
+
+def closing_words(run: RunDirectory, job: FederatedTrainingJob, summary: dict[str, Any]) -> Sequence[str]:
+    """What a person does next with the model."""
+    loads_tokenizer = job.spec.model.tokenizer.kind == "file"
+    classes = "AutoModelForCausalLM, AutoTokenizer" if loads_tokenizer else "AutoModelForCausalLM"
+    lines = [
+        f"checkpoint  {run.shown}/checkpoint  (round {summary['rounds']}, commit {summary['last_commit'][:12]})",
+        f"report      {run.shown}/report.html",
+        f"figures     {run.shown}/summary.json",
+        "",
+        "Load the model:",
+        f"    from transformers import {classes}",
+        f'    model = AutoModelForCausalLM.from_pretrained("{run.shown}/checkpoint")',
+    ]
+    if loads_tokenizer:
+        lines.append(f'    tokenizer = AutoTokenizer.from_pretrained("{run.shown}/checkpoint")')
+    else:
+        lines.append('    tokens = model.generate(inputs=torch.tensor([list(b"The ")]), max_new_tokens=80)')
+        lines[5] = f"    import torch; from transformers import {classes}"
+    return lines

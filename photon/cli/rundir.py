@@ -1,0 +1,147 @@
+"""A run's folder: what lies where, one `photon run` at a time, and the participants' bearer tokens."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from photon.api.job import FederatedTrainingJob
+from photon.cli.errors import UserMistake
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """``runs/<name>``; all paths absolute."""
+
+    root: Path
+
+    @property
+    def job(self) -> Path:
+        """The job as it runs: paths and the endpoint filled in."""
+        return self.root / "job.yaml"
+
+    @property
+    def store(self) -> Path:
+        """Data of the embedded object store."""
+        return self.root / "store"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def work(self) -> Path:
+        """Local checkpoints of the workers, a folder each."""
+        return self.root / "work"
+
+    @property
+    def tokens(self) -> Path:
+        """A file per participant with its bearer token; ``digests.json`` is what the aggregator gets."""
+        return self.root / "tokens"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last global model, a Hugging Face folder."""
+        return self.root / "checkpoint"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """What happened to the processes, a line of JSON each."""
+        return self.root / "events.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    def log(self, process: str) -> Path:
+        return self.logs / f"{process}.log"
+
+    @property
+    def shown(self) -> str:
+        """The folder as a person would type it."""
+        return shown(self.root)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; it is made if need be. The lock ends with the process, however that ends.
+
+        Raises:
+            UserMistake: Another run holds it.
+        """
+        for folder in (self.root, self.logs, self.work, self.tokens):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.tokens.chmod(0o700)
+        with (self.root / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                holder = lock.read().strip() or "unknown"
+                raise UserMistake(
+                    f"{self.shown} is in use by another photon run (process {holder}): wait for it, stop it, "
+                    "or choose another name with --name"
+                ) from error
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def write_job(self, job: FederatedTrainingJob) -> None:
+        text = yaml.safe_dump(job.model_dump(mode="json", by_alias=True, exclude={"status"}), sort_keys=False)
+        write_atomic(self.job, f"# Written by photon run: the job as it runs, with every default.\n{text}")
+
+    def make_tokens(self, participants: Sequence[str]) -> tuple[Path, dict[str, str]]:
+        """A token per participant, kept from run to run so that remote workers need not be told anew.
+
+        Returns the path of the digests (for the aggregator) and the tokens themselves by participant.
+        """
+        tokens = {name: self._token(name) for name in participants}
+        digests = {name: hashlib.sha256(token.encode()).hexdigest() for name, token in tokens.items()}
+        path = self.tokens / "digests.json"
+        write_atomic(path, json.dumps(digests, indent=1))
+        return path, tokens
+
+    def _token(self, participant: str) -> str:
+        path = self.tokens / f"{participant}.token"
+        if path.exists() and (token := path.read_text().strip()):
+            return token
+        token = secrets.token_urlsafe(32)
+        write_atomic(path, token, mode=0o600)
+        return token
+
+
+def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Write ``text`` so that ``path`` holds the old or the new content, never half; ``mode`` from the first byte on."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def shown(path: Path) -> str:
+    """``path`` relative to the working directory where it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,87 @@
+"""A run in figures: what summary.json says. Pure; made from the history alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from photon.cli.history import History
+from photon.protocol.records import Evaluation, HeldOutResult
+
+# exp of more would overflow to infinity, which JSON cannot say; a loss of 50 nats is noise anyway.
+_MAX_NATS = 50.0
+
+
+def perplexity(results: Iterable[HeldOutResult]) -> float | None:
+    """Of all predicted tokens of ``results`` together; None without any."""
+    results = list(results)
+    tokens = sum(r.tokens for r in results)
+    return math.exp(min(_MAX_NATS, sum(r.loss_sum for r in results) / tokens)) if tokens else None
+
+
+def loss(results: Iterable[HeldOutResult]) -> float | None:
+    """Nats a token of ``results`` together; None without any."""
+    results = list(results)
+    tokens = sum(r.tokens for r in results)
+    return sum(r.loss_sum for r in results) / tokens if tokens else None
+
+
+def bits_per_byte(results: Iterable[HeldOutResult]) -> float | None:
+    """Comparable between tokenizers; None without text."""
+    results = list(results)
+    size = sum(r.bytes for r in results)
+    return sum(r.loss_sum for r in results) / size / math.log(2) if size else None
+
+
+def round_seconds(history: History) -> dict[int, float]:
+    """Wall-clock seconds that each logged round took, by the aggregator's clock."""
+    seconds = {}
+    for number, log in history.logs.items():
+        start, end = datetime.fromisoformat(log.started_at), datetime.fromisoformat(log.committed_at)
+        seconds[number] = max(0.0, (end - start).total_seconds())
+    return seconds
+
+
+def elapsed(history: History) -> dict[int, float]:
+    """Seconds from the start of the first logged round to the commit of each, pauses between runs left out."""
+    total = 0.0
+    found = {0: 0.0} if 0 in history.commits else {}
+    for number, seconds in sorted(round_seconds(history).items()):
+        total += seconds
+        found[number] = total
+    return found
+
+
+def summarise(history: History, *, checkpoint: str | None = None) -> dict[str, Any]:
+    """The figures of summary.json; null where a run has none."""
+    last = history.commits.get(history.last_round)
+    evaluated = max((r for r in history.evaluations if r in history.commits), default=None)
+    results = _results(history.evaluations.get(evaluated, {}) if evaluated is not None else {})
+    learning = history.learning
+    logs = history.logs.values()
+    return {
+        "name": history.name,
+        "rounds": max(0, history.last_round),
+        "local_steps": learning.local.steps if learning else None,
+        "tokens": last.tokens if last else 0,
+        "train_loss": last.metrics.train_loss if last and last.metrics else None,
+        "evaluated_round": evaluated,
+        "validation_loss": loss(results.values()),
+        "validation_perplexity": perplexity(results.values()),
+        "validation_bits_per_byte": bits_per_byte(results.values()),
+        "perplexity_by_participant": {name: perplexity([result]) for name, result in sorted(results.items())},
+        "bytes_up": sum(log.bytes_up for log in logs),
+        "bytes_down": sum(log.bytes_down for log in logs),
+        "wall_seconds": round(sum(round_seconds(history).values()), 3),
+        "training_seconds": round(
+            sum(p.seconds.get("train", 0.0) for log in logs for p in log.participants.values()), 3
+        ),
+        "checkpoint": checkpoint,
+        "last_commit": history.digests.get(history.last_round),
+    }
+
+
+def _results(evaluations: dict[str, Evaluation]) -> dict[str, HeldOutResult]:
+    return {name: evaluation.result for name, evaluation in evaluations.items()}

@@ -1,0 +1,128 @@
+"""The live table of ``photon run``: a JobStatus as a rich renderable. Pure; it fits 80 columns and grows no wider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.constrain import Constrain
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from photon.api.status import JobStatus, ParticipantState, ParticipantStatus
+from photon.cli import units
+
+WIDTH: Final = 92
+# More participants than this would scroll off a screen; the busy and the troubled are shown first.
+_MOST_ROWS: Final = 24
+
+_STYLES: Final = {
+    ParticipantState.ABSENT: "dim",
+    ParticipantState.IDLE: "dim",
+    ParticipantState.PULLING: "cyan",
+    ParticipantState.TRAINING: "green",
+    ParticipantState.PUSHING: "cyan",
+    ParticipantState.CHECKING: "yellow",
+    ParticipantState.SUBMITTED: "bold green",
+    ParticipantState.EVALUATING: "magenta",
+    ParticipantState.REFUSED: "bold red",
+    ParticipantState.LATE: "red",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """All that is shown. ``phase`` says what goes on before there is a status; ``events`` are newest last."""
+
+    name: str
+    phase: str
+    status: JobStatus | None
+    local_steps: int
+    elapsed_seconds: float
+    events: Sequence[tuple[str, str]] = ()
+    footer: str = ""
+
+
+def render(view: View, *, width: int = WIDTH) -> RenderableType:
+    """The table, ``width`` columns wide."""
+    parts: list[RenderableType] = [_headline(view)]
+    if view.status is not None:
+        parts += [_figures(view.status), Text(""), _participants(view.status, view.local_steps)]
+    if view.events:
+        parts += [Text(""), *(_event(stamp, message) for stamp, message in view.events)]
+    if view.footer:
+        parts += [Text(""), Text(view.footer, style="dim", overflow="ellipsis", no_wrap=True)]
+    return Constrain(Padding(Group(*parts), (1, 1, 0, 1)), width)
+
+
+def _event(stamp: str, message: str) -> Text:
+    return Text.assemble((f"{stamp}  ", "dim"), (message, "yellow"), overflow="ellipsis", no_wrap=True)
+
+
+def _headline(view: View) -> RenderableType:
+    status = view.status
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    if status is None or not status.rounds:
+        grid.add_column(no_wrap=True)
+        grid.add_row(Text(view.name, style="bold"), Text(f"{view.phase}  {units.duration(view.elapsed_seconds)}"))
+        return grid
+    for _ in range(4):
+        grid.add_column(no_wrap=True)
+    done = status.committed_rounds
+    left = "" if status.eta_seconds is None else f"{units.duration(status.eta_seconds)} left"
+    grid.add_row(
+        Text(view.name, style="bold"),
+        Text(f"round {max(status.round, done)}/{status.rounds}"),
+        ProgressBar(total=status.rounds, completed=done, width=22),
+        Text(f"{100 * done // status.rounds:3d} %"),
+        Text(f"{units.duration(view.elapsed_seconds)}  {left}".rstrip(), style="dim"),
+    )
+    return grid
+
+
+def _figures(status: JobStatus) -> Text:
+    """One line of the job's latest figures; what is not known yet is not shown."""
+    parts: list[str] = []
+    if status.train_loss is not None:
+        parts.append(f"loss {units.loss(status.train_loss)}")
+    if status.validation_perplexity is not None:
+        parts.append(f"perplexity {units.perplexity(status.validation_perplexity)} (round {status.evaluated_round})")
+    rates = [p.tokens_per_second for p in status.participants if p.tokens_per_second]
+    if rates:
+        parts.append(f"{units.amount(sum(rates))} tok/s")
+    parts.append(f"{units.amount(status.tokens)} tokens")
+    parts.append(f"up {units.data_size(status.bytes_up)}, down {units.data_size(status.bytes_down)}")
+    return Text("  ".join(parts), overflow="ellipsis", no_wrap=True)
+
+
+def _participants(status: JobStatus, local_steps: int) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("participant", no_wrap=True, max_width=18, overflow="ellipsis")
+    table.add_column("state", no_wrap=True, min_width=10)
+    for title, width in (("step", 7), ("tok/s", 6), ("loss", 6), ("ppl", 6), ("up", 8), ("down", 8)):
+        table.add_column(title, justify="right", no_wrap=True, min_width=width)
+    shown = sorted(status.participants, key=lambda p: not p.in_cohort)[:_MOST_ROWS]
+    for p in sorted(shown, key=lambda p: p.name):
+        table.add_row(*_row(p, local_steps), style="" if p.in_cohort else "dim")
+    if len(status.participants) > len(shown):
+        table.add_row(f"and {len(status.participants) - len(shown)} more", style="dim")
+    return table
+
+
+def _row(p: ParticipantStatus, local_steps: int) -> list[Text | str]:
+    at_work = p.state is ParticipantState.TRAINING
+    return [
+        p.name,
+        Text(p.state.value.lower(), style=_STYLES[p.state]),
+        f"{p.step}/{local_steps}" if at_work else "",
+        units.amount(p.tokens_per_second),
+        units.loss(p.loss),
+        units.perplexity(p.perplexity),
+        units.data_size(p.bytes_up),
+        units.data_size(p.bytes_down),
+    ]
