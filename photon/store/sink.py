@@ -76,7 +76,9 @@ class _Stripes:
         self._digest = hashlib.sha256()
         self._next = 0
         self._done = 0
+        self._active = 0
         self._aborted = False
+        self._committed = False
         self._turn = threading.Condition()
 
     @property
@@ -93,10 +95,17 @@ class _Stripes:
         expected = min(self._stripe_bytes, self._size_bytes - index * self._stripe_bytes)
         if len(data) != expected:
             raise ValueError(f"{self._name}: stripe {index} has {len(data)} bytes, not {expected}")
-        self._hash(index, data)
-        self._store(index, data)
         with self._turn:
-            self._done += 1
+            self._active += 1
+        try:
+            self._hash(index, data)
+            self._store(index, data)
+            with self._turn:
+                self._done += 1
+        finally:
+            with self._turn:
+                self._active -= 1
+                self._turn.notify_all()
 
     def _hash(self, index: int, data: memoryview) -> None:
         with self._turn:
@@ -113,23 +122,34 @@ class _Stripes:
             self._next = index + 1
             self._turn.notify_all()
 
-    def _finish(self) -> Written:
+    def abort(self) -> None:
+        """Drop everything, once no thread writes any more. Does nothing after ``commit`` or a second time."""
+        with self._turn:
+            first, self._aborted = not self._aborted and not self._committed, True
+            self._turn.notify_all()
+            # The file must not be closed (and its descriptor given to another file) under a writer's hands.
+            self._turn.wait_for(lambda: self._active == 0, TURN_SECONDS)
+        if first:
+            self._drop()
+
+    def commit(self) -> Written:
+        """Make the file appear; every stripe must have been written."""
         with self._turn:
             if self._aborted:
                 raise SinkAborted(self._name)
             if self._done != self._count:
                 raise ValueError(f"{self._name}: {self._done} of {self._count} stripes were written")
+        self._publish()
+        self._committed = True
         return Written(size_bytes=self._size_bytes, sha256=self._digest.hexdigest())
-
-    def _wake(self) -> None:
-        with self._turn:
-            self._aborted = True
-            self._turn.notify_all()
 
     def _store(self, index: int, data: memoryview) -> None:
         raise NotImplementedError
 
-    def abort(self) -> None:
+    def _publish(self) -> None:
+        raise NotImplementedError
+
+    def _drop(self) -> None:
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -169,25 +189,17 @@ class FileSink(_Stripes):
                 raise StorageFull(f"{self._path}: the disk is full; free or add space") from error
             raise
 
-    def commit(self) -> Written:
-        written = self._finish()
+    def _publish(self) -> None:
         if self._fsync:
             os.fsync(self._descriptor)
         self._temporary.replace(self._path)
-        self._close()
+        os.close(self._descriptor)
         if self._fsync:
             _fsync_folder(self._path.parent)
-        return written
 
-    def abort(self) -> None:
-        if self._descriptor >= 0:
-            self._wake()
-            self._close()
-            self._temporary.unlink(missing_ok=True)
-
-    def _close(self) -> None:
+    def _drop(self) -> None:
         os.close(self._descriptor)
-        self._descriptor = -1
+        self._temporary.unlink(missing_ok=True)
 
 
 class MultipartSink(_Stripes):
@@ -204,22 +216,15 @@ class MultipartSink(_Stripes):
         if self._count > MAX_PARTS or (self._count > 1 and stripe_bytes < MIN_PART_BYTES):
             raise ValueError(f"{name}: S3 takes at most {MAX_PARTS} parts of at least {MIN_PART_BYTES} bytes")
         self._upload = upload
-        self._open = True
 
     def _store(self, index: int, data: memoryview) -> None:
         self._upload.upload_part(index + 1, data)
 
-    def commit(self) -> Written:
-        written = self._finish()
+    def _publish(self) -> None:
         self._upload.complete()
-        self._open = False
-        return written
 
-    def abort(self) -> None:
-        if self._open:
-            self._open = False
-            self._wake()
-            self._upload.abort()
+    def _drop(self) -> None:
+        self._upload.abort()
 
 
 def multipart_stripe_bytes(size_bytes: int, *, least: int = 8 * 2**20) -> int:

@@ -1,0 +1,27 @@
+"""Merging: K updates, the global model and the outer state in; the next global model and outer state out.
+
+Memory is a fixed budget, whatever the size of the model and the number of participants: threads take *stripes* of the
+output file in turn, and work through a stripe in *blocks* that fit the cache, reading the block of every update just
+before it is used. The same pass computes the metrics of the round.
+"""
+
+from __future__ import annotations
+
+from photon_aggregator.merge.check import UpdateCheck, check_update
+from photon_aggregator.merge.engine import MergedUpdate, MergeResult, merge_round
+from photon_aggregator.merge.inputs import MergeError, NotFiniteError, UpdateInput
+from photon_aggregator.merge.layout import FROM_FILES, FROM_STORE, MergeSettings
+
+__all__ = [
+    "FROM_FILES",
+    "FROM_STORE",
+    "MergeError",
+    "MergeResult",
+    "MergeSettings",
+    "MergedUpdate",
+    "NotFiniteError",
+    "UpdateCheck",
+    "UpdateInput",
+    "check_update",
+    "merge_round",
+]

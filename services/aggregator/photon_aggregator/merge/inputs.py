@@ -1,0 +1,105 @@
+"""The updates that are merged, as ranges of values."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from photon.codec import UpdateCodec
+from photon.store.source import Source
+
+Float32 = npt.NDArray[np.float32]
+
+
+class MergeError(Exception):
+    """The merge cannot give a model; the message says why."""
+
+
+class NotFiniteError(MergeError):
+    """An update holds NaN or infinity."""
+
+    def __init__(self, participant: str, part: int) -> None:
+        super().__init__(f"the update of {participant} holds NaN or infinity in part {part}")
+        self.participant = participant
+        self.part = part
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateInput:
+    """One participant's update.
+
+    ``parts`` are its files in order, ``ranges`` the elements [start, stop) of the flat vector that each holds (see
+    ``photon.codec.part_ranges``). ``weight`` is its share in the mean up to a common factor (tokens, or 1).
+    ``norm`` is that of ``check_update``; ``tokens`` those it was trained on (for the gradient noise scale).
+    """
+
+    participant: str
+    parts: Sequence[Source]
+    ranges: Sequence[tuple[int, int]]
+    codec: UpdateCodec
+    weight: float
+    norm: float
+    tokens: int
+
+    def check(self, elements: int) -> None:
+        """Raises MergeError unless the parts cover exactly ``elements`` and are as large as the codec says."""
+        position = 0
+        for index, ((start, stop), part) in enumerate(zip(self.ranges, self.parts, strict=True)):
+            if start != position or stop <= start:
+                raise MergeError(f"the update of {self.participant}: part {index} does not follow the one before")
+            expected = self.codec.part_bytes(stop - start)
+            if part.size_bytes != expected:
+                raise MergeError(
+                    f"the update of {self.participant}: part {index} has {part.size_bytes} bytes, not {expected}"
+                )
+            position = stop
+        if position != elements:
+            raise MergeError(f"the update of {self.participant} has {position} elements, the model {elements}")
+        if not self.weight > 0 or not np.isfinite(self.weight):
+            raise MergeError(f"the update of {self.participant} has the weight {self.weight}")
+
+
+class UpdateReader:
+    """Reads ranges of one update into fp32 arrays. One a thread: it has a buffer for encoded bytes."""
+
+    def __init__(self, update: UpdateInput, raw: memoryview) -> None:
+        """``raw`` takes the encoded bytes of the longest range that is read (see ``raw_bytes``)."""
+        self._update = update
+        self._starts = [start for start, _ in update.ranges]
+        self._raw = raw
+
+    def part_of(self, element: int) -> int:
+        """Index of the part that holds ``element``."""
+        return bisect_right(self._starts, element) - 1
+
+    def read(self, start: int, out: Float32) -> None:
+        """Elements [start, start + out.size) into ``out``; ``start`` lies on the codec's granularity."""
+        update, position, stop = self._update, start, start + out.size
+        while position < stop:
+            index = self.part_of(position)
+            first, last = update.ranges[index]
+            end = min(stop, last)
+            piece = out[position - start : end - start]
+            part = update.parts[index]
+            places = update.codec.byte_ranges(last - first, position - first, end - first)
+            if update.codec.plain:
+                part.read_into(places[0][0], piece.data.cast("B"))
+            else:
+                buffers: list[bytearray | memoryview] = []
+                used = 0
+                for offset, length in places:
+                    buffer = self._raw[used : used + length]
+                    part.read_into(offset, buffer)
+                    buffers.append(buffer)
+                    used += -(-length // 64) * 64  # each begins on a cache line, so it can be viewed as any dtype
+                update.codec.decode(buffers, piece)
+            position = end
+
+
+def raw_bytes(elements: int) -> int:
+    """Enough room for the encoded bytes of ``elements`` values in any codec: none is larger than fp32."""
+    return 4 * elements + 256

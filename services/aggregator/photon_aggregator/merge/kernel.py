@@ -1,0 +1,125 @@
+"""What one thread does with one stripe: read, mean, metrics, outer step, block by block, in buffers made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from photon.api.training import OuterSpec
+from photon.store.source import Source
+from photon_aggregator.merge.inputs import Float32, NotFiniteError, UpdateInput, UpdateReader, raw_bytes
+from photon_aggregator.merge.layout import Layers, Layout, Stripe
+from photon_aggregator.merge.metrics import Sums, add_update_sums, square
+from photon_aggregator.outer import MOMENTUM, VELOCITY, initial_state, outer_step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vector:
+    """A flat vector in a file: fp32, element 0 at byte ``offset``."""
+
+    source: Source
+    offset: int
+
+    def read(self, start: int, out: Float32) -> None:
+        self.source.read_into(self.offset + 4 * start, out.data.cast("B"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """All that stripes have in common. ``states`` has an entry for each of the outer optimiser's vectors; None: the
+    state before the first step."""
+
+    updates: Sequence[UpdateInput]
+    weights: Float32
+    inverse_norms: Float32
+    model: Vector
+    states: dict[str, Vector | None]
+    outer: OuterSpec
+    step: int
+    layout: Layout
+    layers: Layers
+
+
+class StripeWorker:
+    """One thread's buffers. ``outputs``: the stripe of the model and of each state, by name ("" is the model)."""
+
+    def __init__(self, task: Task) -> None:
+        layout = task.layout
+        self._task = task
+        # Rows are padded by a cache line: rows a power of two apart would all fall on the same few sets of the cache.
+        self._values = np.empty((len(task.updates), layout.read + 16), np.float32)
+        self._mean = np.empty(layout.block, np.float32)
+        self._scratch = np.empty(layout.block, np.float32)
+        raw = memoryview(bytearray(raw_bytes(layout.read)))
+        self._readers = [UpdateReader(update, raw) for update in task.updates]
+        self._files = {name: np.zeros(layout.stripe_bytes, np.uint8) for name in ("", *task.states)}
+
+    def run(self, stripe: Stripe) -> tuple[dict[str, memoryview], Sums]:
+        """The finished bytes of a stripe (valid until the next call) and its sums.
+
+        Raises:
+            NotFiniteError: An update holds NaN or infinity.
+        """
+        task, layout = self._task, self._task.layout
+        sums = Sums.zeros(len(task.updates), len(task.layers.names))
+        length = stripe.header + 4 * (stripe.stop - stripe.start)
+        if stripe.header:
+            first = stripe.index * layout.stripe_bytes
+            header = np.frombuffer(layout.header.to_bytes()[first : first + stripe.header], np.uint8)
+            for file in self._files.values():
+                file[: stripe.header] = header
+        data = {name: file[stripe.header : length].view(np.float32) for name, file in self._files.items()}
+        for start in range(stripe.start, stripe.stop, layout.read):
+            stop = min(start + layout.read, stripe.stop)
+            piece = slice(start - stripe.start, stop - stripe.start)
+            self._merge(start, {name: vector[piece] for name, vector in data.items()}, sums)
+        return {name: file.data[:length] for name, file in self._files.items()}, sums
+
+    def _merge(self, start: int, data: dict[str, Float32], sums: Sums) -> None:
+        """Elements from ``start``: reads everything of one read's length, then computes it block by block."""
+        task = self._task
+        theta = data[""]
+        size = theta.size
+        for row, reader in zip(self._values, self._readers, strict=True):
+            reader.read(start, row[:size])
+        task.model.read(start, theta)
+        fresh = initial_state(task.outer, theta) if None in task.states.values() else {}
+        for name, vector in task.states.items():
+            if vector is None:
+                data[name][:] = fresh[name]
+            else:
+                vector.read(start, data[name])
+        for first in range(0, size, task.layout.block):
+            last = min(first + task.layout.block, size)
+            block = {name: vector[first:last] for name, vector in data.items()}
+            self._merge_block(start + first, self._values[:, first:last], block, sums)
+
+    def _merge_block(self, start: int, values: npt.NDArray[np.float32], block: dict[str, Float32], sums: Sums) -> None:
+        task = self._task
+        theta = block[""]
+        mean, scratch = self._mean[: theta.size], self._scratch[: theta.size]
+        # In the order of the names, each product rounded before it is added: the same bits on every machine.
+        np.multiply(values[0], task.weights[0], out=mean)
+        for row, weight in zip(values[1:], task.weights[1:], strict=True):
+            np.multiply(row, weight, out=scratch)
+            np.add(mean, scratch, out=mean)
+        if not add_update_sums(sums, values, mean, task.weights, task.inverse_norms):
+            self._raise_not_finite(start, values)
+        for layer, first, last in task.layers.pieces(start, start + theta.size):
+            sums.mean[layer] += square(mean[first:last])
+        outer_step(task.outer, theta=theta, gradient=mean, state=block, step=task.step)
+        for layer, first, last in task.layers.pieces(start, start + theta.size):
+            sums.model[layer] += square(theta[first:last])
+        if MOMENTUM in block:
+            sums.momentum += square(block[MOMENTUM])
+        elif VELOCITY in block:
+            # FedMom's velocity is a model; what momentum added to this step is theta - v.
+            sums.momentum += square(np.subtract(theta, block[VELOCITY], out=scratch))
+
+    def _raise_not_finite(self, start: int, values: npt.NDArray[np.float32]) -> None:
+        update, element = (int(found) for found in np.argwhere(~np.isfinite(values))[0])
+        name = self._task.updates[update].participant
+        raise NotFiniteError(name, self._readers[update].part_of(start + element))

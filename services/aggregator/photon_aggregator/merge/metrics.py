@@ -1,0 +1,186 @@
+"""The sums behind a round's metrics, taken block by block while the values are in the cache.
+
+Sums of a block are fp32 (BLAS, a few thousand values), sums over blocks fp64 and always in the order of the stripes, so
+that one machine gives the same figures whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from threadpoolctl import threadpool_limits
+
+from photon.protocol.records import LearningMetrics
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+# The Gram matrix costs K^2 operations an element: beyond this many updates it would cost more than the merge itself.
+MAX_GRAM = 32
+
+
+def use_one_blas_thread() -> None:
+    """Keep BLAS to the calling thread, for the whole process and for good.
+
+    Threads are the merge's own; and how BLAS splits a sum over threads of its own would show in the metrics' last bits.
+    """
+    threadpool_limits(limits=1, user_api="blas")
+
+
+@dataclass(slots=True)
+class Sums:
+    """What is summed over elements. K updates u_k with weights w_k, their mean m; L layers.
+
+    ``squares`` [K] of the u_k; ``dots`` [K] of u_k with m; ``gram`` [K, K] (K <= MAX_GRAM) or ``unit_square``, the
+    square of sum_k u_k / norm_k; ``mean`` and ``model`` [L] squares by layer of m and of the new theta.
+    """
+
+    squares: Float64
+    dots: Float64
+    gram: Float64 | None
+    mean: Float64
+    model: Float64
+    unit_square: float = 0.0
+    momentum: float = 0.0
+
+    @classmethod
+    def zeros(cls, updates: int, layers: int) -> Sums:
+        return cls(
+            squares=np.zeros(updates),
+            dots=np.zeros(updates),
+            gram=np.zeros((updates, updates)) if updates <= MAX_GRAM else None,
+            mean=np.zeros(layers),
+            model=np.zeros(layers),
+        )
+
+    def add(self, other: Sums) -> None:
+        self.squares += other.squares
+        self.dots += other.dots
+        if self.gram is not None and other.gram is not None:
+            self.gram += other.gram
+        self.mean += other.mean
+        self.model += other.model
+        self.unit_square += other.unit_square
+        self.momentum += other.momentum
+
+
+@dataclass(slots=True)
+class OrderedSums:
+    """Adds stripes' sums in the order of the stripes, whatever the order they come in."""
+
+    total: Sums
+    _next: int = 0
+    _waiting: dict[int, Sums] = field(default_factory=dict)
+
+    def add(self, index: int, sums: Sums) -> None:
+        """Not thread-safe: the caller holds its lock."""
+        self._waiting[index] = sums
+        while self._next in self._waiting:
+            self.total.add(self._waiting.pop(self._next))
+            self._next += 1
+
+
+def add_update_sums(sums: Sums, values: Float32, mean: Float32, weights: Float32, inverse_norms: Float32) -> bool:
+    """Add a block of updates, ``values`` [K, n] with its mean [n]. False: some value is not finite (nothing added).
+
+    Raises nothing on overflow: values whose squares exceed fp32 are summed again in fp64.
+    """
+    if sums.gram is None:
+        squares = np.vecdot(values, values).astype(np.float64)
+        dots = (values @ mean).astype(np.float64)
+        unit = inverse_norms @ values
+        unit_square = float(np.dot(unit, unit))
+        if not math.isfinite(float(squares.sum()) + float(dots.sum()) + unit_square):
+            if not np.isfinite(values).all():
+                return False
+            wide = values.astype(np.float64)
+            squares, dots = np.vecdot(wide, wide), wide @ mean.astype(np.float64)
+            unit_square = float(np.square(inverse_norms.astype(np.float64) @ wide).sum())
+        sums.unit_square += unit_square
+    else:
+        gram = (values @ values.T).astype(np.float64)
+        if not np.isfinite(gram).all():
+            if not np.isfinite(values).all():
+                return False
+            wide = values.astype(np.float64)
+            gram = wide @ wide.T
+        sums.gram += gram
+        squares, dots = np.diagonal(gram), gram @ weights.astype(np.float64)
+    sums.squares += squares
+    sums.dots += dots
+    return True
+
+
+def square(values: Float32) -> float:
+    """Sum of squares of a block, in fp64 when fp32 overflows."""
+    total = float(np.dot(values, values))
+    return total if math.isfinite(total) else float(np.square(values.astype(np.float64)).sum())
+
+
+def cosines(sums: Sums) -> list[float | None]:
+    """Cosine of each update with the mean; None where either is zero."""
+    mean = float(sums.mean.sum())
+    return [
+        float(np.clip(dot / math.sqrt(own * mean), -1, 1)) if own > 0 and mean > 0 else None
+        for dot, own in zip(sums.dots.tolist(), sums.squares.tolist(), strict=True)
+    ]
+
+
+def mean_pairwise_cosine(sums: Sums) -> float | None:
+    """Mean cosine over all pairs; None with fewer than two updates or with one that is zero."""
+    count = sums.squares.size
+    if count < 2 or not (sums.squares > 0).all():
+        return None
+    if sums.gram is None:
+        # |sum of unit vectors|^2 = K + the cosines of all ordered pairs
+        total = sums.unit_square - count
+    else:
+        norms = np.sqrt(sums.squares)
+        total = float((sums.gram / np.outer(norms, norms)).sum()) - count
+    return float(np.clip(total / (count * (count - 1)), -1, 1))
+
+
+def gradient_noise_scale(sums: Sums, weights: Sequence[float], tokens: Sequence[int]) -> float | None:
+    """B_simple in tokens (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1), from updates as gradients.
+
+    One participant's update is a gradient with batch B_small, the mean one with B_big; both expectations of a squared
+    norm are |G|^2 + tr(S)/B. With unequal weights the mean's effective batch is B_small / sum(w^2). None for fewer
+    than two updates, or when the estimate of |G|^2 is not positive (noise drowns it).
+    """
+    if len(weights) < 2 or min(tokens) < 1:
+        return None
+    small = sum(tokens) / len(tokens)
+    big = small / math.fsum(w * w for w in weights)
+    if big <= small:
+        return None
+    norm_small = float(np.dot(sums.squares, np.asarray(weights)))
+    norm_big = float(sums.mean.sum())
+    signal = (big * norm_big - small * norm_small) / (big - small)
+    noise = (norm_small - norm_big) / (1 / small - 1 / big)
+    if signal <= 0:
+        return None
+    return noise / signal
+
+
+def learning_metrics(
+    sums: Sums, *, layers: Sequence[str], weights: Sequence[float], tokens: Sequence[int], has_momentum: bool
+) -> LearningMetrics:
+    """The record of a round; ``train_loss`` is left to the caller, who has the manifests."""
+    norms = np.sqrt(sums.squares)
+    mean_norm = float(norms.mean())
+    pseudo_gradient = math.sqrt(float(sums.mean.sum()))
+    return LearningMetrics(
+        pseudo_gradient_norm=pseudo_gradient,
+        model_norm=math.sqrt(float(sums.model.sum())),
+        momentum_norm=math.sqrt(sums.momentum) if has_momentum else None,
+        consensus=pseudo_gradient / mean_norm if mean_norm > 0 else None,
+        mean_pairwise_cosine=mean_pairwise_cosine(sums),
+        gradient_noise_scale=gradient_noise_scale(sums, weights, tokens),
+        train_loss=None,
+        layer_pseudo_gradient_norms=dict(zip(layers, np.sqrt(sums.mean).tolist(), strict=True)),
+        layer_model_norms=dict(zip(layers, np.sqrt(sums.model).tolist(), strict=True)),
+    )
