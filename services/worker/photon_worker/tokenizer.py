@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,7 +48,7 @@ def byte_tokenizer_files() -> dict[str, bytes]:
     vocabulary = {character: byte for byte, character in enumerate(byte_alphabet())} | _SPECIALS
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    tokenizer = {
+    tokenizer: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -136,6 +137,7 @@ class TextEncoder:
     vocabulary_size: int
     end_of_text: int
     model: Tokenizer | None
+    files: Mapping[str, bytes] = field(repr=False)
 
     @classmethod
     def load(cls, spec: TokenizerSpec) -> TextEncoder:
@@ -147,24 +149,24 @@ class TextEncoder:
         return cls.from_files(spec.kind, tokenizer_files(spec))
 
     @classmethod
-    def from_files(cls, kind: str, files: dict[str, bytes]) -> TextEncoder:
+    def from_files(cls, kind: str, files: Mapping[str, bytes]) -> TextEncoder:
         """The encoder of what :func:`tokenizer_files` gave (so that other processes need not fetch it again)."""
         digest = hashlib.sha256(files[TOKENIZER]).hexdigest()
         if kind == "byte":
-            return cls(kind=kind, digest=digest, vocabulary_size=BYTE_VOCABULARY, end_of_text=EOS, model=None)
-        from tokenizers import Tokenizer
-
-        try:
-            model = Tokenizer.from_buffer(files[TOKENIZER])
-        except Exception as error:  # the library raises a bare Exception for whatever is wrong with the file
-            raise DataError(f"the tokenizer.json cannot be read: {error}") from error
-        model.encode_special_tokens = True
+            return cls(
+                kind=kind, digest=digest, vocabulary_size=BYTE_VOCABULARY, end_of_text=EOS, model=None, files=files
+            )
+        model = _model(files[TOKENIZER])
         content = _end_of_text(json.loads(files[TOKENIZER]), json.loads(files[CONFIG]), TOKENIZER)
         number = model.token_to_id(content)
         if number is None:
             raise DataError(f"the tokenizer has no token {content!r}, which its {CONFIG} names as eos_token")
         size = max(model.get_vocab(with_added_tokens=True).values()) + 1
-        return cls(kind=kind, digest=digest, vocabulary_size=size, end_of_text=number, model=model)
+        return cls(kind=kind, digest=digest, vocabulary_size=size, end_of_text=number, model=model, files=files)
+
+    def __reduce__(self) -> tuple[Callable[..., TextEncoder], tuple[str, Mapping[str, bytes]]]:
+        # The library's own pickling forgets encode_special_tokens.
+        return (TextEncoder.from_files, (self.kind, self.files))
 
     @property
     def dtype(self) -> str:
@@ -183,8 +185,21 @@ class TextEncoder:
         kept = tokens[tokens != self.end_of_text]
         if self.model is None:
             return kept[kept < 256].astype(np.uint8).tobytes().decode(errors="replace")
-        text: str = self.model.decode(kept.tolist(), skip_special_tokens=False)
-        return text
+        return str(self.model.decode(kept.tolist(), skip_special_tokens=False))
+
+
+@lru_cache(maxsize=1)
+def _model(content: bytes) -> Tokenizer:
+    """Parsed once in a process: a large vocabulary takes half a second."""
+    from tokenizers import Tokenizer
+
+    try:
+        model = Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises a bare Exception for whatever is wrong with the file
+        raise DataError(f"the tokenizer.json cannot be read: {error}") from error
+    # "</s>" written in a text is four characters of that text, not its end.
+    model.encode_special_tokens = True
+    return model
 
 
 def _json(value: Any) -> bytes:
@@ -207,7 +222,7 @@ def _end_of_text(tokenizer: dict[str, Any], config: dict[str, Any], path: str) -
     if isinstance(named, dict):
         named = named.get("content")
     if isinstance(named, str):
-        return named
+        return str(named)
     special = {token.get("content") for token in tokenizer.get("added_tokens", [])}
     for content in _END_OF_TEXT:
         if content in special:

@@ -1,0 +1,155 @@
+"""``photon-worker data prepare | inspect``: what a contributing institution runs on its text before it joins a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from photon.api.model import TokenizerSpec
+from photon_worker.data.dataset import TokenDataset
+from photon_worker.data.errors import DataError
+from photon_worker.data.index import Index, Settings
+from photon_worker.tokenizer import TextEncoder
+
+app = typer.Typer(
+    name="data", help="Turn text into token shards, and look at them.", no_args_is_help=True, add_completion=False
+)
+
+
+class Format(StrEnum):
+    """How files are read."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    SOURCE = "source"
+
+
+class NearDuplicates(StrEnum):
+    """What becomes of training documents that are nearly the same as another one."""
+
+    KEEP = "keep"
+    REMOVE = "remove"
+
+
+@app.command("prepare")
+def prepare_command(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders or s3:// URIs.", metavar="INPUT...")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    tokenizer: Annotated[str, typer.Option(help="byte, or a tokenizer.json (path, folder or s3:// URI).")] = "byte",
+    kind: Annotated[
+        Format,
+        typer.Option("--format", help="auto: by name. text: long files are cut. source: a document a file."),
+    ] = Format.AUTO,
+    text_field: Annotated[str, typer.Option(help="Field or column with the text (jsonl, parquet).")] = "text",
+    include: Annotated[list[str] | None, typer.Option(help="Only files that fit this pattern; repeatable.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No files that fit this pattern; repeatable.")] = None,
+    held_out_fraction: Annotated[
+        float, typer.Option(min=0.0, max=0.5, help="Share of the documents kept for evaluation.")
+    ] = 0.02,
+    held_out_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Held-out text of this size instead of a share.")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Train on at most so many bytes, chosen by document.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the held-out documents.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default one a core. The result is the same.")
+    ] = None,
+    shard_tokens: Annotated[int, typer.Option(min=1024, help="Tokens of a shard.")] = 64 * 2**20,
+    cut_bytes: Annotated[
+        int, typer.Option(min=0, help="Cut longer text files (not source files) into documents; 0: never.")
+    ] = 64 * 2**10,
+    deduplicate: Annotated[bool, typer.Option(help="Leave out exact copies of a document.")] = True,
+    near_duplicates: Annotated[
+        NearDuplicates,
+        typer.Option(help="Near-duplicates within the training text; those of held-out documents always go."),
+    ] = NearDuplicates.KEEP,
+    restart: Annotated[bool, typer.Option("--restart", help="Start over: delete what lies in --output.")] = False,
+) -> None:
+    """Prepare text for training; run again after an interruption, it goes on where it was."""
+    from photon_worker.data.prepare import prepare
+    from photon_worker.data.progress import reporter
+
+    settings = Settings(
+        format=kind.value,
+        text_field=text_field,
+        include=include or [],
+        exclude=exclude or [],
+        held_out_fraction=None if held_out_bytes is not None else held_out_fraction,
+        held_out_bytes=held_out_bytes,
+        max_bytes=max_bytes,
+        seed=seed,
+        shard_tokens=shard_tokens,
+        cut_bytes=cut_bytes,
+        deduplicate=deduplicate,
+        near_duplicates=near_duplicates.value,
+    )
+    spec = TokenizerSpec() if tokenizer == "byte" else TokenizerSpec(kind="file", path=tokenizer)
+    with _clear_errors(), reporter() as report:
+        index = prepare(inputs, output, settings, tokenizer=spec, workers=workers, restart=restart, report=report)
+    typer.echo(summary(index, output))
+
+
+@app.command("inspect")
+def inspect_command(
+    folder: Annotated[str, typer.Argument(help="A prepared folder, or its s3:// URI.", metavar="DIR")],
+    cache_dir: Annotated[Path | None, typer.Option(help="Where a copy from S3 goes.")] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Show so many tokens of the training text.")] = 400,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its sha256.")] = False,
+) -> None:
+    """Show what a prepared folder holds, and a sample of its text."""
+    with _clear_errors():
+        dataset = TokenDataset.open(folder, cache_dir, verify=verify)
+        typer.echo(summary(dataset.index, folder))
+        count = min(sample, dataset.tokens)
+        if count and (dataset.folder / "tokenizer.json").is_file():
+            spec = TokenizerSpec()
+            if dataset.index.tokenizer == "file":
+                spec = TokenizerSpec(kind="file", path=str(dataset.folder))
+            tokens = np.empty(count, dtype=np.int64)
+            dataset.read((dataset.tokens - count) // 2, tokens)
+            typer.echo(f"\nfrom the middle of the training text:\n{TextEncoder.load(spec).decode(tokens)}")
+
+
+def summary(index: Index, where: Path | str) -> str:
+    """What was prepared, for people."""
+    left = index.left_out
+    gone = {
+        "exact duplicates": left.exact_duplicates,
+        "near-duplicates": left.near_duplicates,
+        "near-duplicates of held-out documents": left.near_held_out,
+        "beyond --max-bytes": left.beyond_max_bytes,
+        "empty": left.empty,
+        "not UTF-8 text": left.not_text,
+    }
+    parts = [f"{count:,} {name}" for name, count in gone.items() if count]
+    held = index.held_out
+    return "\n".join(
+        [
+            f"training   {index.documents:>12,} documents  {index.tokens:>15,} tokens  {index.bytes:>15,} bytes",
+            f"held out   {held.documents:>12,} documents  {held.tokens:>15,} tokens  {held.bytes:>15,} bytes",
+            f"left out   {', '.join(parts) or 'nothing'}",
+            f"tokenizer  {index.tokenizer}, {index.vocabulary_size:,} entries, sha256 {index.tokenizer_digest[:16]}",
+            f"sources    {', '.join(index.sources)}",
+            f"prepared   {where} ({len(index.shards)} shards, {index.dtype})",
+        ]
+    )
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """A mistake in what was given: one message, status 2."""
+    try:
+        yield
+    except DataError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error

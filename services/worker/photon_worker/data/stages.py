@@ -1,0 +1,165 @@
+"""The two passes over the input, as functions of one unit that a pool of processes runs: scan, then encode.
+
+Each writes its result into the state folder under a name that appears only when it is whole, so a pass that was killed
+goes on with the units that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from photon_worker.data.documents import Skipped, character_start, documents
+from photon_worker.data.errors import DataError
+from photon_worker.data.index import Settings
+from photon_worker.data.inputs import Piece
+from photon_worker.data.selection import HELD_OUT, OUT, TRAIN, Records
+from photon_worker.data.similarity import SIGNATURE, signature
+from photon_worker.tokenizer import TextEncoder
+
+_BATCH_BYTES = 2**20  # text handed to the tokenizer at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One unit of the input and where its results go."""
+
+    number: int
+    pieces: tuple[Piece, ...]
+    settings: Settings
+    state: Path
+
+    @property
+    def scanned(self) -> Path:
+        return self.state / f"scan-{self.number:06d}.npz"
+
+    @property
+    def encoded(self) -> Path:
+        return self.state / f"encoded-{self.number:06d}.json"
+
+    def tokens(self, split: str) -> Path:
+        return self.state / f"{split}-{self.number:06d}.bin"
+
+
+class EncodedSplit(BaseModel):
+    documents: int = 0
+    tokens: int = 0
+    bytes: int = 0
+
+
+class Encoded(BaseModel):
+    """What a unit's files of tokens hold."""
+
+    train: EncodedSplit = EncodedSplit()
+    heldout: EncodedSplit = EncodedSplit()
+
+
+def scan(unit: Unit) -> None:
+    """Note hash, size and signature of every document of the unit."""
+    skipped = Skipped()
+    digests, sizes, signatures = [], [], []
+    for text in _documents(unit, skipped):
+        digests.append(_digest(text))
+        sizes.append(len(text))
+        signatures.append(signature(text))
+    count = len(sizes)
+    temporary = unit.scanned.with_suffix(".tmp.npz")
+    np.savez(
+        temporary,
+        digests=np.frombuffer(b"".join(digests), dtype="<u8").reshape(count, 2),
+        sizes=np.array(sizes, dtype=np.int64),
+        signatures=np.array(signatures, dtype=np.uint32).reshape(count, SIGNATURE),
+        skipped=np.array([skipped.empty, skipped.not_text], dtype=np.int64),
+    )
+    temporary.replace(unit.scanned)
+
+
+def load_scan(unit: Unit) -> tuple[Records, Skipped]:
+    """What :func:`scan` noted."""
+    with np.load(unit.scanned) as data:
+        empty, not_text = data["skipped"].tolist()
+        records = Records(digests=data["digests"], sizes=data["sizes"], signatures=data["signatures"])
+        return records, Skipped(empty=empty, not_text=not_text)
+
+
+def encode(unit: Unit, places: NDArray[np.uint8], limits: NDArray[np.int64], encoder: TextEncoder) -> None:
+    """Write the tokens of the unit's training and held-out documents, each document closed by the end of text."""
+    records, _ = load_scan(unit)
+    if len(places) != len(records.sizes):
+        raise AssertionError("one decision for each document that was scanned")
+    done = Encoded()
+    with unit.tokens("train").open("wb") as train, unit.tokens("heldout").open("wb") as held_out:
+        for place, texts in _batches(unit, records, places, limits):
+            split, file = (done.train, train) if place == TRAIN else (done.heldout, held_out)
+            end = np.array([encoder.end_of_text], dtype=encoder.dtype)
+            for text, tokens in zip(texts, encoder.encode(texts), strict=True):
+                for values in (tokens, end):
+                    file.write(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
+                split.documents += 1
+                split.tokens += len(tokens) + 1
+                split.bytes += len(text)
+    temporary = unit.encoded.with_suffix(".tmp")
+    temporary.write_text(done.model_dump_json())
+    temporary.replace(unit.encoded)
+
+
+def load_encoded(unit: Unit) -> Encoded:
+    """What :func:`encode` wrote."""
+    return Encoded.model_validate_json(unit.encoded.read_bytes())
+
+
+def window(text: bytes, limit: int, number: int) -> bytes:
+    """At most ``limit`` bytes of ``text``, from a line's start that ``number`` chooses."""
+    if len(text) <= limit:
+        return text
+    start = number % (len(text) - limit + 1)
+    start = max(text.rfind(b"\n", max(0, start - 1024), start) + 1, character_start(text, start) if start < 1 else 0)
+    end = character_start(text, start + limit)
+    return text[character_start(text, start) : end]
+
+
+def _batches(
+    unit: Unit, records: Records, places: NDArray[np.uint8], limits: NDArray[np.int64]
+) -> Iterator[tuple[int, list[bytes]]]:
+    """The chosen documents in order, in runs of one place and about _BATCH_BYTES."""
+    batch: list[bytes] = []
+    size, batch_place, number = 0, TRAIN, -1
+    for number, text in enumerate(_documents(unit, Skipped())):
+        if number >= len(places) or _digest(text) != records.digests[number].astype("<u8").tobytes():
+            raise _changed(unit)
+        place = int(places[number])
+        if place == OUT:
+            continue
+        if place == HELD_OUT:
+            text = window(text, int(limits[number]), int(records.digests[number, 1]))
+        if batch and (place != batch_place or size > _BATCH_BYTES):
+            yield batch_place, batch
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+        batch_place = place
+    if number + 1 != len(places):
+        raise _changed(unit)
+    if batch:
+        yield batch_place, batch
+
+
+def _documents(unit: Unit, skipped: Skipped) -> Iterator[bytes]:
+    for piece in unit.pieces:
+        yield from documents(piece, unit.settings, skipped)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _changed(unit: Unit) -> DataError:
+    names = ", ".join(os.path.basename(piece.uri) for piece in unit.pieces[:3])
+    return DataError(f"the input changed while it was being prepared (near {names}): run again with --restart")
