@@ -1,0 +1,85 @@
+"""The machine under the worker: which device, how many threads, how fast it could be, how much memory is in use."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from typing import Final
+
+import torch
+
+log = logging.getLogger(__name__)
+
+# Dense bf16 peak in FLOP/s, from the vendors' data sheets (without sparsity). The first name that is contained counts.
+_PEAKS: Final[tuple[tuple[str, float], ...]] = (
+    ("B200", 2250e12),
+    ("H200", 989e12),
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("A800", 312e12),
+    ("L40S", 362e12),
+    ("L40", 181e12),
+    ("L4", 121e12),
+    ("A40", 150e12),
+    ("A30", 165e12),
+    ("A10G", 70e12),
+    ("A10", 125e12),
+    ("RTX 4090", 165e12),
+    ("RTX 3090", 71e12),
+    ("V100", 125e12),
+    ("MI300X", 1307e12),
+    ("MI250", 383e12),
+)
+
+
+def choose(threads: int | None) -> torch.device:
+    """The GPU if there is one, else the CPU with ``threads`` compute threads and deterministic algorithms."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+        return device
+    torch.use_deterministic_algorithms(True)
+    # Fills every new tensor with NaN otherwise, to make reads of unset memory repeatable; there are none here.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 - the stubs lack it
+    return torch.device("cpu")
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bf16 peak of the device in FLOP/s; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in _PEAKS if part in name), None)
+
+
+def flops_per_token(parameters: int, *, layers: int, hidden: int, sequence_length: int) -> float:
+    """Of forward and backward: 6 N for the weights and 12 L d T for attention (PaLM, arXiv 2204.02311, appendix B)."""
+    return 6.0 * parameters + 12.0 * layers * hidden * sequence_length
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Most GPU memory that was in use so far; on a CPU the process's resident memory now."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has the compiler that it needs; warns when it has not."""
+    if any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "c++", "gcc", "cc") if name):
+        return True
+    log.warning(
+        "local.compile: there is no C++ compiler on this machine (%s), so the model runs uncompiled: "
+        "the same results, only slower",
+        device.type,
+    )
+    return False

@@ -1,0 +1,196 @@
+"""The training loop: ``local.steps`` optimiser steps from the global model. Read it from top to bottom.
+
+Choices, each for exactness or speed:
+- The batch of a step is a pure function of the global sequential step, so a resumed round trains on the same rows.
+- Dropout (where a config has any) is seeded by the step as well: resumed equals uninterrupted, bit for bit.
+- Weights, moments and gradients are fp32; bf16 is autocast for forward and backward only.
+- The host never waits for the device within a round: losses and norms add up on the device in fp64, and progress shows
+  the last step that the device has finished.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from photon.api.training import LocalSpec, Precision
+from photon.protocol.canonical import sha256_hex
+from photon.protocol.records import UpdateMetrics
+from photon_worker.schedule import learning_rate
+from photon_worker.strategy import Strategy
+
+log = logging.getLogger(__name__)
+
+
+class Batches(Protocol):
+    """Where rows come from."""
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Tokens [batch, sequence_length + 1] of a global sequential step: inputs and, shifted by one, targets."""
+        ...
+
+
+class Totals:
+    """What a round's manifest says of its training, summed over the steps so far.
+
+    The sums stay on the device; ``values`` waits for it.
+    """
+
+    NAMES: Final = ("loss_sum", "loss_last", "norm_sum", "norm_max", "clipped")
+
+    def __init__(self, device: torch.device, *, steps: int = 0, values: dict[str, float] | None = None) -> None:
+        self.steps = steps
+        start = [(values or {}).get(name, 0.0) for name in self.NAMES]
+        # MPS has no fp64; nothing that Photon promises runs there.
+        self._sums = torch.tensor(start, dtype=torch.float64, device=device)
+
+    def add(self, loss: torch.Tensor, norm: torch.Tensor, clip_norm: float | None) -> None:
+        """Count one step."""
+        sums = self._sums
+        norm64 = norm.to(torch.float64)
+        sums[0] += loss
+        sums[1] = loss
+        sums[2] += norm64
+        sums[3] = torch.maximum(sums[3], norm64)
+        if clip_norm is not None:
+            sums[4] += norm64 > clip_norm
+        self.steps += 1
+
+    def values(self) -> dict[str, float]:
+        """The sums by name, exact."""
+        return dict(zip(self.NAMES, self._sums.tolist(), strict=True))
+
+    def metrics(self) -> UpdateMetrics:
+        """The manifest's figures. NaN and infinite ones raise ValueError: such an update is worth nothing."""
+        values = self.values()
+        return UpdateMetrics(
+            loss_mean=values["loss_sum"] / self.steps,
+            loss_last=values["loss_last"],
+            grad_norm_mean=values["norm_sum"] / self.steps,
+            grad_norm_max=values["norm_max"],
+            clipped_fraction=values["clipped"] / self.steps,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What is known after a step without waiting for the device. ``loss`` is of the last step that has finished."""
+
+    local_step: int
+    loss: float | None
+    learning_rate: float
+    tokens_per_second: float | None
+
+
+def train(
+    *,
+    strategy: Strategy,
+    batches: Batches,
+    local: LocalSpec,
+    seed: int,
+    participant: str,
+    first_step: int,
+    until: int,
+    totals: Totals,
+    after_step: Callable[[StepReport], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Train from local step ``totals.steps`` to ``until``; the global step is ``first_step`` plus the local step.
+
+    ``after_step`` is called after each step, may write a checkpoint, and ends the training by raising.
+    """
+    device = strategy.device
+    micro = local.micro_batch_size or local.batch_size
+    mine = strategy.rows(micro)
+    micro_batches = local.batch_size // micro
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=local.precision is Precision.BF16)
+    pace = _Pace(local.batch_size * local.sequence_length, clock)
+    shown = _LastValue(device)
+
+    for local_step in range(totals.steps, until):
+        step = first_step + local_step
+        rate = learning_rate(step, local.learning_rate)
+        rows = torch.from_numpy(batches.batch(step))
+        if device.type == "cuda":
+            rows = rows.pin_memory().to(device, non_blocking=True)
+        torch.manual_seed(_step_seed(seed, participant, step))
+
+        loss = torch.zeros((), dtype=torch.float64, device=device)
+        for index in range(micro_batches):
+            tokens = rows[index * micro : (index + 1) * micro][mine]
+            with strategy.accumulating(last=index == micro_batches - 1):
+                with autocast:
+                    logits = strategy.forward(tokens[:, :-1])
+                    # Mean over the micro batch's tokens; all micro batches have equally many.
+                    nll = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+                (nll if micro_batches == 1 else nll / micro_batches).backward()  # type: ignore[no-untyped-call]
+            loss += nll.detach()
+        norm = strategy.step(learning_rate=rate, clip_norm=local.optimizer.clip_norm)
+
+        loss = strategy.mean(loss / micro_batches)
+        totals.add(loss, norm, local.optimizer.clip_norm)
+        shown.put(loss)
+        after_step(
+            StepReport(
+                local_step=local_step + 1,
+                loss=shown.get(),
+                learning_rate=rate,
+                tokens_per_second=pace.tokens_per_second(local_step + 1),
+            )
+        )
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _step_seed(seed: int, participant: str, step: int) -> int:
+    return int(sha256_hex(f"step/{seed}/{participant}/{step}".encode())[:15], 16)
+
+
+class _Pace:
+    """Tokens a second over the last seconds. The first step is left out: it compiles and warms up."""
+
+    WINDOW_STEPS: Final = 32
+
+    def __init__(self, tokens_per_step: int, clock: Callable[[], float]) -> None:
+        self._tokens = tokens_per_step
+        self._clock = clock
+        self._times: list[tuple[int, float]] = []
+
+    def tokens_per_second(self, step: int) -> float | None:
+        self._times = [*self._times[-self.WINDOW_STEPS :], (step, self._clock())]
+        (first, began), (last, now) = self._times[0], self._times[-1]
+        return (last - first) * self._tokens / (now - began) if now > began else None
+
+
+class _LastValue:
+    """A scalar of the device, as far as the device has come; reading it never waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._value: float | None = None
+        if self._cuda:
+            self._host = torch.zeros((), dtype=torch.float64).pin_memory()
+            self._event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._waiting = False
+
+    def put(self, value: torch.Tensor) -> None:
+        if not self._cuda:
+            self._value = value.item()
+        elif not self._waiting:
+            self._host.copy_(value, non_blocking=True)
+            self._event.record()
+            self._waiting = True
+
+    def get(self) -> float | None:
+        if self._cuda and self._waiting and self._event.query():
+            self._value = self._host.item()
+            self._waiting = False
+        return self._value

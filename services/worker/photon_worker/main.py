@@ -1,0 +1,154 @@
+"""``photon-worker``: the programs that see data. Heavy imports happen inside each command, so ``--help`` is quick."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from photon.telemetry.logging import configure, exit_with_mistake
+from photon_worker.interrupt import Interrupted, Interrupts
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def run(
+    aggregator: Annotated[str, typer.Option(help="URL of the job's aggregator.")],
+    data: Annotated[
+        list[str], typer.Option(help="Prepared data: a folder or s3:// URI; NAME=URI for each of several.")
+    ],
+    work_dir: Annotated[Path, typer.Option(help="Local checkpoints and cached models; survives restarts.")],
+    threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; default all cores.")] = None,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between local checkpoints.")] = 50,
+    patience_seconds: Annotated[
+        float, typer.Option(min=0, help="How long to wait for an aggregator that does not answer.")
+    ] = 600.0,
+) -> None:
+    """Take part in a job: train, send updates and evaluate until it has ended. The token is in PHOTON_TOKEN."""
+    configure("worker")
+    token = os.environ.get("PHOTON_TOKEN")
+    if not token:
+        exit_with_mistake("PHOTON_TOKEN is not set: it must hold this participant's bearer token")
+    _limit_threads(threads)
+    interrupts = Interrupts()
+    interrupts.install()
+    from photon_worker.client import AggregatorClient
+    from photon_worker.worker import RunSettings, run
+
+    with AggregatorClient(aggregator, token, patience_seconds=patience_seconds) as client:
+        run(
+            client,
+            RunSettings(data=data, work_dir=work_dir, threads=threads, checkpoint_every=checkpoint_every),
+            interrupts,
+        )
+
+
+@app.command()
+def init(
+    job: Annotated[Path, typer.Option(help="The job file.")],
+    create_bucket: Annotated[bool, typer.Option(help="Make the bucket if it is missing.")] = False,
+) -> None:
+    """Write a job's record and its initial model into its bucket; does nothing where they are already."""
+    configure("init")
+    _limit_threads(None)
+    interrupts = Interrupts()
+    interrupts.install()
+    from photon.api.validate import load_job
+    from photon.store.objects import ObjectStore
+    from photon_worker.init import OpenStore, initialise
+
+    document = load_job(job)
+    access_key, secret_key = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
+    store = ObjectStore.open(document.spec.storage, access_key=access_key, secret_key=secret_key)
+    store.check(create_bucket=create_bucket)
+    initialise(
+        document,
+        store,
+        folder=job.resolve().parent,
+        open_store=OpenStore(access_key=access_key, secret_key=secret_key),
+    )
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="Directory of a Hugging Face model.")],
+    data: Annotated[list[str], typer.Option(help="NAME=URI of prepared data; its held-out text is read.")],
+    sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a window.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens of each source.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; default all cores.")] = None,
+    bf16: Annotated[bool, typer.Option(help="bf16 autocast instead of fp32.")] = False,
+    work_dir: Annotated[Path | None, typer.Option(help="Where copies of s3:// data are kept.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Held-out loss and perplexity of a model on one or more institutions' text, and over all of it together."""
+    configure("evaluate")
+    _limit_threads(threads)
+    Interrupts().install()
+    from photon_worker.evaluate_command import evaluate_checkpoint
+
+    sys.stdout.write(
+        evaluate_checkpoint(
+            checkpoint,
+            data,
+            sequence_length=sequence_length,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            threads=threads,
+            bf16=bf16,
+            cache_dir=work_dir,
+            as_json=as_json,
+        )
+    )
+
+
+def _limit_threads(threads: int | None) -> None:
+    """Before numpy and torch are imported: their pools read these once."""
+    if threads is not None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ[name] = str(threads)
+    # Nothing of a job comes from a hub, and a look-up that cannot succeed costs seconds.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def main() -> NoReturn:
+    """Entry point: exit codes are 0, 1 (failed), 2 (the user's mistake), 128 + signal."""
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["data"]:
+        from photon_worker.data.cli import app as data_app
+
+        app.add_typer(data_app, name="data")
+    else:
+        # Named for --help; what is below it is imported only when it is used.
+        app.add_typer(typer.Typer(), name="data", help="Prepare token data from text.")
+    from photon.api.document import JobFileError
+    from photon.store.errors import StoreError
+    from photon_worker.data.errors import DataError
+    from photon_worker.errors import Mistake, WorkerError
+
+    code = 0
+    try:
+        app(arguments, prog_name="photon-worker", standalone_mode=True)
+    except (Mistake, DataError, JobFileError) as error:
+        exit_with_mistake(str(error))
+    except (WorkerError, StoreError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        code = 1
+    except Interrupted as interrupted:
+        log.info("stopped by %s", interrupted)
+        code = interrupted.exit_code
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: that would wait for background threads (a long upload, an HTTP time-out) whose work is void now.
+    os._exit(code)

@@ -1,0 +1,192 @@
+"""Hugging Face models as Photon sees them: a config, and one flat vector of fp32 weights in ``model.safetensors``.
+
+Any decoder-only architecture of transformers works, because nothing is assumed but ``AutoModelForCausalLM``: the layout
+of the flat vector is that of the parameters' names, sorted, each parameter once (a tied ``lm_head`` shares its tensor
+with the embedding and is not in the file).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from photon.store import keys
+from photon.store.source import FileSource, Source
+from photon.store.tensors import Header, HeaderError, read_header, require_flat
+from photon_worker.errors import Mistake, WorkerError
+
+Float32 = NDArray[np.float32]
+
+# 16 MiB: large enough for full disk speed, small beside any model.
+BLOCK_ELEMENTS = 2**22
+
+
+def raw(values: Float32) -> memoryview:
+    """The bytes of a contiguous array, without a copy; writing to them writes to it."""
+    return values.view(np.uint8).data
+
+
+def config_from(hf_config: Mapping[str, Any], **special_tokens: int | None) -> Any:
+    """The transformers config of a job's ``hf_config``; ``special_tokens`` fill what it does not say.
+
+    Raises:
+        Mistake: transformers does not know the model type or refuses a value.
+    """
+    from transformers import AutoConfig
+
+    values = {k: v for k, v in special_tokens.items() if v is not None} | dict(hf_config)
+    kind = values.pop("model_type")
+    try:
+        return AutoConfig.for_model(kind, **values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise Mistake(f"spec.model.config: transformers refuses it: {error}") from error
+
+
+def read_config(folder: Path) -> Any:
+    """The config of a Hugging Face directory.
+
+    Raises:
+        Mistake: There is none, or transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise Mistake(f"{folder} is not the directory of a Hugging Face model: {error}") from error
+
+
+def config_json(config: Any) -> bytes:
+    """``config.json`` of a model in fp32, the same for every release of transformers that reads it alike."""
+    values = json.loads(config.to_json_string(use_diff=True))
+    values.pop("transformers_version", None)
+    values.pop("torch_dtype", None)
+    values.pop("_name_or_path", None)
+    kinds = _auto_model()._model_mapping
+    values |= {"architectures": [kinds[type(config)].__name__], "dtype": "float32"}
+    return json.dumps(values, indent=2, sort_keys=True).encode() + b"\n"
+
+
+def _auto_model() -> Any:
+    """AutoModelForCausalLM; untyped, and too slow to import at the top."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM
+
+
+def build(config: Any, *, device: torch.device | str = "cpu", seed: int | None = None) -> nn.Module:
+    """The model of ``config`` in fp32 on ``device``.
+
+    Args:
+        seed: Initial weights as the architecture defines them, drawn from this seed. Without it the weights are
+            whatever is in memory, to be loaded.
+
+    Raises:
+        Mistake: The config is not that of a decoder-only model.
+    """
+    auto = _auto_model()
+    from transformers.initialization import no_init_weights
+
+    try:
+        if seed is None:
+            with torch.device(device), no_init_weights():
+                model = auto.from_config(config, dtype=torch.float32)
+        else:
+            # The generator of the CPU, whatever the device, and always in the same order of modules.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = auto.from_config(config, dtype=torch.float32).to(device)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise Mistake(f"spec.model: transformers cannot build a causal language model of it: {error}") from error
+    saved = set(model.state_dict(keep_vars=True)) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    if saved:
+        raise Mistake(
+            f"spec.model: {type(model).__name__} keeps state that is not a parameter ({sorted(saved)[0]}); "
+            "such a model cannot be averaged"
+        )
+    module: nn.Module = model
+    return module
+
+
+def from_checkpoint(folder: Path) -> nn.Module:
+    """The model of a Hugging Face directory (sharded or not, of any float type) with its weights, in fp32 on the CPU.
+
+    Raises:
+        Mistake: transformers cannot read it, or weights are missing from it.
+    """
+    try:
+        model, report = _auto_model().from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise Mistake(f"spec.model.initFrom: {folder} cannot be loaded: {error}") from error
+    missing = sorted(set(report["missing_keys"]) & set(parameters(model)))
+    if missing:
+        raise Mistake(f"spec.model.initFrom: {folder} lacks weights of its model, the first is {missing[0]}")
+    module: nn.Module = model
+    return module
+
+
+def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters in the order of the flat vector: sorted by name, each once."""
+    return dict(sorted(model.named_parameters()))
+
+
+def layout(model: nn.Module) -> Header:
+    """The header of the model's ``model.safetensors``."""
+    return Header.for_model({name: tuple(p.shape) for name, p in parameters(model).items()})
+
+
+def check_layout(source: Source, expected: Header) -> Header:
+    """The header of ``source``, whose tensors must be those of ``expected``.
+
+    Raises:
+        WorkerError: They are not; the message names the first that differs.
+    """
+    try:
+        header = require_flat(read_header(source))
+    except HeaderError as error:
+        raise WorkerError(f"the global model's weights cannot be read: {error}") from error
+    found = {entry.name: entry.shape for entry in header.entries}
+    wanted = {entry.name: entry.shape for entry in expected.entries}
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
+            raise WorkerError(
+                f"the global model does not fit its config: tensor {name} has shape {found.get(name)} in the file "
+                f"and {wanted.get(name)} in the model"
+            )
+    return header
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Write ``model.safetensors`` (fp32, flat layout), synced to disk. The model must be on the CPU."""
+    header = layout(model)
+    with path.open("wb") as file:
+        file.write(header.to_bytes())
+        for parameter in parameters(model).values():
+            tensor = parameter.detach().to(torch.float32).contiguous()
+            file.write(raw(tensor.reshape(-1).numpy()))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_weights(model: nn.Module, folder: Path) -> None:
+    """Fill ``model`` (on the CPU) from the ``model.safetensors`` of a folder that Photon wrote."""
+    source = FileSource(folder / keys.WEIGHTS)
+    try:
+        header = check_layout(source, layout(model))
+        with torch.no_grad():
+            for entry, parameter in zip(header.entries, parameters(model).values(), strict=True):
+                values = torch.empty(entry.shape, dtype=torch.float32)
+                source.read_into(header.data_offset + entry.start, raw(values.reshape(-1).numpy()))
+                parameter.copy_(values)
+    finally:
+        source.close()

@@ -1,0 +1,297 @@
+"""One participant's rounds: from a task to an accepted update, and everything that must survive a kill in between.
+
+What the bits of an update depend on is the global model, the plan and the optimiser's state at the start of the round.
+The first two come from the bucket; the third is the state after this participant's last finished round, which is on
+disk before the update is submitted. So a worker may be killed anywhere and its round comes out the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from photon.api.training import InnerState
+from photon.protocol.canonical import digest
+from photon.protocol.messages import EvaluateTask, JobForWorkers, TrainTask, UpdateReply
+from photon.protocol.records import Evaluation, HeldOutResult, UpdateManifest
+from photon.store import keys
+from photon.store.source import FileSource
+from photon_worker import device as devices
+from photon_worker import model as models
+from photon_worker.checkpoint import Checkpoints, LocalState, layout_digest
+from photon_worker.client import AggregatorClient
+from photon_worker.data import Mixture
+from photon_worker.errors import Mistake, WorkerError
+from photon_worker.evaluate import EvaluationSettings, added, held_out_loss, require_held_out
+from photon_worker.global_models import GlobalModels
+from photon_worker.interrupt import Interrupts
+from photon_worker.loop import StepReport, Totals, train
+from photon_worker.progress import TaskProgress
+from photon_worker.strategy import Strategy
+from photon_worker.update import PartSender, encoded_parts, submit
+
+log = logging.getLogger(__name__)
+
+# What a disk writes in a few seconds: on SIGTERM a checkpoint up to this size is written before the process ends.
+CHEAP_CHECKPOINT_BYTES: Final = 2 * 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a participant works with."""
+
+    job: JobForWorkers
+    data: Mixture
+    work_dir: Path
+    checkpoint_every: int
+    device: torch.device
+    client: AggregatorClient
+    interrupts: Interrupts
+    new_strategy: Callable[[Any], Strategy]
+
+
+class Participant:
+    """Trains and evaluates, one task at a time. Model and optimiser stay in memory between tasks."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+        self._job = digest(around.job.learning)
+        self._local = around.job.learning.local
+        self._models = GlobalModels(around.work_dir / "models")
+        self._checkpoints = Checkpoints(
+            around.work_dir / "checkpoints", job=self._job, participant=around.job.participant
+        )
+        self._strategy: Strategy | None = None
+        self._flops_per_token = 0.0
+        self._peak_flops = devices.peak_flops(around.device)
+        # The round whose end the optimiser's state in memory is; None while a round is under way.
+        self._optimizer_round: int | None = None
+
+    def train(self, task: TrainTask, progress: TaskProgress) -> UpdateReply:
+        """Do a training task up to the aggregator's verdict.
+
+        Raises:
+            Cancelled: The round ended without us.
+            WorkerError, StoreError: As those say.
+        """
+        with progress.phase("pull"):
+            folder = self._models.fetch(task.model, progress)
+            strategy = self._ready(folder)
+            base = FileSource(folder / keys.WEIGHTS)
+        try:
+            with progress.phase("pull"):
+                base_offset = models.check_layout(base, strategy.header).data_offset
+                totals, saved = self._start(task, base, strategy)
+            if totals.steps < task.local_steps:
+                self._optimizer_round = None
+                with progress.phase("train"):
+                    self._train(task, strategy, totals, progress)
+                self._optimizer_round = task.round
+            manifest = UpdateManifest(
+                job=self._job,
+                round=task.round,
+                plan=task.plan,
+                participant=self._around.job.participant,
+                codec=self._around.job.learning.exchange.codec,
+                elements=strategy.header.elements,
+                tokens=task.local_steps * self._local.batch_size * self._local.sequence_length,
+                local_steps=task.local_steps,
+                parts=self._send(task, strategy, base, base_offset, totals, progress, saved=saved),
+                metrics=totals.metrics(),
+            )
+        finally:
+            base.close()
+        with progress.phase("admit"):
+            return submit(self._around.client, manifest, progress)
+
+    def evaluate(self, task: EvaluateTask, progress: TaskProgress) -> HeldOutResult:
+        """Do an evaluation task: measure the model on the held-out text and post the result."""
+        with progress.phase("pull"):
+            folder = self._models.fetch(task.model, progress)
+            strategy = self._ready(folder)
+            source = FileSource(folder / keys.WEIGHTS)
+            try:
+                strategy.load(source)
+            finally:
+                source.close()
+        settings = EvaluationSettings(
+            sequence_length=self._local.sequence_length,
+            batch_size=self._around.job.evaluation.batch_size or self._local.batch_size,
+            max_tokens=self._around.job.evaluation.max_tokens,
+            precision=self._local.precision,
+        )
+        with progress.phase("evaluate"):
+            require_held_out(self._around.data.sources)
+            result = added(
+                {
+                    name: held_out_loss(
+                        strategy.infer, source.held_out, settings, device=strategy.device, check=progress.check
+                    )
+                    for name, source in self._around.data.sources.items()
+                }
+            )
+        if not math.isfinite(result.loss_sum):
+            raise WorkerError(f"the model of round {task.round} has a loss that is not finite on the held-out text")
+        self._around.client.evaluation(
+            Evaluation(
+                job=self._job,
+                round=task.round,
+                commit=task.model.commit,
+                participant=self._around.job.participant,
+                result=result,
+            )
+        )
+        return result
+
+    def _ready(self, folder: Path) -> Strategy:
+        """The strategy, built when the first model's config is here."""
+        if self._strategy is None:
+            config = models.read_config(folder)
+            text = config.get_text_config()
+            for name, source in self._around.data.sources.items():
+                if source.index.vocabulary_size > text.vocab_size:
+                    raise Mistake(
+                        f"the data of {name!r} ({source.uri}) has a vocabulary of {source.index.vocabulary_size} and "
+                        f"the model one of {text.vocab_size}: prepare it with the tokenizer of spec.model.tokenizer"
+                    )
+            self._strategy = self._around.new_strategy(config)
+            self._flops_per_token = devices.flops_per_token(
+                self._strategy.header.elements,
+                layers=text.num_hidden_layers,
+                hidden=text.hidden_size,
+                sequence_length=self._local.sequence_length,
+            )
+        return self._strategy
+
+    def _start(self, task: TrainTask, base: FileSource, strategy: Strategy) -> tuple[Totals, bool]:
+        """Bring weights and optimiser to where the round goes on. Returns the sums so far, and whether all of it is
+        on disk already because the round was finished before."""
+        self._checkpoints.forget_after(task.round, task.plan)
+        found = self._checkpoints.found()
+        same_round = [f for f in reversed(found) if f.state.round == task.round]
+        state = self._checkpoints.load(same_round, strategy)
+        if state is not None:
+            log.info("round %d: resumed at local step %d of %d", task.round, state.local_step, task.local_steps)
+            self._optimizer_round = state.round if state.finished else None
+            return Totals(strategy.device, steps=state.local_step, values=state.totals), state.finished
+        if self._local.state is InnerState.RESET:
+            strategy.reset_optimizer()
+        elif self._optimizer_round is None or self._optimizer_round >= task.round:
+            before = [f for f in reversed(found) if f.state.finished and f.state.round < task.round]
+            if self._checkpoints.load(before, strategy) is None:
+                if before:
+                    log.warning("no finished round's state can be read: the inner optimiser starts afresh")
+                strategy.reset_optimizer()
+        strategy.load(base)
+        return Totals(strategy.device), False
+
+    def _train(self, task: TrainTask, strategy: Strategy, totals: Totals, progress: TaskProgress) -> None:
+        around = self._around
+        interrupts = around.interrupts
+
+        def after_step(report: StepReport) -> None:
+            self._report(report, progress)
+            if report.loss is not None and not math.isfinite(report.loss):
+                raise WorkerError(
+                    f"training diverged: the loss at global step {task.first_step + report.local_step} is "
+                    f"{report.loss}; lower local.learningRate.max or set local.optimizer.clipNorm"
+                )
+            progress.check()
+            due = report.local_step % around.checkpoint_every == 0
+            cheap = 3 * strategy.header.data_bytes <= CHEAP_CHECKPOINT_BYTES
+            if report.local_step < task.local_steps and (due or (interrupts.pending and cheap)):
+                self._checkpoints.save(self._state(task, strategy, totals, finished=False), strategy)
+            interrupts.check()
+
+        with interrupts.deferred():
+            train(
+                strategy=strategy,
+                batches=_Batches(around.data, around.job),
+                local=self._local,
+                seed=around.job.learning.model.seed,
+                participant=around.job.participant,
+                first_step=task.first_step,
+                until=task.local_steps,
+                totals=totals,
+                after_step=after_step,
+            )
+
+    def _report(self, report: StepReport, progress: TaskProgress) -> None:
+        progress.step = report.local_step
+        progress.loss = report.loss if report.loss is None or math.isfinite(report.loss) else None
+        progress.learning_rate = report.learning_rate
+        if report.tokens_per_second is not None:
+            progress.tokens_per_second = report.tokens_per_second
+            if self._peak_flops is not None:
+                progress.mfu = report.tokens_per_second * self._flops_per_token / self._peak_flops
+        progress.memory_bytes = devices.memory_bytes(self._around.device)
+
+    def _send(
+        self,
+        task: TrainTask,
+        strategy: Strategy,
+        base: FileSource,
+        base_offset: int,
+        totals: Totals,
+        progress: TaskProgress,
+        *,
+        saved: bool,
+    ) -> list[Any]:
+        """Upload the update while the end state goes to disk; both are done when this returns."""
+        exchange = self._around.job.learning.exchange
+        with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as background:
+            state = self._state(task, strategy, totals, finished=True)
+            saving = None if saved else background.submit(self._checkpoints.save, state, strategy)
+            with PartSender(self._around.client, round_number=task.round, plan=task.plan, progress=progress) as sender:
+                parts = encoded_parts(
+                    strategy, base, base_offset, codec_name=exchange.codec, part_bytes=exchange.part_bytes
+                )
+                while True:
+                    with progress.phase("encode"):
+                        encoded = next(parts, None)
+                    if encoded is None:
+                        break
+                    with progress.phase("push"):
+                        sender.add(*encoded)
+                with progress.phase("push"):
+                    sent = sender.finish()
+                    if saving is not None:
+                        saving.result()
+        return sent
+
+    def _state(self, task: TrainTask, strategy: Strategy, totals: Totals, *, finished: bool) -> LocalState:
+        return LocalState(
+            job=self._job,
+            participant=self._around.job.participant,
+            round=task.round,
+            plan=task.plan,
+            local_step=totals.steps,
+            finished=finished,
+            optimizer_steps=strategy.optimizer_steps,
+            totals=totals.values(),
+            layout=layout_digest(strategy.header),
+        )
+
+
+class _Batches:
+    """The pure sampler with a job's settings."""
+
+    def __init__(self, data: Mixture, job: JobForWorkers) -> None:
+        self._data = data
+        self._seed = job.learning.model.seed
+        self._batch_size = job.learning.local.batch_size
+        self._sequence_length = job.learning.local.sequence_length
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        return self._data.batch(
+            seed=self._seed, step=step, batch_size=self._batch_size, sequence_length=self._sequence_length
+        )

@@ -1,0 +1,207 @@
+"""The worker's life: learn what the job is, check one's own data, then do task after task until the job ends."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from photon.protocol.messages import (
+    ErrorReason,
+    EvaluateTask,
+    FinishTask,
+    GlobalModel,
+    TrainTask,
+)
+from photon.store.errors import StorageFull, StoreError
+from photon_worker import device as devices
+from photon_worker.client import AggregatorClient
+from photon_worker.data import Mixture
+from photon_worker.errors import Cancelled, JobFailed, Mistake, Refused
+from photon_worker.interrupt import Interrupts
+from photon_worker.participant import Participant, Surroundings
+from photon_worker.progress import ProgressSender, TaskProgress
+from photon_worker.strategy import Single, Strategy
+from photon_worker.tokenizer import TOKENIZER
+
+log = logging.getLogger(__name__)
+
+_NAMED: Final = re.compile(r"([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)=(.+)")
+# A task whose transfers fail is asked for again (its URLs may have expired), so often in a row.
+TASK_ATTEMPTS: Final = 5
+LOCK_WAIT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """The options of ``photon-worker run``."""
+
+    data: Sequence[str]
+    work_dir: Path
+    threads: int | None
+    checkpoint_every: int
+
+
+def run(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts) -> None:
+    """Work for the job behind ``client`` until it has ended.
+
+    Raises:
+        Mistake: Token, data or work directory are not as they must be.
+        JobFailed: The aggregator ended the job as failed.
+        WorkerError, StoreError, DataError: As those say.
+    """
+    job = client.job()
+    local = job.learning.local
+    log.info("participant %s of job %s", job.participant, job.name)
+    with locked(settings.work_dir):
+        data = Mixture.open(data_by_name(settings.data, job.participant), settings.work_dir / "data")
+        data.require(batch_size=local.batch_size, sequence_length=local.sequence_length)
+        device = devices.choose(settings.threads)
+
+        def new_strategy(config: Any) -> Strategy:
+            compiled = local.compile and devices.can_compile(device)
+            return Single(config, local.optimizer, device=device, compile=compiled)
+
+        participant = Participant(
+            Surroundings(
+                job=job,
+                data=data,
+                work_dir=settings.work_dir,
+                checkpoint_every=settings.checkpoint_every,
+                device=device,
+                client=client,
+                interrupts=interrupts,
+                new_strategy=new_strategy,
+            )
+        )
+        _tasks(client, participant, data)
+
+
+def _tasks(client: AggregatorClient, participant: Participant, data: Mixture) -> None:
+    done: str | None = None
+    failures = 0
+    while True:
+        task = client.next_task(done=done)
+        if isinstance(task, FinishTask):
+            if task.failed:
+                raise JobFailed(f"the job failed: {task.reason}: {task.message}".rstrip(": "))
+            log.info("the job has ended: %s %s", task.reason, task.message)
+            return
+        progress = TaskProgress(task.id)
+        try:
+            with ProgressSender(client, progress):
+                check_tokenizer(task.model, data)
+                _do(task, participant, progress)
+        except Cancelled:
+            log.warning("%s: the round ended without this participant's update", task.id)
+        except Refused as error:
+            if error.reason is not ErrorReason.UNKNOWN_ROUND:
+                raise
+            log.warning("%s: the aggregator no longer knows the round", task.id)
+        except StoreError as error:
+            failures += 1
+            if failures == TASK_ATTEMPTS or isinstance(error, StorageFull):
+                raise
+            log.warning("%s: %s; asking for the task again", task.id, error)
+            time.sleep(float(failures))
+            continue
+        failures = 0
+        done = task.id
+
+
+def _do(task: TrainTask | EvaluateTask, participant: Participant, progress: TaskProgress) -> None:
+    if isinstance(task, EvaluateTask):
+        result = participant.evaluate(task, progress)
+        log.info(
+            "round %d: held-out loss %.4f nats a token over %d tokens (%.1f s)",
+            task.round,
+            result.loss_sum / result.tokens,
+            result.tokens,
+            progress.seconds("evaluate"),
+        )
+        return
+    reply = participant.train(task, progress)
+    if reply.state == "refused":
+        log.error("round %d: the update was refused: %s: %s", task.round, reply.reason, reply.message)
+        return
+    snapshot = progress.snapshot()
+    log.info(
+        "round %d: accepted; loss %.4f, %s tokens/s; train %.1f s, pull %.1f, encode %.1f, push %.1f, admit %.1f",
+        task.round,
+        snapshot.loss if snapshot.loss is not None else float("nan"),
+        f"{snapshot.tokens_per_second:,.0f}" if snapshot.tokens_per_second else "-",
+        *(progress.seconds(phase) for phase in ("train", "pull", "encode", "push", "admit")),
+    )
+
+
+def data_by_name(arguments: Sequence[str], participant: str) -> dict[str, str]:
+    """``--data``: one URI, read in the participant's own order, or NAME=URI for each source of a mixture.
+
+    Raises:
+        Mistake: None given, both forms mixed, or a name twice.
+    """
+    if len(arguments) == 1 and _NAMED.fullmatch(arguments[0]) is None:
+        return {participant: arguments[0]}
+    named: dict[str, str] = {}
+    for argument in arguments:
+        match = _NAMED.fullmatch(argument)
+        if match is None:
+            raise Mistake(f"--data {argument!r}: with several folders each needs a name: --data NAME=URI")
+        if match[1] in named:
+            raise Mistake(f"--data: the name {match[1]!r} is given twice")
+        named[match[1]] = match[2]
+    if not named:
+        raise Mistake("--data is missing: give the folder that `photon data prepare` wrote")
+    return named
+
+
+def check_tokenizer(model: GlobalModel, data: Mixture) -> None:
+    """The data must have been prepared with the tokenizer that lies in the model's folder.
+
+    Raises:
+        Mistake: It was prepared with another one.
+    """
+    digests = [get.file.sha256 for get in model.files if get.file.name == TOKENIZER]
+    for name, source in data.sources.items():
+        if digests and source.index.tokenizer_digest != digests[0]:
+            raise Mistake(
+                f"the data of {name!r} ({source.uri}) was prepared with another tokenizer than the job's "
+                f"(sha256 {source.index.tokenizer_digest[:12]} instead of {digests[0][:12]}): prepare it again with "
+                "the tokenizer of spec.model.tokenizer"
+            )
+
+
+@contextmanager
+def locked(work_dir: Path) -> Iterator[None]:
+    """Hold the work directory: two workers in one would write over each other's checkpoints.
+
+    A worker that was just killed may still be dying, so a held lock is asked for again for some seconds.
+
+    Raises:
+        Mistake: Another worker holds it, or it cannot be made.
+    """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(work_dir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise Mistake(f"--work-dir {work_dir} cannot be used: {error.strerror}") from error
+    try:
+        deadline = time.monotonic() + LOCK_WAIT_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise Mistake(f"--work-dir {work_dir} is in use by another worker; give each its own") from error
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(descriptor)
