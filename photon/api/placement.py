@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from photon.api.base import ApiModel, CelRule, LongText, Name, ShortText
 
 Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+LabelValue = Annotated[str, Field(max_length=63)]
 
 
 class SecretRef(ApiModel):
@@ -68,7 +69,7 @@ class PodSettings(ApiModel):
 
     resources: Resources = Resources()
     image: LongText | None = None
-    node_selector: Annotated[dict[str, str], Field(max_length=64)] = {}
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=64)] = {}
     priority_class_name: ShortText | None = None
     tolerations: Annotated[list[dict[str, Any]], Field(max_length=64)] = []
     pod_template_patch: Annotated[

@@ -94,6 +94,14 @@ class JobStatus(ApiModel):
     committed_rounds: Annotated[int, Field(ge=0)] = 0
     rounds: Annotated[int, Field(ge=0)] = 0
     participants: Annotated[list[ParticipantStatus], Field(max_length=1024)] = []
+    participants_present: Annotated[
+        int,
+        Field(
+            ge=0,
+            default_factory=lambda data: sum(p.state is not ParticipantState.ABSENT for p in data["participants"]),
+            description="Participants that are there; derived from participants.",
+        ),
+    ]
     tokens: Annotated[int, Field(ge=0, description="Tokens in accepted updates, all rounds.")] = 0
     train_loss: float | None = None
     validation_loss: float | None = None
