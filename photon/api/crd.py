@@ -1,8 +1,8 @@
 """The CustomResourceDefinition, made from the pydantic models: ``python -m photon.api.crd --check|--write FILE``.
 
-Own converter, because what pydantic emits and what an API server takes differ in a dozen places (no ``$ref``, no ``anyOf``
-with null, no ``const``, boolean ``exclusiveMinimum``), and because it must *raise* on what it cannot express instead of
-leaving it out. Every string, list and map is bounded, else the API server refuses the CEL rules for their cost.
+Own converter, because what pydantic emits and what an API server takes differ in a dozen places (no ``$ref``, no
+``anyOf`` with null, no ``const``, boolean ``exclusiveMinimum``), and because it must *raise* on what it cannot express
+instead of leaving it out. Every string, list and map is bounded, else the API server refuses the CEL rules for their cost.
 """
 
 from __future__ import annotations
@@ -42,7 +42,15 @@ _COLUMNS: Final = (
     ("Age", "date", ".metadata.creationTimestamp", "Time since the job was made"),
 )
 
-_COPIED: Final = ("pattern", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_COPIED: Final[tuple[str, ...]] = (
+    "pattern",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minProperties",
+    "maxProperties",
+)
 _KNOWN: Final = frozenset(
     {
         *_COPIED,
@@ -143,7 +151,7 @@ class Converter:
             raise CannotExpress(f"{path}: a list without maxItems")
         item = schema["items"]
         name = item.get("$ref", "").removeprefix("#/$defs/")
-        converted = {"type": "array", **{key: schema[key] for key in _COPIED if key in schema}}
+        converted: dict[str, Any] = {"type": "array", **{key: schema[key] for key in _COPIED if key in schema}}
         converted["items"] = self._any(item, f"{path}[]")
         if name in _LIST_KEYS:
             converted["x-kubernetes-list-type"] = "map"
@@ -258,7 +266,7 @@ def definition() -> dict[str, Any]:
 class _Dumper(yaml.SafeDumper):
     """No anchors: people read this file."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True
 
 

@@ -33,6 +33,7 @@ class JobReason(StrEnum):
     WALL_CLOCK_REACHED = "WallClockReached"
     QUORUM_LOST = "QuorumLost"
     STORAGE_FAILED = "StorageFailed"
+    MERGE_FAILED = "MergeFailed"
     SUSPENDED = "Suspended"
 
 
