@@ -2,7 +2,8 @@
 
 Own converter, because what pydantic emits and what an API server takes differ in a dozen places (no ``$ref``, no
 ``anyOf`` with null, no ``const``, boolean ``exclusiveMinimum``), and because it must *raise* on what it cannot express
-instead of leaving it out. Every string, list and map is bounded, else the API server refuses the CEL rules for their cost.
+instead of leaving it out. Every string, list and map is bounded, else the API server refuses the CEL rules for their
+cost.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def render(view: View, *, width: int = WIDTH) -> RenderableType:
     """The table, ``width`` columns wide."""
     parts: list[RenderableType] = [_headline(view)]
     if view.status is not None:
-        parts += [_figures(view.status), Text(""), _participants(view.status, view.local_steps)]
+        parts += [Text(""), _participants(view.status, view.local_steps)]
     if view.events:
         parts += [Text(""), *(_event(stamp, message) for stamp, message in view.events)]
     if view.footer:
@@ -60,7 +60,7 @@ def render(view: View, *, width: int = WIDTH) -> RenderableType:
 
 
 def _event(stamp: str, message: str) -> Text:
-    return Text.assemble((f"{stamp}  ", "dim"), (message, "yellow"), overflow="ellipsis", no_wrap=True)
+    return Text.assemble((f"{stamp}  ", "dim"), (message, "yellow"))
 
 
 def _headline(view: View) -> RenderableType:
@@ -85,33 +85,35 @@ def _headline(view: View) -> RenderableType:
     return grid
 
 
-def _figures(status: JobStatus) -> Text:
-    """One line of the job's latest figures; what is not known yet is not shown."""
-    parts: list[str] = []
-    if status.train_loss is not None:
-        parts.append(f"loss {units.loss(status.train_loss)}")
-    if status.validation_perplexity is not None:
-        parts.append(f"perplexity {units.perplexity(status.validation_perplexity)} (round {status.evaluated_round})")
-    rates = [p.tokens_per_second for p in status.participants if p.tokens_per_second]
-    if rates:
-        parts.append(f"{units.amount(sum(rates))} tok/s")
-    parts.append(f"{units.amount(status.tokens)} tokens")
-    parts.append(f"up {units.data_size(status.bytes_up)}, down {units.data_size(status.bytes_down)}")
-    return Text("  ".join(parts), overflow="ellipsis", no_wrap=True)
-
-
 def _participants(status: JobStatus, local_steps: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("participant", no_wrap=True, max_width=18, overflow="ellipsis")
+    table.add_column("participant", no_wrap=True, min_width=12, max_width=16, overflow="ellipsis")
     table.add_column("state", no_wrap=True, min_width=10)
-    for title, width in (("step", 7), ("tok/s", 6), ("loss", 6), ("ppl", 6), ("up", 8), ("down", 8)):
+    for title, width in (("step", 8), ("tok/s", 5), ("loss", 6), ("perpl.", 6), ("up", 7), ("down", 7)):
         table.add_column(title, justify="right", no_wrap=True, min_width=width)
     shown = sorted(status.participants, key=lambda p: not p.in_cohort)[:_MOST_ROWS]
     for p in sorted(shown, key=lambda p: p.name):
         table.add_row(*_row(p, local_steps), style="" if p.in_cohort else "dim")
     if len(status.participants) > len(shown):
         table.add_row(f"and {len(status.participants) - len(shown)} more", style="dim")
+    table.add_row(*_together(status), style="bold")
     return table
+
+
+def _together(status: JobStatus) -> list[str]:
+    """The last row: the job as a whole. The perplexity is that of the last evaluated model, named by its round."""
+    rates = [p.tokens_per_second for p in status.participants if p.tokens_per_second]
+    evaluated = "" if status.evaluated_round is None else f"eval {status.evaluated_round}"
+    return [
+        "together",
+        f"{units.amount(status.tokens)} tok",
+        evaluated,
+        units.amount(sum(rates) if rates else None),
+        units.loss(status.train_loss),
+        units.perplexity(status.validation_perplexity),
+        units.data_size(status.bytes_up),
+        units.data_size(status.bytes_down),
+    ]
 
 
 def _row(p: ParticipantStatus, local_steps: int) -> list[Text | str]:
