@@ -1,0 +1,158 @@
+"""A proxy that does what networks and busy stores do: answer 503, cut connections, deliver less or other bytes.
+
+A real HTTP server on a real socket, in front of a real store: open an ObjectStore at ``proxy.endpoint`` and everything
+that it signs passes through here.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What befalls one request. ``method`` restricts it to requests of that kind.
+
+    ``status``: answer this and do not ask the store. ``cut_request_after``: close after so many bytes of the request's
+    body. ``drop_answer``: let the store do its work, then close without an answer. ``cut_answer_after``: close after so
+    many bytes of the answer's body. ``shorten_answer_by``: a whole but shorter answer. ``flip_answer_byte``: another
+    byte at this place.
+    """
+
+    method: str | None = None
+    status: int | None = None
+    body: str = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+    cut_request_after: int | None = None
+    drop_answer: bool = False
+    cut_answer_after: int | None = None
+    shorten_answer_by: int | None = None
+    flip_answer_byte: int | None = None
+
+
+class FaultProxy:
+    """Forwards to ``upstream`` and applies each planned fault to one request, in the order of their arrival."""
+
+    def __init__(self, upstream: str) -> None:
+        self._faults: deque[Fault] = deque()
+        self._lock = Lock()
+        self.requests: list[tuple[str, str]] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, urlsplit(upstream).netloc))
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    @property
+    def endpoint(self) -> str:
+        """URL of this proxy."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def plan(self, *faults: Fault) -> None:
+        """The next requests meet these; those after them pass."""
+        with self._lock:
+            self._faults.extend(faults)
+
+    def seen(self, method: str) -> int:
+        """How many requests of this kind came by."""
+        with self._lock:
+            return sum(seen == method for seen, _ in self.requests)
+
+    def take(self, method: str, path: str) -> Fault | None:
+        """The fault for the request that has just come."""
+        with self._lock:
+            self.requests.append((method, path.partition("?")[0]))
+            if self._faults and self._faults[0].method in (None, method):
+                return self._faults.popleft()
+            return None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(proxy: FaultProxy, upstream: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do(self) -> None:
+            fault = proxy.take(self.command, self.path) or Fault()
+            length = int(self.headers.get("Content-Length", 0))
+            if fault.cut_request_after is not None:
+                self.rfile.read(min(fault.cut_request_after, length))
+                self.cut()
+                return
+            if fault.status is not None:
+                self.rfile.read(length)
+                self.answer(fault.status, {}, fault.body.encode())
+                return
+            body = self.rfile.read(length)
+            inner = HTTPConnection(upstream, timeout=30)
+            inner.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                inner.putheader(name, value)
+            inner.endheaders()
+            # Refused before all was read: the answer says why.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                inner.send(body)
+            response = inner.getresponse()
+            data = response.read()
+            inner.close()
+            if fault.drop_answer:
+                self.cut()
+                return
+            if fault.flip_answer_byte is not None:
+                place = fault.flip_answer_byte
+                data = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+            if fault.shorten_answer_by is not None:
+                data = data[: -fault.shorten_answer_by]
+            hop_by_hop = {"connection", "content-length", "transfer-encoding", "date", "server"}
+            headers = {k: v for k, v in response.headers.items() if k.lower() not in hop_by_hop}
+            length = int(response.headers.get("Content-Length", 0)) if self.command == "HEAD" else len(data)
+            self.answer(response.status, headers, data, length=length, cut_after=fault.cut_answer_after)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
+
+        def answer(
+            self,
+            status: int,
+            headers: dict[str, str],
+            data: bytes,
+            *,
+            length: int | None = None,
+            cut_after: int | None = None,
+        ) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            if status != 204:
+                self.send_header("Content-Length", str(len(data) if length is None else length))
+            self.end_headers()
+            self.wfile.write(data if cut_after is None else data[:cut_after])
+            if cut_after is not None:
+                self.cut()
+
+        def cut(self) -> None:
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+        def handle(self) -> None:
+            # The client may have gone, as clients do.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                super().handle()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    return Handler
