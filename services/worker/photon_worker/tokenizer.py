@@ -184,7 +184,8 @@ class TextEncoder:
         """Text of ``tokens``; ends of documents are left out."""
         kept = tokens[tokens != self.end_of_text]
         if self.model is None:
-            return kept[kept < 256].astype(np.uint8).tobytes().decode(errors="replace")
+            text: bytes = kept[kept < 256].astype(np.uint8).tobytes()
+            return text.decode(errors="replace")
         return str(self.model.decode(kept.tolist(), skip_special_tokens=False))
 
 

@@ -9,3 +9,7 @@ from __future__ import annotations
 
 class DataError(Exception):
     """A mistake in what was given. The message is one or two sentences: what is wrong, and what to do."""
+
+
+class MissingError(DataError):
+    """What was named does not exist."""

@@ -20,7 +20,7 @@ OUT: Final = 0
 TRAIN: Final = 1
 HELD_OUT: Final = 2
 # With held_out_bytes, no document fills more than this share of the held-out text, so it is of many kinds.
-_LARGEST_SHARE: Final = 8
+_LARGEST_SHARE: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,9 +120,9 @@ def window(text: bytes, limit: int, number: int) -> bytes:
     if len(text) <= limit:
         return text
     start = number % (len(text) - limit + 1)
-    start = max(text.rfind(b"\n", max(0, start - 1024), start) + 1, character_start(text, start) if start < 1 else 0)
-    end = character_start(text, start + limit)
-    return text[character_start(text, start) : end]
+    line = text.rfind(b"\n", max(0, start - 1024), start) + 1
+    start = line or character_start(text, start)  # no line begins near: a character then
+    return text[start : character_start(text, start + limit)]
 
 
 def _batches(
