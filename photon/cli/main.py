@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from photon.api.validate import load_job
 from photon.api.variants import alone, centralised, with_absolute_data
 from photon.cli.errors import CommandError, Stopped, UserMistake
 from photon.cli.programs import find_program
-from photon.cli.rundir import RunDirectory
+from photon.cli.rundir import RunDirectory, write_atomic
 from photon.store.errors import StoreError
 
 app = typer.Typer(
@@ -76,6 +77,32 @@ def validate(job_file: JobFile, overrides: Overrides = None) -> None:
 
     job = with_absolute_data(load_job(job_file, overrides=overrides or ()), job_file.resolve().parent)
     print("\n".join(describe(job)))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, such as runs/demo.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML file; default report.html in the first run's folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead.")] = False,
+) -> None:
+    """Curves, figures and the audit trail of one or several runs as one HTML file."""
+    from photon.cli.history import load
+    from photon.cli.report.page import render
+    from photon.cli.summary import summarise
+
+    histories = [load(path) for path in runs]
+    if as_json:
+        summaries = [summarise(history) for history in histories]
+        print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
+        return
+    target = output or (runs[0] if runs[0].is_dir() else runs[0].parent) / "report.html"
+    try:
+        write_atomic(target, render(histories))
+    except FileNotFoundError as error:
+        raise UserMistake(f"--output {target}: there is no folder {target.parent}") from error
+    print(target)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

@@ -11,6 +11,7 @@ from typing import Any, Final
 from photon.api.job import FederatedTrainingJob
 from photon.cli import history as histories
 from photon.cli.history import History
+from photon.cli.report.page import render
 from photon.cli.rundir import RunDirectory, write_atomic
 from photon.cli.summary import summarise
 from photon.protocol.records import Commit
@@ -32,10 +33,11 @@ def export_history(store: ObjectStore, run: RunDirectory, job: FederatedTraining
     return histories.parse(lines, name=run.root.name)
 
 
-def write_summary(run: RunDirectory, history: History, *, with_checkpoint: bool) -> dict[str, Any]:
-    """Write summary.json and give it back."""
+def write_figures(run: RunDirectory, history: History, *, with_checkpoint: bool) -> dict[str, Any]:
+    """Write summary.json and report.html; gives the summary back."""
     summary = summarise(history, checkpoint=str(run.checkpoint) if with_checkpoint else None)
     write_atomic(run.summary, json.dumps(summary, indent=2) + "\n")
+    write_atomic(run.report, render([history]))
     return summary
 
 

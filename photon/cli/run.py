@@ -77,12 +77,12 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
             _Supervisor(job, run=run, folder=folder, keys=keys, display=display).run()
         except Stopped:
             # The store is still there: what was reached can be looked at even if nobody resumes.
-            outcome.write_summary(run, outcome.export_history(store, run, job), with_checkpoint=False)
+            outcome.write_figures(run, outcome.export_history(store, run, job), with_checkpoint=False)
             raise
         display.phase("fetching the model")
         history = outcome.export_history(store, run, job)
         outcome.download_checkpoint(store, run, history)
-        return outcome.write_summary(run, history, with_checkpoint=True)
+        return outcome.write_figures(run, history, with_checkpoint=True)
 
 
 def check_before_start(job: FederatedTrainingJob) -> None:
