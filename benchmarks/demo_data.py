@@ -35,6 +35,8 @@ HELD_OUT_BYTES = 64 * 2**10  # the same for all, so that each institution weighs
 MAX_BYTES = 6 * 10**6
 _SERVICE_BYTES = 16 * 2**10  # of each service, so that many are seen
 _DOCUMENTED = ("numpy", "scipy", "networkx")
+# Photon's own text changes with every commit, and installers differ between environments.
+_NOT_DESCRIBED = ("photon", "pip", "setuptools", "uv", "wheel")
 _NOT_PYTHON = ("test", "tests", "idle_test", "idlelib", "lib2to3", "encodings", "turtledemo", "ensurepip", "pydoc_data")
 _INSTALLED = ("site-packages", "dist-packages", "config-*")
 
@@ -121,6 +123,8 @@ def _documentation() -> Iterator[str]:
                 if isinstance(node, ast.Dict):
                     yield from (str(ast.literal_eval(value)) for value in node.values)
     for distribution in sorted(metadata.distributions(), key=lambda one: str(one.metadata["Name"]).lower()):
+        if str(distribution.metadata["Name"]).lower() in _NOT_DESCRIBED:
+            continue
         yield (distribution.read_text("METADATA") or "").partition("\n\n")[2]
     for package in _DOCUMENTED:
         for path in sorted(_package(package).rglob("*.py")):

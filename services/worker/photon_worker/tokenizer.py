@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from photon.api.model import TokenizerSpec
 from photon_worker.data import remote
-from photon_worker.data.errors import DataError
+from photon_worker.data.errors import DataError, MissingError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -100,7 +100,7 @@ def tokenizer_files(spec: TokenizerSpec) -> dict[str, bytes]:
     beside = f"{path.rpartition('/')[0] or '.'}/{CONFIG}"
     try:
         config = remote.read_bytes(beside)
-    except DataError:  # optional: not every tokenizer.json comes with one
+    except MissingError:  # not every tokenizer.json comes with one
         config = _json({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _end_of_text(tokenizer, {}, path)})
     return {TOKENIZER: content, CONFIG: config}
 

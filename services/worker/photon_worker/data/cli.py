@@ -153,3 +153,6 @@ def _clear_errors() -> Iterator[None]:
     except DataError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise typer.Exit(130) from error

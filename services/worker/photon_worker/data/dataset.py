@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from photon_worker.data import remote
-from photon_worker.data.errors import DataError
+from photon_worker.data.errors import DataError, MissingError
 from photon_worker.data.index import INDEX, Index, Split
 
 Tokens = NDArray[Any]  # uint16 or uint32
@@ -162,6 +162,18 @@ class TokenDataset:
         stream = TokenStream.open(folder, index.train, index.dtype)
         return cls(uri=uri, folder=folder, index=index, stream=stream, held_out=held_out)
 
+    def require_held_out(self) -> None:
+        """Check that there is held-out text to evaluate on.
+
+        Raises:
+            DataError: There is none.
+        """
+        if self.held_out.predicted_tokens() == 0:
+            raise DataError(
+                f"{self.uri} has no held-out text, which evaluation needs: prepare it again with --held-out-fraction "
+                "above 0 or with --held-out-bytes"
+            )
+
     @property
     def tokens(self) -> int:
         """Training tokens."""
@@ -179,7 +191,7 @@ def read_index(folder: Path, uri: str) -> tuple[Index, str]:
         DataError: The folder is missing, has no index, or one that this program cannot read.
     """
     if not folder.exists():
-        raise DataError(f"{uri} does not exist")
+        raise MissingError(f"{uri} does not exist")
     path = folder / INDEX
     if not path.is_file():
         if (folder / ".prepare").exists():
@@ -228,7 +240,12 @@ def _fetched(uri: str, cache_dir: Path | None) -> Path:
     if cache_dir is None:
         raise DataError(f"{uri} needs a cache directory to be copied to")
     uri = uri.rstrip("/")
-    content = remote.read_bytes(f"{uri}/{INDEX}")
+    try:
+        content = remote.read_bytes(f"{uri}/{INDEX}")
+    except MissingError as error:
+        raise MissingError(
+            f"{uri} is not prepared data (it has no {INDEX}): copy a folder that `photon data prepare` made there"
+        ) from error
     folder = cache_dir / "data" / hashlib.sha256(content).hexdigest()[:32]
     if (folder / INDEX).is_file():
         return folder

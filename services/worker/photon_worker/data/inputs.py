@@ -121,9 +121,9 @@ def _files(given: str) -> Iterator[Found]:
         objects = remote.list_objects(given)
         if not objects:
             raise DataError(f"the input {given} does not exist")
-        for uri, size in objects:
+        for uri, size, tag in objects:
             relative = uri.removeprefix(root).lstrip("/") or PurePosixPath(uri).name
-            yield Found(uri=uri, relative=relative, size_bytes=size, stamp="")
+            yield Found(uri=uri, relative=relative, size_bytes=size, stamp=tag)
         return
     path = Path(given)
     if path.is_file():

@@ -163,26 +163,42 @@ def _split(parts: Sequence[BaseModel], shards: Assembled, split: str) -> Split:
 
 @contextmanager
 def _claimed(output: Path, plan: _Plan, *, restart: bool) -> Iterator[Path]:
-    """The state folder, held by this process alone, with ``plan`` in it."""
+    """The state folder, held by this process alone, with ``plan`` in it.
+
+    A mistake (DataError) deletes the state: it is mended by another input or other settings, which begin anew. Whatever
+    else ends the run leaves the state to go on from.
+    """
     state = output / STATE
+    with _locked(output):
+        if restart:
+            _clear(output, state)
+        _agree(output, state, plan)
+        try:
+            yield state
+        except DataError:
+            shutil.rmtree(state, ignore_errors=True)
+            raise
+        except OSError as error:
+            raise DataError(
+                f"{output} cannot be written: {error.strerror or error}; mend that and run the same again to go on"
+            ) from error
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
+        handle = os.open(output, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise DataError(f"the output folder {output} cannot be made: {error.strerror}") from error
-    with (output / f"{STATE}.lock").open("w") as lock:
+    try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(f"another preparation of {output} is running") from error
-        try:
-            if restart:
-                _clear(output, state)
-            _agree(output, state, plan)
-            yield state
-        finally:
-            if not any(state.iterdir()) if state.exists() else True:
-                shutil.rmtree(state, ignore_errors=True)
-                (output / f"{STATE}.lock").unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _agree(output: Path, state: Path, plan: _Plan) -> None:
@@ -207,6 +223,7 @@ def _agree(output: Path, state: Path, plan: _Plan) -> None:
     elif (output / INDEX).exists():
         raise DataError(f"{output} is prepared already: choose another --output, or start over with --restart")
     else:
+        state.mkdir(exist_ok=True)
         _write(path, plan.model_dump_json())
 
 
@@ -216,8 +233,8 @@ def _clear(output: Path, state: Path) -> None:
     for pattern in ("tokens-*.bin", "heldout-*.bin"):
         for path in output.glob(pattern):
             path.unlink()
-    shutil.rmtree(state)
-    state.mkdir()
+    if state.exists():
+        shutil.rmtree(state)
 
 
 def _finish(output: Path, state: Path) -> Index:

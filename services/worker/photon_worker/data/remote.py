@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photon_worker.data.errors import DataError
+from photon_worker.data.errors import DataError, MissingError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -64,7 +64,7 @@ def explained(uri: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in {"NoSuchKey", "404", "NotFound"}:
-            raise DataError(f"{uri} does not exist") from error
+            raise MissingError(f"{uri} does not exist") from error
         if code == "NoSuchBucket":
             raise DataError(f"the bucket of {uri} does not exist") from error
         raise DataError(f"the object store refused {uri}: {code or error}") from error
@@ -76,11 +76,14 @@ def read_bytes(uri: str) -> bytes:
     """A whole small file, local or ``s3://``.
 
     Raises:
-        DataError: It does not exist or cannot be read.
+        MissingError: It does not exist.
+        DataError: It cannot be read.
     """
     if not is_remote(uri):
         try:
             return Path(uri).read_bytes()
+        except FileNotFoundError as error:
+            raise MissingError(f"{uri} does not exist") from error
         except OSError as error:
             raise DataError(f"{uri} cannot be read: {error.strerror}") from error
     bucket, key = split_uri(uri)
@@ -88,17 +91,17 @@ def read_bytes(uri: str) -> bytes:
         return client().get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
-def list_objects(uri: str) -> list[tuple[str, int]]:
-    """(URI, size in bytes) of every object below ``uri``, sorted; of the object itself if it is one."""
+def list_objects(uri: str) -> list[tuple[str, int, str]]:
+    """(URI, size in bytes, ETag) of every object below ``uri``, sorted; of the object itself if it is one."""
     bucket, key = split_uri(uri)
-    found: list[tuple[str, int]] = []
+    found: list[tuple[str, int, str]] = []
     with explained(uri):
         pages = client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
         for page in pages:
             for entry in page.get("Contents", []):
                 name = entry["Key"]
                 if not key or name == key or name.startswith(f"{key}/"):
-                    found.append((f"s3://{bucket}/{name}", entry["Size"]))
+                    found.append((f"s3://{bucket}/{name}", entry["Size"], entry["ETag"]))
     return sorted(found)
 
 

@@ -56,7 +56,8 @@ def assemble(
                 for unit, count, end in zip(units, counts, ends, strict=True):
                     first, last = max(start, end - count), min(stop, end)
                     if first < last:
-                        _copy(unit.tokens(split), (first - end + count) * width, (last - first) * width, out, digest)
+                        offset, size = (first - end + count) * width, (last - first) * width
+                        _copy(unit.tokens(split), offset, size, out.write, digest.update)
             temporary.replace(path)
             shards.append(Shard(name=path.name, tokens=stop - start, sha256=digest.hexdigest()))
             _save(note, done)
@@ -67,15 +68,16 @@ def assemble(
     return done
 
 
-def _copy(source: Path, offset: int, size: int, out: object, digest: object) -> None:
+def _copy(source: Path, offset: int, size: int, *sinks: Callable[[bytes], object]) -> None:
+    """Hand bytes [offset, offset + size) of ``source`` to each of ``sinks``, block by block."""
     with source.open("rb") as file:
         file.seek(offset)
         while size:
             block = file.read(min(size, _BLOCK))
             if not block:
                 raise EOFError(f"{source} is shorter than its record says")
-            out.write(block)  # type: ignore[attr-defined]
-            digest.update(block)  # type: ignore[attr-defined]
+            for sink in sinks:
+                sink(block)
             size -= len(block)
 
 
