@@ -60,6 +60,8 @@
     });
     const shown = columns.map((c) => c.slice());
     if (stacked) for (let s = 1; s < shown.length; s++) shown[s] = shown[s].map((v, i) => (v ?? 0) + (shown[s - 1][i] ?? 0));
+    // What the legend says: the figure under the cursor, else the latest; between two points, that of the earlier one.
+    const said = (column, at) => { let i = at ?? column.length - 1; while (i > 0 && column[i] == null) i--; return column[i]; };
     const font = "12px system-ui, sans-serif";
     const order = stacked ? lines.map((_, i) => lines.length - 1 - i) : lines.map((_, i) => i);
     const thin = xs.length > 60;
@@ -72,18 +74,18 @@
         return [from === 0 ? 0 : from - room, high + room];
       } } },
       axes: [
-        { stroke: css("--soft"), font, grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false },
+        { stroke: css("--soft"), font, grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, size: 30,
           values: (_, vs) => vs.map(axis.ticks), space: state.x === "round" ? 44 : 62 },
         { stroke: css("--soft"), font, grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, size: 58,
           values: (_, vs) => vs.map((v) => v == null ? "" : format(v)) },
       ],
       series: [
-        { label: axis.label, value: (_, v) => axis.format(v) },
+        { label: axis.label, value: (_, v, _s, at) => axis.format(said(xs, at)) },
         ...order.map((i) => ({
           label: lines[i].label, stroke: color(lines[i].color ?? i), width: stacked ? 1 : 1.75, spanGaps: true,
           fill: stacked ? color(lines[i].color ?? i) : undefined, dash: lines[i].dash,
           points: { show: !stacked && !thin, size: 4 },
-          value: (_u, _v, _s, at) => at == null ? "–" : format(columns[i][at]),
+          value: (_u, _v, _s, at) => format(said(columns[i], at)),
         })),
       ],
       cursor: { sync: { key: "photon" }, y: false },
