@@ -26,7 +26,6 @@ from photon.store import keys
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from photon.store.source import UrlSource
-from photon_worker import model as models
 from photon_worker.errors import Mistake, WorkerError
 from photon_worker.tokenizer import PAD, TextEncoder, tokenizer_files
 
@@ -142,7 +141,10 @@ def make_model(
     open_store: OpenStore | None = None,
 ) -> None:
     """Write the initial model as a Hugging Face directory into the new folder ``made``."""
+    # Loading torch and transformers takes seconds, and an init that finds round 0 needs neither.
     from transformers import GenerationConfig
+
+    from photon_worker import model as models
 
     made.mkdir(parents=True)
     tokenizer = _beside(learning.model.tokenizer, folder)

@@ -99,6 +99,8 @@ def build(config: Any, *, device: torch.device | str = "cpu", seed: int | None =
         if seed is None:
             with torch.device(device), no_init_weights():
                 model = auto.from_config(config, dtype=torch.float32)
+            # Part of the initialisation that was skipped, but it decides which parameters there are.
+            model.tie_weights()
         else:
             # The generator of the CPU, whatever the device, and always in the same order of modules.
             with torch.random.fork_rng(devices=[]):

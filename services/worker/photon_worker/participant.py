@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from photon.api.learning import LearningJob
 from photon.api.training import InnerState
 from photon.protocol.canonical import digest
 from photon.protocol.messages import EvaluateTask, JobForWorkers, TrainTask, UpdateReply
@@ -215,7 +216,7 @@ class Participant:
         with interrupts.deferred():
             train(
                 strategy=strategy,
-                batches=_Batches(around.data, around.job),
+                batches=JobBatches(around.data, around.job.learning),
                 local=self._local,
                 seed=around.job.learning.model.seed,
                 participant=around.job.participant,
@@ -282,14 +283,14 @@ class Participant:
         )
 
 
-class _Batches:
+class JobBatches:
     """The pure sampler with a job's settings."""
 
-    def __init__(self, data: Mixture, job: JobForWorkers) -> None:
+    def __init__(self, data: Mixture, learning: LearningJob) -> None:
         self._data = data
-        self._seed = job.learning.model.seed
-        self._batch_size = job.learning.local.batch_size
-        self._sequence_length = job.learning.local.sequence_length
+        self._seed = learning.model.seed
+        self._batch_size = learning.local.batch_size
+        self._sequence_length = learning.local.sequence_length
 
     def batch(self, step: int) -> NDArray[np.int64]:
         return self._data.batch(

@@ -76,6 +76,11 @@ class TaskProgress:
         """The aggregator no longer wants the task."""
         self._cancelled.set()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the aggregator no longer wants the task."""
+        return self._cancelled.is_set()
+
     def check(self) -> None:
         """Raise Cancelled if the aggregator no longer wants the task."""
         if self._cancelled.is_set():

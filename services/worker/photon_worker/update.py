@@ -156,10 +156,13 @@ def submit(
     pause = FIRST_CHECK_SECONDS
     submission = UpdateSubmission(manifest=manifest, progress=progress.snapshot())
     while True:
+        # Asked before the request: once an update is accepted its task is cancelled too, and the verdict counts.
+        cancelled = progress.cancelled
         reply = client.submit(manifest.round, submission)
         if reply.state != "checking":
             return reply
-        progress.check()
+        if cancelled:
+            progress.check()
         if clock() > deadline:
             raise WorkerError(f"the aggregator has been checking the update for {deadline_seconds:.0f} s; giving up")
         sleep(pause)

@@ -1,0 +1,174 @@
+"""A tiny model, tiny data and one thread: everything of the worker's tests runs on real torch in seconds."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: its pools read this once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from photon.api.learning import LearningJob, resolve
+from photon.api.job import FederatedTrainingJob
+from photon.store.source import FileSource
+from photon_worker import model as models
+from photon_worker.data import Mixture
+from photon_worker.data.index import INDEX, Index, Settings, Shard, Split
+from photon_worker.participant import JobBatches
+from photon_worker.strategy import Single, Vector
+from photon_worker.tokenizer import BYTE_VOCABULARY, EOS, byte_tokenizer_files
+
+VOCABULARY = 264
+SEQUENCE = 16
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+
+def write_data(folder: Path, *, tokens: int = 4000, held_out: int = 500, seed: int = 0) -> Path:
+    """A prepared folder of the byte tokenizer: text with some structure, so that a model can learn it."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed)
+    digest = hashlib.sha256(byte_tokenizer_files()["tokenizer.json"]).hexdigest()
+    splits: dict[str, Split] = {}
+    for name, count in (("train", tokens), ("heldout", held_out)):
+        words = generator.integers(97, 123, size=(8, 5))
+        values = np.concatenate([np.append(words[i], 32) for i in generator.integers(0, 8, size=count // 6 + 1)])
+        values = values[:count].astype("<u2")
+        values[-1] = EOS
+        path = folder / f"{name}-00000.bin"
+        path.write_bytes(values.tobytes())
+        shard = Shard(name=path.name, tokens=count, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        splits[name] = Split(documents=1, tokens=count, bytes=count - 1, shards=[shard])
+    train = splits["train"]
+    index = Index(
+        dtype="uint16",
+        vocabulary_size=BYTE_VOCABULARY,
+        end_of_text=EOS,
+        tokenizer="byte",
+        tokenizer_digest=digest,
+        documents=train.documents,
+        tokens=train.tokens,
+        bytes=train.bytes,
+        shards=train.shards,
+        held_out=splits["heldout"],
+        sources=["test"],
+        settings=Settings(),
+    )
+    (folder / INDEX).write_text(index.model_dump_json())
+    return folder
+
+
+class Tiny:
+    """The tests' model and job; a fixture, because test modules cannot import each other."""
+
+    config = CONFIG
+    vocabulary = VOCABULARY
+    sequence = SEQUENCE
+
+    @staticmethod
+    def job(storage: dict[str, Any] | None = None, **local: Any) -> FederatedTrainingJob:
+        """A job of two participants with the tiny model; ``local`` overrides spec.local."""
+        settings: dict[str, Any] = {
+            "steps": 4,
+            "batchSize": 4,
+            "sequenceLength": SEQUENCE,
+            "precision": "fp32",
+            "learningRate": {"max": 0.01, "warmupSteps": 2},
+        }
+        participant = {"worker": {"data": {"uri": "/nowhere"}}}
+        return FederatedTrainingJob.model_validate(
+            {
+                "apiVersion": "photon.dev/v1alpha1",
+                "kind": "FederatedTrainingJob",
+                "metadata": {"name": "tiny"},
+                "spec": {
+                    "model": {"config": CONFIG, "seed": 7},
+                    "storage": storage or {},
+                    "rounds": 3,
+                    "local": settings | local,
+                    "exchange": {"partBytes": 65536},
+                    "participants": [{"name": "a", **participant}, {"name": "b", **participant}],
+                },
+            }
+        )
+
+    def learning(self, **local: Any) -> LearningJob:
+        return resolve(self.job(**local))
+
+    @staticmethod
+    def model() -> Any:
+        """The job's initial model."""
+        return models.build(models.config_from(CONFIG), seed=7)
+
+    def strategy(self, learning: LearningJob) -> Single:
+        """The job's strategy with the job's initial weights."""
+        strategy = Single(models.config_from(CONFIG), learning.local.optimizer, device=torch.device("cpu"))
+        strategy.write("weights", 0, self.flat(self.model()))
+        return strategy
+
+    @staticmethod
+    def flat(model: Any) -> np.ndarray:
+        """The flat vector of a model's weights."""
+        return torch.cat([p.detach().reshape(-1) for p in models.parameters(model).values()]).numpy()
+
+    @staticmethod
+    def vector(strategy: Single, name: Vector = "weights") -> np.ndarray:
+        """A copy of a flat vector of a strategy."""
+        out = np.empty(strategy.header.elements, dtype=np.float32)
+        strategy.read(name, 0, out)
+        return out
+
+    @staticmethod
+    def batches(data: Mixture, learning: LearningJob) -> Any:
+        return JobBatches(data, learning)
+
+    write_data = staticmethod(write_data)
+
+
+@pytest.fixture
+def tiny() -> Tiny:
+    return Tiny()
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path) -> Path:
+    return write_data(tmp_path / "data-a")
+
+
+@pytest.fixture
+def data(data_folder: Path) -> Mixture:
+    return Mixture.open({"a": str(data_folder)})
+
+
+@pytest.fixture
+def initial_file(tmp_path: Path) -> Iterator[FileSource]:
+    """The initial model.safetensors."""
+    path = tmp_path / "model.safetensors"
+    models.write_weights(Tiny.model(), path)
+    source = FileSource(path)
+    yield source
+    source.close()

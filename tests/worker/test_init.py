@@ -1,0 +1,183 @@
+"""Round 0: a Hugging Face directory whose bytes follow from the job alone, written once however often one tries."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from photon.api.learning import LearningJob
+from photon.api.placement import StorageSpec
+from photon.protocol.canonical import canonical_json, digest
+from photon.protocol.records import Commit
+from photon.store import keys
+from photon.store.embedded import EmbeddedStore
+from photon.store.objects import ObjectStore
+from photon_worker import model as models
+from photon_worker.errors import Mistake
+from photon_worker.init import OpenStore, initialise, make_model
+from photon_worker.tokenizer import BOS, EOS, PAD
+
+
+@pytest.fixture
+def made(tiny: Any, tmp_path: Path) -> Path:
+    folder = tmp_path / "made"
+    make_model(tiny.learning(), folder, folder=tmp_path, storage=StorageSpec())
+    return folder
+
+
+def test_the_directory_loads_with_transformers(tiny: Any, made: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(made)
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    assert model.dtype == torch.float32
+    for (name, ours), theirs in zip(
+        models.parameters(tiny.model()).items(), models.parameters(model).values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert tokenizer("hé").input_ids == list("hé".encode())
+    assert tokenizer.decode(tokenizer("hé <eos>").input_ids) == "hé <eos>"
+    assert (model.config.bos_token_id, model.config.eos_token_id) == (BOS, EOS)
+    assert model.generation_config.pad_token_id == PAD
+    text = tokenizer("ab", return_tensors="pt")
+    assert model.generate(**text, max_new_tokens=3, do_sample=False).shape[1] <= 5
+
+
+def test_the_weights_are_one_flat_fp32_file(made: Path) -> None:
+    tensors = load_file(made / "model.safetensors")
+    assert "lm_head.weight" not in tensors
+    assert all(t.dtype == torch.float32 for t in tensors.values())
+    raw = (made / "model.safetensors").read_bytes()
+    expected = torch.cat([tensors[name].reshape(-1) for name in sorted(tensors)]).numpy().tobytes()
+    assert raw.endswith(expected)
+
+
+def test_records_of_the_model_say_nothing_of_versions(made: Path) -> None:
+    for name in ("config.json", "generation_config.json"):
+        assert "version" not in (made / name).read_text()
+    assert json.loads((made / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+
+
+def test_weights_survive_the_round_trip_through_a_folder(tiny: Any, made: Path) -> None:
+    model = models.build(models.read_config(made))
+    models.read_weights(model, made)
+    assert (tiny.flat(model) == tiny.flat(tiny.model())).all()
+
+
+def test_another_seed_gives_another_model(tiny: Any) -> None:
+    config = models.config_from(tiny.config)
+    assert not (tiny.flat(models.build(config, seed=1)) == tiny.flat(models.build(config, seed=2))).all()
+
+
+def test_building_a_model_leaves_the_callers_random_numbers_alone(tiny: Any) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    tiny.model()
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_bf16_checkpoint_becomes_the_same_values_in_fp32(
+    tiny: Any, tmp_path: Path, shards: bool, s3: EmbeddedStore
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    given = tiny.model().to(torch.bfloat16)
+    given.save_pretrained(checkpoint, max_shard_size="20KB" if shards else "1GB")
+    assert (checkpoint / "model.safetensors.index.json").exists() == shards
+    uris = ["checkpoint"]
+    if shards:  # and from a bucket
+        spec = StorageSpec(endpoint=s3.endpoint, bucket="given")
+        bucket = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        bucket.check(create_bucket=True)
+        for path in checkpoint.iterdir():
+            bucket.put(f"some/model/{path.name}", path.read_bytes())
+        uris.append("s3://given/some/model")
+    for number, uri in enumerate(uris):
+        learning = tiny.learning()
+        spec = learning.model.model_copy(update={"config": None})
+        spec = type(spec).model_validate({"initFrom": {"uri": uri}, "seed": 7})
+        learning = learning.model_copy(update={"model": spec, "hf_config": None})
+        made = tmp_path / f"made-{number}"
+        make_model(
+            learning,
+            made,
+            folder=tmp_path,
+            storage=StorageSpec(endpoint=s3.endpoint),
+            open_store=OpenStore(access_key=s3.access_key, secret_key=s3.secret_key),
+        )
+        tensors = load_file(made / "model.safetensors")
+        for name, parameter in models.parameters(given).items():
+            assert torch.equal(tensors[name], parameter.float())
+
+
+@pytest.mark.s3
+def test_init_twice_gives_the_same_commit(tiny: Any, store: ObjectStore, storage: StorageSpec, tmp_path: Path) -> None:
+    job = tiny.job(storage.model_dump(mode="json", by_alias=True, exclude_none=True))
+    first = initialise(job, store, folder=tmp_path)
+    second = initialise(job, store, folder=tmp_path)
+    assert (first.created, second.created) == (True, False)
+    assert first.commit == second.commit
+    stored = LearningJob.model_validate_json(store.get(keys.JOB))
+    assert first.job == digest(stored) == first.commit.job
+    assert store.get(keys.commit(0)) == canonical_json(first.commit)
+    for file in first.commit.files:
+        assert store.head(f"{first.commit.folder}/{file.name}").size_bytes == file.size_bytes
+
+
+@pytest.mark.s3
+def test_two_inits_at_once_agree(tiny: Any, store: ObjectStore, storage: StorageSpec, tmp_path: Path) -> None:
+    job = tiny.job(storage.model_dump(mode="json", by_alias=True, exclude_none=True))
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda _: initialise(job, store, folder=tmp_path), range(2)))
+    assert sum(result.created for result in results) == 1
+    assert results[0].commit == results[1].commit == Commit.model_validate_json(store.get(keys.commit(0)))
+
+
+@pytest.mark.s3
+def test_the_same_job_under_another_prefix_has_the_same_digest(
+    tiny: Any, store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore, tmp_path: Path
+) -> None:
+    other = storage.model_copy(update={"prefix": f"{storage.prefix}-other"})
+    opened = ObjectStore.open(other, access_key=s3.access_key, secret_key=s3.secret_key)
+    one = initialise(tiny.job(), store, folder=tmp_path)
+    two = initialise(tiny.job(), opened, folder=tmp_path)
+    assert digest(one.commit) == digest(two.commit)
+
+
+@pytest.mark.s3
+def test_a_prefix_with_another_job_is_refused(tiny: Any, store: ObjectStore, tmp_path: Path) -> None:
+    initialise(tiny.job(), store, folder=tmp_path)
+    with pytest.raises(Mistake, match=r"another.*settings of local.*storage\.prefix|settings of local"):
+        initialise(tiny.job(steps=5), store, folder=tmp_path)
+
+
+def test_a_vocabulary_too_small_for_the_tokenizer_is_a_mistake(tiny: Any, tmp_path: Path) -> None:
+    learning = tiny.learning().model_copy(update={"hf_config": tiny.config | {"vocab_size": 100}})
+    with pytest.raises(Mistake, match=r"tokenizer has 259 tokens.*vocabulary of 100"):
+        make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
+
+
+def test_a_sequence_longer_than_the_model_takes_is_a_mistake(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match="sequenceLength: 128 is more than"):
+        make_model(tiny.learning(sequenceLength=128), tmp_path / "made", folder=tmp_path, storage=StorageSpec())
+
+
+def test_an_unknown_model_type_is_a_mistake() -> None:
+    with pytest.raises(Mistake, match="transformers refuses it"):
+        models.config_from({"model_type": "llamma"})
+
+
+def test_a_missing_checkpoint_is_a_mistake(tiny: Any, tmp_path: Path) -> None:
+    learning = tiny.learning()
+    spec = type(learning.model).model_validate({"initFrom": {"uri": "nowhere"}})
+    learning = learning.model_copy(update={"model": spec, "hf_config": None})
+    with pytest.raises(Mistake, match="is not a folder with a Hugging Face checkpoint"):
+        make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
