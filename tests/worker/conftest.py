@@ -9,21 +9,46 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
 
 from photon.api.learning import LearningJob, resolve
 from photon.api.job import FederatedTrainingJob
+from photon.api.participation import EvaluationSpec
+from photon.protocol.canonical import digest, sha256_hex
+from photon.protocol.messages import (
+    EvaluateTask,
+    FinishTask,
+    GlobalModel,
+    JobForWorkers,
+    ObjectGet,
+    PartsReply,
+    PartsRequest,
+    PartUpload,
+    Progress,
+    ProgressReply,
+    TaskReply,
+    TrainTask,
+    UpdateReply,
+    UpdateSubmission,
+)
+from photon.protocol.records import Evaluation, Part, UpdateManifest
+from photon.store import keys
+from photon.store.objects import ObjectStore
 from photon.store.source import FileSource
 from photon_worker import model as models
 from photon_worker.data import Mixture
 from photon_worker.data.index import INDEX, Index, Settings, Shard, Split
-from photon_worker.participant import JobBatches
+from photon_worker.client import AggregatorClient
+from photon_worker.init import initialise
+from photon_worker.interrupt import Interrupts
+from photon_worker.participant import JobBatches, Participant, Surroundings
 from photon_worker.strategy import Single, Vector
 from photon_worker.tokenizer import BYTE_VOCABULARY, EOS, byte_tokenizer_files
 
@@ -172,3 +197,134 @@ def initial_file(tmp_path: Path) -> Iterator[FileSource]:
     source = FileSource(path)
     yield source
     source.close()
+
+
+class FakeAggregator:
+    """Answers like an aggregator, in this process, with presigned URLs of the real store; for the worker's own faults.
+
+    ``tasks`` are handed out in order; then the job has ended. ``handle`` is an httpx transport's handler.
+    """
+
+    def __init__(self, store: ObjectStore, job: FederatedTrainingJob, folder: Path) -> None:
+        self.store = store
+        self.learning = resolve(job)
+        self.result = initialise(job, store, folder=folder)
+        self.tasks: list[TrainTask | EvaluateTask] = []
+        self.done: list[str | None] = []
+        self.manifests: list[UpdateManifest] = []
+        self.evaluations: list[Evaluation] = []
+        self.progress: list[Progress] = []
+        self.requested_parts: list[Part] = []
+        self.checking = 0
+        self.cancel = False
+        self.verdict = UpdateReply(state="accepted")
+
+    def model(self) -> GlobalModel:
+        commit = self.result.commit
+        return GlobalModel(
+            round=0,
+            commit=digest(commit),
+            files=[
+                ObjectGet(file=file, url=self.store.presign_get(f"{commit.folder}/{file.name}", valid_seconds=600))
+                for file in commit.files
+            ],
+            valid_seconds=600,
+        )
+
+    def train_task(self, round_number: int = 1) -> TrainTask:
+        steps = self.learning.local.steps
+        return TrainTask(
+            id=f"train-{round_number:05d}",
+            round=round_number,
+            plan=sha256_hex(f"plan {round_number}".encode()),
+            model=self.model(),
+            first_step=(round_number - 1) * steps,
+            local_steps=steps,
+        )
+
+    def evaluate_task(self) -> EvaluateTask:
+        return EvaluateTask(id="evaluate-00000", round=0, model=self.model())
+
+    def client(self) -> AggregatorClient:
+        return AggregatorClient(
+            "http://aggregator.test", "token", patience_seconds=1, transport=httpx.MockTransport(self.handle)
+        )
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        if path == "/v1/job":
+            return self._json(
+                JobForWorkers(name="tiny", participant="a", learning=self.learning, evaluation=EvaluationSpec())
+            )
+        if path == "/v1/task":
+            self.done.append(request.url.params.get("done"))
+            task = self.tasks.pop(0) if self.tasks else FinishTask(reason="RoundsDone")
+            return self._json(TaskReply(task=task))
+        if path == "/v1/progress":
+            self.progress.append(Progress.model_validate_json(request.content))
+            return self._json(ProgressReply(cancel=self.cancel))
+        if path.endswith("/parts"):
+            return self._json(self._parts(int(path.split("/")[3]), PartsRequest.model_validate_json(request.content)))
+        if path.endswith("/update"):
+            if self.checking:
+                self.checking -= 1
+                return self._json(UpdateReply(state="checking"))
+            self.manifests.append(UpdateSubmission.model_validate_json(request.content).manifest)
+            return self._json(self.verdict)
+        if path.endswith("/evaluation"):
+            self.evaluations.append(Evaluation.model_validate_json(request.content))
+            return httpx.Response(204)
+        return httpx.Response(404)
+
+    def _parts(self, round_number: int, request: PartsRequest) -> PartsReply:
+        uploads = []
+        for part in request.parts:
+            self.requested_parts.append(part)
+            key = keys.part(round_number, "a", part.index, part.sha256)
+            if self.store.head(key) is not None:
+                uploads.append(PartUpload(index=part.index, present=True))
+                continue
+            put = self.store.presign_put(key, size_bytes=part.size_bytes, sha256=part.sha256, valid_seconds=600)
+            uploads.append(PartUpload(index=part.index, url=put.url, headers=put.headers))
+        return PartsReply(uploads=uploads)
+
+    def part(self, round_number: int, part: Part) -> bytes:
+        """A part's bytes from the bucket."""
+        return self.store.get(keys.part(round_number, "a", part.index, part.sha256))
+
+    @staticmethod
+    def _json(value: Any) -> httpx.Response:
+        return httpx.Response(200, content=value.model_dump_json(by_alias=True))
+
+
+@pytest.fixture
+def aggregator(tiny: Tiny, store: ObjectStore, tmp_path: Path) -> FakeAggregator:
+    return FakeAggregator(store, tiny.job(), tmp_path)
+
+
+@pytest.fixture
+def new_participant(aggregator: FakeAggregator, data: Mixture, tmp_path: Path) -> Iterator[Callable[..., Participant]]:
+    """Makes participants in one work directory, as a restarted worker would."""
+    clients = []
+
+    def new(*, work_dir: Path = tmp_path / "work", checkpoint_every: int = 50) -> Participant:
+        client = aggregator.client()
+        clients.append(client)
+        job = client.job()
+        device = torch.device("cpu")
+        return Participant(
+            Surroundings(
+                job=job,
+                data=data,
+                work_dir=work_dir,
+                checkpoint_every=checkpoint_every,
+                device=device,
+                client=client,
+                interrupts=Interrupts(),
+                new_strategy=lambda config: Single(config, job.learning.local.optimizer, device=device),
+            )
+        )
+
+    yield new
+    for client in clients:
+        client.__exit__(None, None, None)
