@@ -78,26 +78,29 @@ class UpdateReader:
 
     def read(self, start: int, out: Float32) -> None:
         """Elements [start, start + out.size) into ``out``; ``start`` lies on the codec's granularity."""
-        update, position, stop = self._update, start, start + out.size
+        position, stop = start, start + out.size
         while position < stop:
             index = self.part_of(position)
-            first, last = update.ranges[index]
+            first, last = self._update.ranges[index]
             end = min(stop, last)
-            piece = out[position - start : end - start]
-            part = update.parts[index]
-            places = update.codec.byte_ranges(last - first, position - first, end - first)
-            if update.codec.plain:
-                part.read_into(places[0][0], piece.data.cast("B"))
-            else:
-                buffers: list[bytearray | memoryview] = []
-                used = 0
-                for offset, length in places:
-                    buffer = self._raw[used : used + length]
-                    part.read_into(offset, buffer)
-                    buffers.append(buffer)
-                    used += -(-length // 64) * 64  # each begins on a cache line, so it can be viewed as any dtype
-                update.codec.decode(buffers, piece)
+            piece = out if end - position == out.size else out[position - start : end - start]
+            self._read_part(index, last - first, position - first, piece)
             position = end
+
+    def _read_part(self, index: int, elements: int, start: int, out: Float32) -> None:
+        codec, part = self._update.codec, self._update.parts[index]
+        places = codec.byte_ranges(elements, start, start + out.size)
+        if codec.plain:
+            part.read_into(places[0][0], out.data.cast("B"))
+            return
+        buffers: list[bytearray | memoryview] = []
+        used = 0
+        for offset, length in places:
+            buffer = self._raw[used : used + length]
+            part.read_into(offset, buffer)
+            buffers.append(buffer)
+            used += -(-length // 64) * 64  # each begins on a cache line, so it can be viewed as any dtype
+        codec.decode(buffers, out)
 
 
 def raw_bytes(elements: int) -> int:

@@ -14,8 +14,9 @@ from typing import Final
 
 from photon.store.tensors import MODEL_ALIGNMENT, Header, TensorEntry
 
-# Half of a core's 1 MiB of second-level cache for the updates' blocks; the rest is for theta, the mean and scratch.
-CACHE_BYTES: Final = 2**19
+# The blocks of all updates together: about a core's second-level cache. Smaller blocks cost more in calls than the
+# cache saves (measured on Zen 4: 8 blocks of 2^15 values are read at 9 GB/s, of 2^12 at 6).
+CACHE_BYTES: Final = 2**20
 LEAST_BLOCK: Final = 1024
 LARGEST_BLOCK: Final = 2**15
 

@@ -19,9 +19,6 @@ from photon.protocol.records import LearningMetrics
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
-# The Gram matrix costs K^2 operations an element: beyond this many updates it would cost more than the merge itself.
-MAX_GRAM = 32
-
 
 def use_one_blas_thread() -> None:
     """Keep BLAS to the calling thread, for the whole process and for good.
@@ -35,13 +32,12 @@ def use_one_blas_thread() -> None:
 class Sums:
     """What is summed over elements. K updates u_k with weights w_k, their mean m; L layers.
 
-    ``squares`` [K] of the u_k; ``dots`` [K] of u_k with m; ``gram`` [K, K] (K <= MAX_GRAM) or ``unit_square``, the
-    square of sum_k u_k / norm_k; ``mean`` and ``model`` [L] squares by layer of m and of the new theta.
+    ``squares`` [K] of the u_k; ``dots`` [K] of u_k with m; ``unit_square`` of the sum of the u_k / norm_k; ``mean`` and
+    ``model`` [L] squares by layer of m and of the new theta; ``momentum`` square of the outer momentum.
     """
 
     squares: Float64
     dots: Float64
-    gram: Float64 | None
     mean: Float64
     model: Float64
     unit_square: float = 0.0
@@ -49,19 +45,11 @@ class Sums:
 
     @classmethod
     def zeros(cls, updates: int, layers: int) -> Sums:
-        return cls(
-            squares=np.zeros(updates),
-            dots=np.zeros(updates),
-            gram=np.zeros((updates, updates)) if updates <= MAX_GRAM else None,
-            mean=np.zeros(layers),
-            model=np.zeros(layers),
-        )
+        return cls(squares=np.zeros(updates), dots=np.zeros(updates), mean=np.zeros(layers), model=np.zeros(layers))
 
     def add(self, other: Sums) -> None:
         self.squares += other.squares
         self.dots += other.dots
-        if self.gram is not None and other.gram is not None:
-            self.gram += other.gram
         self.mean += other.mean
         self.model += other.model
         self.unit_square += other.unit_square
@@ -84,34 +72,26 @@ class OrderedSums:
             self._next += 1
 
 
-def add_update_sums(sums: Sums, values: Float32, mean: Float32, weights: Float32, inverse_norms: Float32) -> bool:
+def add_update_sums(sums: Sums, values: Float32, mean: Float32, inverse_norms: Float32) -> bool:
     """Add a block of updates, ``values`` [K, n] with its mean [n]. False: some value is not finite (nothing added).
 
-    Raises nothing on overflow: values whose squares exceed fp32 are summed again in fp64.
+    The mean pairwise cosine comes from the sum of the unit vectors (one product) and not from all pairs (K^2 products:
+    at 256 updates that would cost more than the merge); so norms must be known beforehand. Values whose squares exceed
+    fp32 are summed again in fp64.
     """
-    if sums.gram is None:
-        squares = np.vecdot(values, values).astype(np.float64)
-        dots = (values @ mean).astype(np.float64)
-        unit = inverse_norms @ values
-        unit_square = float(np.dot(unit, unit))
-        if not math.isfinite(float(squares.sum()) + float(dots.sum()) + unit_square):
-            if not np.isfinite(values).all():
-                return False
-            wide = values.astype(np.float64)
-            squares, dots = np.vecdot(wide, wide), wide @ mean.astype(np.float64)
-            unit_square = float(np.square(inverse_norms.astype(np.float64) @ wide).sum())
-        sums.unit_square += unit_square
-    else:
-        gram = (values @ values.T).astype(np.float64)
-        if not np.isfinite(gram).all():
-            if not np.isfinite(values).all():
-                return False
-            wide = values.astype(np.float64)
-            gram = wide @ wide.T
-        sums.gram += gram
-        squares, dots = np.diagonal(gram), gram @ weights.astype(np.float64)
+    squares = np.vecdot(values, values)
+    dots = values @ mean
+    unit = inverse_norms @ values
+    unit_square = float(np.dot(unit, unit))
+    if not (math.isfinite(float(squares.sum()) + unit_square) and np.isfinite(dots).all()):
+        if not np.isfinite(values).all():
+            return False
+        wide = values.astype(np.float64)
+        squares, dots = np.vecdot(wide, wide), wide @ mean.astype(np.float64)
+        unit_square = float(np.square(inverse_norms.astype(np.float64) @ wide).sum())
     sums.squares += squares
     sums.dots += dots
+    sums.unit_square += unit_square
     return True
 
 
@@ -135,13 +115,8 @@ def mean_pairwise_cosine(sums: Sums) -> float | None:
     count = sums.squares.size
     if count < 2 or not (sums.squares > 0).all():
         return None
-    if sums.gram is None:
-        # |sum of unit vectors|^2 = K + the cosines of all ordered pairs
-        total = sums.unit_square - count
-    else:
-        norms = np.sqrt(sums.squares)
-        total = float((sums.gram / np.outer(norms, norms)).sum()) - count
-    return float(np.clip(total / (count * (count - 1)), -1, 1))
+    # |sum of unit vectors|^2 = K + the cosines of all ordered pairs
+    return float(np.clip((sums.unit_square - count) / (count * (count - 1)), -1, 1))
 
 
 def gradient_noise_scale(sums: Sums, weights: Sequence[float], tokens: Sequence[int]) -> float | None:
