@@ -78,6 +78,7 @@ class LaunchContext:
 
     ``work_dir`` and ``rendezvous`` are templates in which ``{participant}`` is replaced: the folder of a worker's local
     checkpoints, and host:port where the nodes of one participant find each other (unused with a single node).
+    ``stop_when_done``: the aggregator ends with the job instead of serving its status on.
     """
 
     job_path: str
@@ -86,6 +87,7 @@ class LaunchContext:
     aggregator_url: str
     work_dir: str
     rendezvous: str = f"localhost:{RENDEZVOUS_PORT}"
+    stop_when_done: bool = False
     aggregator_program: tuple[str, ...] = ("photon-aggregator",)
     worker_program: tuple[str, ...] = ("photon-worker",)
     torchrun_program: tuple[str, ...] = ("torchrun",)
@@ -114,6 +116,7 @@ def processes(job: FederatedTrainingJob, context: LaunchContext) -> list[Process
             command=(
                 *context.aggregator_program,
                 *("--job", context.job_path, "--listen", context.listen, "--tokens", context.tokens_path),
+                *(("--stop-when-done",) if context.stop_when_done else ()),
             ),
             secret_env=storage,
             after=(INIT,),

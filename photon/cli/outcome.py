@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
 from photon.cli import history as histories
+from photon.cli import units
 from photon.cli.history import History
 from photon.cli.report.page import render
 from photon.cli.rundir import RunDirectory, write_atomic
@@ -77,20 +78,18 @@ def _fetch(store: ObjectStore, commit: Commit, folder: Path) -> None:
 
 def closing_words(run: RunDirectory, job: FederatedTrainingJob, summary: dict[str, Any]) -> Sequence[str]:
     """What a person does next with the model."""
-    loads_tokenizer = job.spec.model.tokenizer.kind == "file"
-    classes = "AutoModelForCausalLM, AutoTokenizer" if loads_tokenizer else "AutoModelForCausalLM"
-    lines = [
-        f"checkpoint  {run.shown}/checkpoint  (round {summary['rounds']}, commit {summary['last_commit'][:12]})",
+    own = ", ".join(f"{n} {units.perplexity(p)}" for n, p in summary["perplexity_by_participant"].items())
+    evaluated = f"perplexity {units.perplexity(summary['validation_perplexity'])} ({own}), " if own else ""
+    return [
+        f"{job.metadata.name}: round {summary['rounds']}, {evaluated}{units.amount(summary['tokens'])} tokens in "
+        f"{units.duration(summary['wall_seconds'])}",
+        "",
+        f"checkpoint  {run.shown}/checkpoint  (commit {summary['last_commit'][:12]})",
         f"report      {run.shown}/report.html",
         f"figures     {run.shown}/summary.json",
         "",
         "Load the model:",
-        f"    from transformers import {classes}",
+        "    from transformers import AutoModelForCausalLM, AutoTokenizer",
         f'    model = AutoModelForCausalLM.from_pretrained("{run.shown}/checkpoint")',
+        f'    tokenizer = AutoTokenizer.from_pretrained("{run.shown}/checkpoint")',
     ]
-    if loads_tokenizer:
-        lines.append(f'    tokenizer = AutoTokenizer.from_pretrained("{run.shown}/checkpoint")')
-    else:
-        lines.append('    tokens = model.generate(inputs=torch.tensor([list(b"The ")]), max_new_tokens=80)')
-        lines[5] = f"    import torch; from transformers import {classes}"
-    return lines
