@@ -1,0 +1,109 @@
+"""Runs of one job beside each other: federated, centralised, each institution alone; and all of them measured alike.
+
+Everything goes through the ``photon`` and ``photon-worker`` programs, as a user would run them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """One run: its name (also its folder) and the flags that make it."""
+
+    name: str
+    flags: tuple[str, ...] = ()
+
+
+def program(name: str) -> str:
+    """A program of this environment."""
+    return str(Path(sys.executable).parent / name)
+
+
+def run_command(job: Path, arm: Arm, runs_dir: Path, overrides: Sequence[str] = ()) -> list[str]:
+    """The ``photon run`` of ``arm``."""
+    settings = [flag for change in overrides for flag in ("--set", change)]
+    return [program("photon"), "run", str(job), "--runs-dir", str(runs_dir), "--name", arm.name, *arm.flags, *settings]
+
+
+def run_watched(job: Path, arm: Arm, runs_dir: Path, overrides: Sequence[str] = ()) -> float:
+    """Run ``arm`` in the foreground; returns its wall seconds. Ends this program with its exit code if it fails."""
+    started = time.monotonic()
+    code = subprocess.run(run_command(job, arm, runs_dir, overrides), check=False).returncode
+    if code:
+        sys.exit(code)
+    return time.monotonic() - started
+
+
+def run_together(
+    job: Path, arms: Sequence[Arm], runs_dir: Path, overrides: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Run several arms at once, quietly; says when each is done. Ends this program if one fails, after stopping all."""
+    started = time.monotonic()
+    running = {
+        arm.name: subprocess.Popen(
+            [*run_command(job, arm, runs_dir, (overrides or {}).get(arm.name, ())), "--quiet"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for arm in arms
+    }
+    try:
+        while running:
+            for name, child in list(running.items()):
+                if child.poll() is None:
+                    continue
+                del running[name]
+                if child.returncode:
+                    _, words = child.communicate()
+                    print(f"{name} failed:\n{words}", file=sys.stderr)
+                    sys.exit(child.returncode)
+                print(f"  {name:<20} done after {time.monotonic() - started:5.0f} s", flush=True)
+            time.sleep(0.2)
+    finally:
+        for child in running.values():
+            child.terminate()
+        for child in running.values():
+            child.wait(timeout=60)
+
+
+def measure(checkpoint: Path, data: Mapping[str, Path], *, sequence_length: int) -> dict[str, Any]:
+    """Held-out perplexity of a Hugging Face folder on every institution's text: {all: figures, sources: {name: ...}}.
+
+    In fp32, with the whole machine, the same way for every model.
+    """
+    command = [program("photon-worker"), "evaluate", "--checkpoint", str(checkpoint), "--json"]
+    command += ["--sequence-length", str(sequence_length)]
+    for name, folder in data.items():
+        command += ["--data", f"{name}={folder}"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr)
+        sys.exit(done.returncode)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """summary.json of a run."""
+    figures: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return figures
+
+
+def first_commit(run: Path) -> dict[str, Any]:
+    """The record of round 0, to show that two runs began with the same weights."""
+    for line in (run / "history.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        if entry["kind"] == "commit" and entry["record"]["round"] == 0:
+            record: dict[str, Any] = entry["record"]
+            return record
+    raise ValueError(f"{run}/history.jsonl has no commit of round 0")

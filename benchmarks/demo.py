@@ -1,0 +1,146 @@
+"""The demo: four institutions train one model together, beside everything together in one place and each on its own.
+
+All start from the same weights. The federation and the centralised run see equally many tokens; each institution alone
+sees those that it spent in the federation. All are measured on every institution's held-out text.
+
+    make demo        # or: python -m benchmarks.demo [--job examples/demo.yaml] [--runs-dir runs/demo] [--fresh]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.compare import Arm, first_commit, measure, program, run_together, run_watched, summary_of
+from benchmarks.demo_data import prepare_demo_data
+from photon.api.job import FederatedTrainingJob
+from photon.api.validate import load_job
+
+FEDERATED: Final = "federated"
+CENTRALISED: Final = "centralised"
+
+
+def main() -> None:
+    arguments = _arguments()
+    runs: Path = arguments.runs_dir
+    job = load_job(arguments.job, overrides=arguments.overrides)
+    if arguments.fresh:
+        for arm in (FEDERATED, CENTRALISED, *(f"alone-{p.name}" for p in job.spec.participants)):
+            shutil.rmtree(runs / arm, ignore_errors=True)
+    started = time.monotonic()
+
+    print("1. Four institutions' text, from the installed environment", flush=True)
+    data = prepare_demo_data(runs / "data")
+    names = [p.name for p in job.spec.participants]
+
+    print(f"\n2. Together: {job.spec.rounds} rounds of {job.spec.local.steps} local steps", flush=True)
+    wall_seconds = run_watched(arguments.job, Arm(name=FEDERATED), runs, arguments.overrides)
+
+    print("\n3. For comparison, at equal tokens: all text in one place, and each institution alone", flush=True)
+    alone = [Arm(name=f"alone-{name}", flags=("--alone", name)) for name in names]
+    arms = [Arm(name=CENTRALISED, flags=("--centralised",)), *alone]
+    # The comparisons are measured at their end, below: their own evaluations would only cost time.
+    quiet = [*arguments.overrides, "spec.evaluation.everyRounds=0"]
+    run_together(arguments.job, arms, runs, {arm.name: quiet for arm in arms})
+
+    print("\n4. Held-out perplexity of each model on each institution's text", flush=True)
+    everyone = [FEDERATED, *(arm.name for arm in arms)]
+    _same_start(runs, everyone)
+    measured = {
+        arm: measure(runs / arm / "checkpoint", data, sequence_length=job.spec.local.sequence_length)
+        for arm in everyone
+    }
+    summary = _summary(job, runs, measured, wall_seconds=wall_seconds)
+    (runs / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    print(_table(measured, names))
+    command = [program("photon"), "report", *(str(runs / arm) for arm in everyone)]
+    subprocess.run([*command, "--output", str(runs / "report.html")], check=True, stdout=subprocess.DEVNULL)
+    print(_closing(summary, runs, time.monotonic() - started))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--job", type=Path, default=Path("examples/demo.yaml"))
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
+    parser.add_argument("--fresh", action="store_true", help="forget earlier runs instead of resuming them")
+    return parser.parse_args()
+
+
+def _same_start(runs: Path, arms: list[str]) -> None:
+    """A comparison from different initial weights would compare nothing."""
+
+    def weights(arm: str) -> str:
+        files = {file["name"]: file["sha256"] for file in first_commit(runs / arm)["files"]}
+        return str(files["model.safetensors"])
+
+    if len({weights(arm) for arm in arms}) != 1:
+        sys.exit("error: the runs did not start from the same weights; run again with --fresh")
+
+
+def _summary(
+    job: FederatedTrainingJob, runs: Path, measured: dict[str, dict[str, Any]], *, wall_seconds: float
+) -> dict[str, Any]:
+    federated = summary_of(runs / FEDERATED)
+    overall = {arm: figures["all"]["perplexity"] for arm, figures in measured.items()}
+    return {
+        "validation_perplexity": {
+            FEDERATED: overall[FEDERATED],
+            CENTRALISED: overall[CENTRALISED],
+            "alone": {p.name: overall[f"alone-{p.name}"] for p in job.spec.participants},
+        },
+        "federated_over_centralised": overall[FEDERATED] / overall[CENTRALISED],
+        "by_institution": {
+            arm: {name: source["perplexity"] for name, source in figures["sources"].items()}
+            for arm, figures in measured.items()
+        },
+        "tokens": federated["tokens"],
+        "tokens_centralised": summary_of(runs / CENTRALISED)["tokens"],
+        "tokens_alone": {p.name: summary_of(runs / f"alone-{p.name}")["tokens"] for p in job.spec.participants},
+        "rounds": federated["rounds"],
+        "local_steps": job.spec.local.steps,
+        "bytes_up": federated["bytes_up"],
+        "bytes_down": federated["bytes_down"],
+        "wall_seconds": round(wall_seconds, 1),
+        "training_seconds": federated["training_seconds"],
+        "checkpoint": str(runs / FEDERATED / "checkpoint"),
+        "last_commit": federated["last_commit"],
+    }
+
+
+def _table(measured: dict[str, dict[str, Any]], names: list[str]) -> str:
+    lines = [f"{'perplexity per byte':<20}" + "".join(f"{name:>11}" for name in names) + f"{'all':>11}"]
+    for arm, figures in measured.items():
+        cells = [figures["sources"][name]["perplexity"] for name in names] + [figures["all"]["perplexity"]]
+        lines.append(f"{arm:<20}" + "".join(f"{cell:>11.3f}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _closing(summary: dict[str, Any], runs: Path, seconds: float) -> str:
+    perplexity = summary["validation_perplexity"]
+    best = min(perplexity["alone"], key=perplexity["alone"].get)
+    ratio, gain = summary["federated_over_centralised"], perplexity["alone"][best] / perplexity[FEDERATED]
+    up, down = summary["bytes_up"] / 1e6, summary["bytes_down"] / 1e6
+    return "\n".join(
+        [
+            "",
+            f"Federated is {ratio:.3f} x centralised; the best institution alone ({best}) is {gain:.2f} x federated.",
+            f"{summary['tokens'] / 1e6:.2f} M tokens, {summary['rounds']} rounds, {up:.0f} MB up, {down:.0f} MB down; "
+            "no text left its institution.",
+            f"{seconds / 60:.1f} min in all.",
+            "",
+            f"model    {summary['checkpoint']}",
+            f"report   {runs / 'report.html'}",
+            f"figures  {runs / 'summary.json'}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
