@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from photon_aggregator.outer import initial_state, outer_step, state_names
 
 from photon.api.training import OuterSpec, OuterType
+from photon_aggregator.outer import initial_state, outer_step, state_names
 
 
 def trace(spec: OuterSpec, start: float, gradients: list[float]) -> list[float]:
@@ -123,11 +124,11 @@ def test_bits_do_not_depend_on_how_the_vector_is_cut(kind: OuterType) -> None:
     theta = rng.standard_normal(1001).astype(np.float32)
     gradients = rng.standard_normal((5, 1001)).astype(np.float32)
     results = []
-    for cuts in ([0, 1001], [0, 1, 16, 17, 500, 1001], list(range(0, 1001, 7)) + [1001]):
+    for cuts in ([0, 1001], [0, 1, 16, 17, 500, 1001], [*list(range(0, 1001, 7)), 1001]):
         whole = theta.copy()
         state = initial_state(spec, whole)
         for step, gradient in enumerate(gradients, 1):
-            for start, stop in zip(cuts, cuts[1:], strict=False):
+            for start, stop in itertools.pairwise(cuts):
                 outer_step(
                     spec,
                     theta=whole[start:stop],

@@ -166,5 +166,5 @@ def test_sources_share_a_connection_per_thread(server: Server) -> None:
 
 def test_nobody_at_the_address_is_unreachable() -> None:
     source = UrlSource("http://127.0.0.1:9/key", 10, sleep=lambda _: None)
-    with pytest.raises(Unreachable, match="127.0.0.1:9"):
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:9"):
         read(source, 0, 10)
