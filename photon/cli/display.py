@@ -46,6 +46,7 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._on_terminal:
+            self._footer = ""
             self._refresh()
             self._live.stop()
 

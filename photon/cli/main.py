@@ -120,7 +120,7 @@ def main() -> NoReturn:
     try:
         app()
     except Stopped:
-        _fail("stopped; the same command resumes", 130)
+        _fail("stopped; the same command resumes", 130, label="")
     except JobFileError as error:
         _fail("\n".join(f"error: {mistake}" for mistake in error.mistakes), 2, label="")
     except CommandError as error:

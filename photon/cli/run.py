@@ -61,7 +61,7 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
         footer = f"logs in {run.shown}/logs  ·  Ctrl-C stops; the same command resumes"
         display = stack.enter_context(
             Display(
-                name=job.metadata.name,
+                name=run.root.name,
                 local_steps=job.spec.local.steps,
                 footer=footer,
                 events_path=run.events,
