@@ -26,9 +26,15 @@ def storage(s3: EmbeddedStore) -> StorageSpec:
     return StorageSpec(endpoint=s3.endpoint, bucket="photon", prefix=f"test-{uuid.uuid4().hex[:12]}")
 
 
+@pytest.fixture(scope="session")
+def _bucket(s3: EmbeddedStore) -> ObjectStore:
+    spec = StorageSpec(endpoint=s3.endpoint, bucket="photon")
+    bucket = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+    bucket.check(create_bucket=True)
+    return bucket
+
+
 @pytest.fixture
-def store(s3: EmbeddedStore, storage: StorageSpec) -> ObjectStore:
+def store(_bucket: ObjectStore, storage: StorageSpec) -> ObjectStore:
     """The bucket below ``storage.prefix``, empty."""
-    opened = ObjectStore.open(storage, access_key=s3.access_key, secret_key=s3.secret_key)
-    opened.check(create_bucket=True)
-    return opened
+    return _bucket.at(storage.prefix)

@@ -29,7 +29,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict
 
-from photon.store.errors import StoreError
+from photon.store.errors import StorageFull, StoreError
 
 START_SECONDS: Final = 30.0
 START_ATTEMPTS: Final = 3
@@ -39,6 +39,8 @@ SERVICES: Final = ("master", "volume", "filer", "s3", "admin")
 # The store's files grow in volumes of this size; the number is only a bound (250 GiB), nothing is preallocated.
 VOLUME_MIB: Final = 256
 MAX_VOLUMES: Final = 1000
+# Its own records and one small model; with less it would start, and fail at the first object.
+LEAST_FREE_BYTES: Final = 64 * 2**20
 
 # The owner may be killed outright; then the kernel must kill the store too (PR_SET_PDEATHSIG = 1, SIGKILL = 9). It has
 # to be asked by the child itself, and Popen's preexec_fn may deadlock in a process with threads: hence a tiny program
@@ -114,8 +116,10 @@ class EmbeddedStore:
         if self._process is not None:
             raise RuntimeError("the store is started already")
         weed = find_weed()
-        self._data_dir.mkdir(parents=True, exist_ok=True)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        if self.free_bytes() < LEAST_FREE_BYTES:
+            raise self._full()
         self._lock()
         try:
             deadline = time.monotonic() + START_SECONDS
@@ -132,6 +136,11 @@ class EmbeddedStore:
             self.stop()
             raise
 
+    def free_bytes(self) -> int:
+        """What can still be written: SeaweedFS takes no more when less than 1 % of the disk is free."""
+        disk = shutil.disk_usage(self._data_dir)
+        return max(0, disk.free - disk.total // 100)
+
     def stop(self) -> None:
         """End the process. SIGKILL: all that was acknowledged is in files, and SIGTERM takes SeaweedFS 20 s or more."""
         self._end_process()
@@ -147,6 +156,12 @@ class EmbeddedStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _full(self) -> StorageFull:
+        return StorageFull(
+            f"storage is full: the embedded store has {self.free_bytes() / 2**20:.0f} MiB left at {self._data_dir} "
+            "(it leaves 1 % of the disk free); free space, or take another folder or disk"
+        )
 
     @property
     def _known(self) -> _Identity:
@@ -235,8 +250,7 @@ class EmbeddedStore:
     def _wait_until_ready(self, deadline: float) -> None:
         """Ready means that a signed request succeeds: the right server listens, and it has read its credentials.
 
-        `weed mini` takes another port in silence when one of ours was taken meanwhile; the stranger that answers in its
-        place does not know our key.
+        Where one of our ports was taken meanwhile, SeaweedFS ends and a stranger may answer that does not know our key.
         """
         process = self._process
         assert process is not None
@@ -252,7 +266,7 @@ class EmbeddedStore:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 tail = self._log_tail()
-                if "address already in use" in tail:
+                if any(words in tail for words in _PORT_TAKEN):
                     raise _PortTakenError
                 raise StoreError(f"the embedded store ended at once (exit status {process.returncode}):\n{tail}")
             try:
@@ -284,6 +298,9 @@ class EmbeddedStore:
         if self._identity is not None:
             for path in _sockets(self._identity.ports):
                 path.unlink(missing_ok=True)
+
+
+_PORT_TAKEN: Final = ("Port allocation failed", "address already in use")
 
 
 class _PortTakenError(Exception):

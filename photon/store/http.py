@@ -162,7 +162,10 @@ def meaning(status: int, text: str, where: str) -> StoreError:
         return DigestMismatch(f"{where}: the store refused the bytes, their digest is not the announced one ({said})")
     if status in (401, 403):
         return AccessDenied(f"access to {where} is denied ({said}): the URL has expired or is for another request")
-    if status >= 500 or status in RETRIED_STATUSES:
+    if status == 500:
+        # All that SeaweedFS says when its disk is full.
+        return Unreachable(f"the object store fails for {where}: {said}; if this lasts, its storage may be full")
+    if status > 500 or status in RETRIED_STATUSES:
         return Unreachable(f"the object store fails for {where}: {said}")
     return StoreError(f"{where}: the store answered {said}")
 

@@ -16,10 +16,19 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError, ResponseStreamingError
 
 from photon.api.placement import StorageSpec
-from photon.store.errors import BucketMissing, NotFound, PreconditionFailed, StoreError, translate
+from photon.store.errors import (
+    BucketMissing,
+    NotFound,
+    PreconditionFailed,
+    StorageFull,
+    StoreError,
+    Unreachable,
+    translate,
+)
+from photon.store.http import Connection, TryAgain
 from photon.store.multipart import MultipartUpload
 
 if TYPE_CHECKING:
@@ -31,7 +40,7 @@ CONNECT_TIMEOUT_SECONDS: Final = 2
 ATTEMPTS: Final = 3
 # An answer may wait for a busy disk, or for the assembly of a large object.
 READ_TIMEOUT_SECONDS: Final = 30
-CHECK_TIMEOUT_SECONDS: Final = 3
+CHECK_TIMEOUT_SECONDS: Final = 5.0
 # The longest that signature version 4 allows.
 MAX_PRESIGN_SECONDS: Final = 7 * 24 * 3600
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -106,11 +115,16 @@ class ObjectStore:
         """``s3://bucket/prefix/key``."""
         return f"s3://{self._bucket}/{self._prefix}{key}"
 
+    def at(self, prefix: str) -> ObjectStore:
+        """The same bucket over the same connections, with another prefix."""
+        return ObjectStore(self._client, endpoint=self._endpoint, bucket=self._bucket, prefix=prefix)
+
     def check(self, *, create_bucket: bool = False) -> None:
         """Raise a StoreError that says what to do unless the bucket answers and its objects may be listed.
 
-        With ``create_bucket`` a missing bucket is created first.
+        With ``create_bucket`` a missing bucket is created first. An endpoint that is silent is named within seconds.
         """
+        self._check_that_somebody_answers()
         try:
             self._probe()
         except BucketMissing:
@@ -125,10 +139,18 @@ class ObjectStore:
 
     def fetch(self, key: str) -> tuple[bytes, ObjectInfo]:
         """The bytes of a small object and what they are a version of (``etag`` for ``replace``); raises NotFound."""
-        with self._errors(self._prefix + key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
-            with answer["Body"] as body:
-                data = body.read()
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._errors(self._prefix + key):
+                    answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+                    with answer["Body"] as body:
+                        data = body.read()
+                break
+            except Unreachable as error:
+                # botocore repeats a request, but not the reading of an answer that breaks off.
+                broke_off = isinstance(error.__cause__, ResponseStreamingError | ReadTimeoutError)
+                if attempt == ATTEMPTS or not broke_off:
+                    raise
         info = ObjectInfo(key=key, size_bytes=len(data), etag=answer["ETag"], last_modified=answer["LastModified"])
         return data, info
 
@@ -160,7 +182,7 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes) -> str:
         """Write an object, whatever was there; returns its ETag."""
-        with self._errors(self._prefix + key):
+        with self._writing(self._prefix + key):
             return self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data)["ETag"]
 
     def create(self, key: str, data: bytes) -> bool:
@@ -169,7 +191,7 @@ class ObjectStore:
         When the answer to the first attempt was lost, the repeated one meets its own object: equal bytes are then ours.
         """
         try:
-            with self._errors(self._prefix + key):
+            with self._writing(self._prefix + key):
                 self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
         except PreconditionFailed as error:
             return _was_repeated(error) and self.get(key) == data
@@ -177,7 +199,7 @@ class ObjectStore:
 
     def replace(self, key: str, data: bytes, *, etag: str) -> str:
         """Write over the version that ``etag`` names and no other; returns the new ETag, raises PreconditionFailed."""
-        with self._errors(self._prefix + key):
+        with self._writing(self._prefix + key):
             answer = self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfMatch=etag)
         return answer["ETag"]
 
@@ -197,7 +219,7 @@ class ObjectStore:
 
     def multipart(self, key: str) -> MultipartUpload:
         """Begin one large object; use it in a ``with`` block."""
-        return MultipartUpload(self._client, bucket=self._bucket, key=self._prefix + key, errors=self._errors)
+        return MultipartUpload(self._client, bucket=self._bucket, key=self._prefix + key, errors=self._writing)
 
     def presign_get(self, key: str, *, valid_seconds: int) -> str:
         """A URL that reads this object, whole or in ranges (HEAD needs another)."""
@@ -233,6 +255,39 @@ class ObjectStore:
             yield
         except (BotoCoreError, ClientError) as error:
             raise translate(error, endpoint=self._endpoint, bucket=self._bucket, key=key) from error
+
+    @contextmanager
+    def _writing(self, key: str) -> Iterator[None]:
+        """Like ``_errors``, and find out whether the store is full.
+
+        SeaweedFS says of a full disk only "500 InternalError" (its log knows more). Failing again and again to store
+        bytes, while it still answers, is what distinguishes it.
+        """
+        try:
+            with self._errors(key):
+                yield
+        except Unreachable as error:
+            cause = error.__cause__
+            if not isinstance(cause, ClientError) or cause.response["Error"].get("Code") != "InternalError":
+                raise
+            try:
+                self._probe()
+            except StoreError:
+                raise error from cause
+            raise StorageFull(
+                f"storage is full, most likely: {self._endpoint} answers, but failed again and again to store "
+                f"s3://{self._bucket}/{key} ({cause}); free or add space"
+            ) from cause
+
+    def _check_that_somebody_answers(self) -> None:
+        """botocore has one timeout for all requests, long enough for slow ones: three of those are too long to wait."""
+        try:
+            with Connection(self._endpoint, timeout_seconds=CHECK_TIMEOUT_SECONDS) as connection:
+                connection.send("GET", {})
+        except TryAgain as failed:
+            # All else (TLS with a CA that only botocore was told of, say) is for the real request to tell.
+            if isinstance(failed.__cause__, TimeoutError):
+                raise failed.error from failed.__cause__
 
     def _probe(self) -> None:
         # Listing, not HeadBucket: an answer to HEAD has no body, so it cannot say which of key, secret, right is wrong.
