@@ -54,6 +54,7 @@ class ErrorReason(StrEnum):
     UNKNOWN_ROUND = "UnknownRound"
     NOT_READY = "NotReady"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
+    INTERNAL = "Internal"
 
 
 class ErrorDetail(ApiModel):

@@ -29,6 +29,11 @@ def round_log(round_number: int) -> str:
     return f"{round_folder(round_number)}/log.json"
 
 
+def round_events(round_number: int) -> str:
+    """Events of a round, one JSON object a line; like the log it is for people and not hashed."""
+    return f"{round_folder(round_number)}/events.jsonl"
+
+
 def updates_folder(round_number: int) -> str:
     return f"{round_folder(round_number)}/updates"
 

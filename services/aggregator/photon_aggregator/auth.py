@@ -1,0 +1,72 @@
+"""Who speaks: bearer tokens, of which the aggregator knows only the sha256."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from photon.protocol.canonical import sha256_hex
+
+_SCHEME: Final = "bearer "
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
+# No token that anyone makes is longer; what is longer is not even hashed.
+MAX_TOKEN_LENGTH: Final = 4096
+
+
+class TokensError(ValueError):
+    """The tokens file cannot be used; the message says what to mend."""
+
+
+class Tokens:
+    """Participants by the sha256 of their token."""
+
+    def __init__(self, digests: Mapping[str, str]) -> None:
+        """``digests``: participant -> sha256 (hex) of its bearer token."""
+        self._digests = dict(digests)
+
+    @classmethod
+    def read(cls, path: Path) -> Tokens:
+        """Tokens of a JSON file ``{participant: sha256 hex}``.
+
+        Raises:
+            TokensError: No such file, not such a document, or one digest for two participants.
+        """
+        try:
+            document = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise TokensError(f"--tokens {path}: there is no such file") from error
+        except (OSError, ValueError) as error:
+            raise TokensError(f"--tokens {path}: cannot be read as JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise TokensError(f"--tokens {path}: needs one JSON object {{participant: sha256 of its token}}")
+        for name, digest in document.items():
+            if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+                raise TokensError(f"--tokens {path}: {name}: needs the sha256 of its token, 64 hex digits")
+        if len(set(document.values())) < len(document):
+            raise TokensError(f"--tokens {path}: two participants have the same token")
+        return cls(document)
+
+    def missing(self, participants: list[str]) -> list[str]:
+        """Those of ``participants`` that have no token."""
+        return [name for name in participants if name not in self._digests]
+
+    def participant(self, authorization: str | None) -> str | None:
+        """Whose ``Authorization`` header this is; None when it is nobody's.
+
+        All digests are compared, each in constant time, so the time taken says nothing of what was nearly right.
+        """
+        if authorization is None or not authorization.lower().startswith(_SCHEME):
+            return None
+        token = authorization[len(_SCHEME) :].strip()
+        if not token or len(token) > MAX_TOKEN_LENGTH:
+            return None
+        digest = sha256_hex(token.encode())
+        found: str | None = None
+        for name, known in self._digests.items():
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found

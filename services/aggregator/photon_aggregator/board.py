@@ -1,0 +1,184 @@
+"""What participants report and what has happened, kept for people: status, metrics and logs read it, nothing decides
+by it. It is memory only; after a restart the figures of past rounds come back from the bucket."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from photon.api.base import ApiModel
+from photon.protocol.messages import Progress
+from photon.protocol.records import Count, Phase, RoundLog
+from photon_aggregator.events import Head, Note, NoteKind
+
+EVENTS_KEPT: Final = 1000
+ROUNDS_KEPT: Final = 2000
+PACE_ROUNDS: Final = 10
+OWN_PHASES: Final = frozenset[Phase]({"admit", "merge", "commit"})
+
+
+class EventRecord(ApiModel):
+    """An entry of the event log. ``sequence`` counts from 1 since the aggregator started."""
+
+    sequence: Count
+    at: Annotated[str, Field(max_length=40, description="ISO 8601, UTC, the aggregator's clock.")]
+    kind: NoteKind
+    round: Count
+    participant: str | None = None
+    reason: str = ""
+    message: str = ""
+
+
+def iso(at: float) -> str:
+    """``2026-01-31T12:00:00.123Z`` of seconds since the epoch."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True, kw_only=True)
+class Share:
+    """What one participant spent, since the last commit or altogether."""
+
+    seconds: dict[Phase, float] = field(default_factory=dict)
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Desk:
+    """One participant, as it reports itself. ``idle``: it asked for work since its last report."""
+
+    progress: Progress | None = None
+    idle: bool = True
+    shares: Share = field(default_factory=Share)
+    round_share: Share = field(default_factory=Share)
+    tokens: int = 0
+    last_round: int | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+
+
+class Board:
+    """All that is reported; not thread-safe, used on the event loop only."""
+
+    def __init__(self, participants: Iterable[str]) -> None:
+        self._desks = {name: Desk() for name in participants}
+        self._events: deque[EventRecord] = deque(maxlen=EVENTS_KEPT)
+        self._sequence = 0
+        self.round_events: list[EventRecord] = []
+        self.refusals: Counter[tuple[str, str]] = Counter()
+        self.aggregator_seconds: dict[Phase, float] = {}
+        self.phase_totals: dict[Phase, float] = {}
+        self.opened_at: float | None = None
+        self.committed_at: float | None = None
+        self._pace: deque[float] = deque(maxlen=PACE_ROUNDS)
+        self.commits: dict[int, Head] = {}
+        self.logs: dict[int, RoundLog] = {}
+
+    def desk(self, participant: str) -> Desk:
+        return self._desks.setdefault(participant, Desk())
+
+    def desks(self) -> list[tuple[str, Desk]]:
+        return sorted(self._desks.items())
+
+    def reported(self, participant: str, progress: Progress) -> None:
+        """Take a report: figures are of the task so far, so what is new is the difference to the report before."""
+        desk = self.desk(participant)
+        before = desk.progress
+        if before is None or before.task_id != progress.task_id:
+            before = Progress(task_id=progress.task_id, phase=progress.phase)
+        for share in (desk.shares, desk.round_share):
+            share.bytes_up += max(0, progress.bytes_up - before.bytes_up)
+            share.bytes_down += max(0, progress.bytes_down - before.bytes_down)
+            for phase, seconds in progress.seconds.items():
+                new = max(0.0, seconds - before.seconds.get(phase, 0.0))
+                share.seconds[phase] = share.seconds.get(phase, 0.0) + new
+        for phase, seconds in progress.seconds.items():
+            if phase in OWN_PHASES:
+                continue  # a worker's wait for a verdict; the aggregator counts its own time
+            new = max(0.0, seconds - before.seconds.get(phase, 0.0))
+            self.phase_totals[phase] = self.phase_totals.get(phase, 0.0) + new
+        desk.progress = progress
+        # What a task does not measure (an evaluation has no learning rate) stays as it was last measured.
+        desk.loss = progress.loss if progress.loss is not None else desk.loss
+        desk.learning_rate = progress.learning_rate if progress.learning_rate is not None else desk.learning_rate
+        desk.idle = progress.phase == "wait"
+
+    def asked(self, participant: str) -> None:
+        """It asks for a task, so it is through with the last."""
+        self.desk(participant).idle = True
+
+    def spent(self, phase: Phase, seconds: float) -> None:
+        """The aggregator's own work in the running round."""
+        for totals in (self.aggregator_seconds, self.phase_totals):
+            totals[phase] = totals.get(phase, 0.0) + seconds
+
+    def noted(self, note: Note) -> EventRecord:
+        """Write an entry of the event log."""
+        self._sequence += 1
+        record = EventRecord(
+            sequence=self._sequence,
+            at=iso(note.at),
+            kind=note.kind,
+            round=note.round,
+            participant=note.participant,
+            reason=note.reason,
+            message=note.message,
+        )
+        self._events.append(record)
+        self.round_events.append(record)
+        if note.kind is NoteKind.UPDATE_REFUSED and note.participant is not None:
+            self.refusals[note.participant, note.reason] += 1
+        if note.kind is NoteKind.ROUND_PLANNED:
+            self.opened_at = note.at
+        return record
+
+    def events(self, after: int = 0) -> list[EventRecord]:
+        """Entries with a larger ``sequence``, oldest first; the last thousand are kept."""
+        return [record for record in self._events if record.sequence > after]
+
+    def restored(self, commits: Iterable[Head], logs: dict[int, RoundLog]) -> None:
+        """Take over what the bucket says of past rounds."""
+        for head in commits:
+            self._count(head)
+        for number, log in sorted(logs.items()):
+            self._keep_log(number, log)
+            for name, entry in log.participants.items():
+                share = self.desk(name).shares
+                share.bytes_up += entry.bytes_up
+                share.bytes_down += entry.bytes_down
+
+    def committed(self, head: Head, log: RoundLog, at: float) -> None:
+        """A round ended: count it, and begin the books of the next."""
+        self._count(head)
+        self._keep_log(head.round, log)
+        if self.committed_at is not None:
+            self._pace.append(at - self.committed_at)
+        elif self.opened_at is not None:
+            self._pace.append(at - self.opened_at)
+        self.committed_at = at
+        self.opened_at = None
+        self.aggregator_seconds = {}
+        self.round_events = []
+        for desk in self._desks.values():
+            desk.round_share = Share()
+
+    def seconds_per_round(self) -> float | None:
+        """Mean duration of the last rounds of this process; None before the first."""
+        return sum(self._pace) / len(self._pace) if self._pace else None
+
+    def _count(self, head: Head) -> None:
+        self.commits[head.round] = head
+        self.commits.pop(head.round - ROUNDS_KEPT, None)
+        for update in head.commit.accepted:
+            desk = self.desk(update.participant)
+            desk.tokens += update.tokens
+            desk.last_round = head.round
+
+    def _keep_log(self, number: int, log: RoundLog) -> None:
+        self.logs[number] = log
+        self.logs.pop(number - ROUNDS_KEPT, None)

@@ -1,0 +1,278 @@
+"""What can happen to a job, and what can be asked for in answer: the vocabulary of the round's state machine.
+
+Events are facts and carry the time at which they happened (seconds since the epoch); actions are wishes that the engine
+turns into work. Both are plain frozen data, so a whole run can be replayed in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from photon.api.status import JobReason
+from photon.protocol.messages import RefusalReason
+from photon.protocol.records import Commit, HeldOutResult, Phase, Plan, UpdateManifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The last commit and its digest."""
+
+    commit: Commit
+    digest: str
+
+    @property
+    def round(self) -> int:
+        return self.commit.round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """An update that was found good. ``etags`` pin its parts, in order, for the merge; ``norm`` is the L2 norm."""
+
+    participant: str
+    manifest: UpdateManifest
+    digest: str
+    etags: tuple[str, ...]
+    norm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the job ended."""
+
+    reason: JobReason
+    message: str = ""
+    failed: bool = False
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """The bucket was read: the job's digest, the last commit, and whether the next round was planned already."""
+
+    at: float
+    job: str
+    head: Head
+    planned: bool
+    first_planned_at: float | None = None
+    evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanReady:
+    """The bucket holds this plan (ours, or that of another aggregator). ``planned_at``: its LastModified."""
+
+    at: float
+    plan: Plan
+    digest: str
+    planned_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A participant handed in a manifest."""
+
+    at: float
+    round: int
+    participant: str
+    manifest: UpdateManifest
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The bucket holds a manifest: it was admitted before a restart, or by another aggregator."""
+
+    at: float
+    round: int
+    participant: str
+    manifest: UpdateManifest
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The check of an update ended well, and its manifest is in the bucket."""
+
+    at: float
+    round: int
+    admission: Admission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The check of an update ended badly."""
+
+    at: float
+    round: int
+    participant: str
+    digest: str
+    reason: RefusalReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The participant has read the refusal: the same manifest, sent again, is a new attempt."""
+
+    at: float
+    round: int
+    participant: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The bucket holds this commit (ours, or that of another aggregator). ``seconds``: what it took us, by phase."""
+
+    at: float
+    commit: Commit
+    digest: str
+    seconds: Mapping[Phase, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """A participant measured the model of a round; the result is in the bucket."""
+
+    at: float
+    round: int
+    participant: str
+    result: HeldOutResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """A sign of life. ``done``: id of the task that the participant says it is through with."""
+
+    at: float
+    participant: str
+    done: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ahead:
+    """Somebody speaks of a round that is not known here: another aggregator may have gone on."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """The look into the bucket that was asked for is over; what it found came as events of its own."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """The job cannot go on: the object store failed for longer than the retries last, or there is no first model."""
+
+    at: float
+    reason: JobReason
+    message: str
+
+
+Event = (
+    Recovered
+    | PlanReady
+    | Submitted
+    | Found
+    | Admitted
+    | Refused
+    | Told
+    | Committed
+    | Evaluated
+    | Heard
+    | Ahead
+    | Looked
+    | Tick
+    | Broken
+)
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WritePlan:
+    """Create the plan unless there is one; answer with PlanReady."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Check an update against the plan; answer with Admitted or Refused."""
+
+    plan: Plan
+    plan_digest: str
+    participant: str
+    manifest: UpdateManifest
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """See what others wrote: manifests and the commit of ``open_round``, evaluations of ``evaluated_round``."""
+
+    open_round: int | None
+    evaluated_round: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """Merge these updates (sorted by participant) and commit the round; answer with Committed."""
+
+    plan: Plan
+    plan_digest: str
+    base: Head
+    admissions: tuple[Admission, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """The job has ended."""
+
+    outcome: Outcome
+
+
+class NoteKind(StrEnum):
+    """What is worth telling people; the word in the event log."""
+
+    ROUND_PLANNED = "RoundPlanned"
+    UPDATE_ACCEPTED = "UpdateAccepted"
+    UPDATE_REFUSED = "UpdateRefused"
+    QUORUM_REACHED = "QuorumReached"
+    ROUND_CLOSED = "RoundClosed"
+    ROUND_COMMITTED = "RoundCommitted"
+    EVALUATED = "Evaluated"
+    PARTICIPANT_ABSENT = "ParticipantAbsent"
+    PARTICIPANT_JOINED = "ParticipantJoined"
+    JOB_ENDED = "JobEnded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """An entry for the event log and the metrics."""
+
+    at: float
+    kind: NoteKind
+    round: int
+    participant: str | None = None
+    reason: str = ""
+    message: str = ""
+
+
+Action = WritePlan | Check | Look | Merge | Finish | Note

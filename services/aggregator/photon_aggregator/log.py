@@ -1,0 +1,117 @@
+"""The logs that lie beside a round's records: times, bytes, outcomes, events. Not hashed; for people and reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from photon.protocol.records import ParticipantLog, Phase, RoundLog
+from photon.store import keys
+from photon.store.objects import ObjectStore
+from photon_aggregator.board import Board, EventRecord, iso
+from photon_aggregator.events import Head
+from photon_aggregator.state import Check, OpenRound
+
+
+def round_log(board: Board, head: Head, open_round: OpenRound | None, at: float) -> RoundLog:
+    """The log of the round that ``head`` committed; ``open_round`` is how it stood before.
+
+    The seconds of a phase are those of the slowest participant, and the aggregator's own for admit, merge and commit.
+    """
+    cohort = open_round.plan.cohort if open_round is not None else [u.participant for u in head.commit.accepted]
+    participants = {name: _participant(board, name, head, open_round) for name in _who(board, cohort)}
+    seconds: dict[Phase, float] = {}
+    for entry in participants.values():
+        for phase, spent in entry.seconds.items():
+            seconds[phase] = max(seconds.get(phase, 0.0), spent)
+    seconds.update(board.aggregator_seconds)
+    return RoundLog(
+        round=head.round,
+        started_at=iso(board.opened_at if board.opened_at is not None else at),
+        committed_at=iso(at),
+        seconds=seconds,
+        participants=participants,
+        bytes_up=sum(entry.bytes_up for entry in participants.values()),
+        bytes_down=sum(entry.bytes_down for entry in participants.values()),
+    )
+
+
+def with_evaluations(log: RoundLog, board: Board) -> RoundLog:
+    """The last round's log once more, with what participants did after its commit."""
+    participants = dict(log.participants)
+    for name in _who(board, list(participants)):
+        entry, share = participants.get(name, ParticipantLog(outcome="Idle")), board.desk(name).round_share
+        participants[name] = entry.model_copy(
+            update={
+                "seconds": _added(entry.seconds, share.seconds),
+                "bytes_up": entry.bytes_up + share.bytes_up,
+                "bytes_down": entry.bytes_down + share.bytes_down,
+            }
+        )
+    evaluate = max((entry.seconds.get("evaluate", 0.0) for entry in participants.values()), default=0.0)
+    seconds: dict[Phase, float] = {**log.seconds, "evaluate": evaluate} if evaluate else dict(log.seconds)
+    return log.model_copy(
+        update={
+            "seconds": seconds,
+            "participants": participants,
+            "bytes_up": sum(entry.bytes_up for entry in participants.values()),
+            "bytes_down": sum(entry.bytes_down for entry in participants.values()),
+        }
+    )
+
+
+def write(store: ObjectStore, log: RoundLog, events: Sequence[EventRecord]) -> None:
+    """Put the log of a round and its events (JSON, a line each) into the bucket."""
+    store.put(keys.round_log(log.round), _log_bytes(log))
+    store.put(keys.round_events(log.round), _event_lines(events))
+
+
+def append(store: ObjectStore, log: RoundLog, events: Sequence[EventRecord]) -> None:
+    """Put a log again, and add events to those of the round that the bucket has."""
+    key = keys.round_events(log.round)
+    before = store.get(key) if store.head(key) is not None else b""
+    store.put(keys.round_log(log.round), _log_bytes(log))
+    store.put(key, before + _event_lines(events))
+
+
+def _log_bytes(log: RoundLog) -> bytes:
+    return json.dumps(log.model_dump(mode="json", by_alias=True)).encode() + b"\n"
+
+
+def _event_lines(events: Sequence[EventRecord]) -> bytes:
+    return "".join(record.model_dump_json(by_alias=True) + "\n" for record in events).encode()
+
+
+def _who(board: Board, cohort: Sequence[str]) -> list[str]:
+    return sorted({*cohort, *(name for name, desk in board.desks() if desk.round_share.seconds)})
+
+
+def _participant(board: Board, name: str, head: Head, open_round: OpenRound | None) -> ParticipantLog:
+    desk = board.desk(name)
+    accepted = {update.participant: update for update in head.commit.accepted}
+    submission = open_round.submissions.get(name) if open_round is not None else None
+    message = ""
+    if name in accepted:
+        outcome = "Accepted"
+    elif submission is not None and submission.check is Check.REFUSED and submission.reason is not None:
+        outcome, message = submission.reason.value, submission.message
+    elif open_round is not None and name not in open_round.plan.cohort:
+        outcome = "NotInCohort"
+    else:
+        outcome = "Late"
+    progress = desk.progress
+    return ParticipantLog(
+        outcome=outcome,
+        message=message[:1024],
+        seconds=desk.round_share.seconds,
+        tokens=accepted[name].tokens if name in accepted else 0,
+        tokens_per_second=progress.tokens_per_second if progress is not None else None,
+        mfu=progress.mfu if progress is not None else None,
+        memory_bytes=progress.memory_bytes if progress is not None else None,
+        bytes_up=desk.round_share.bytes_up,
+        bytes_down=desk.round_share.bytes_down,
+    )
+
+
+def _added(first: Mapping[Phase, float], second: Mapping[Phase, float]) -> dict[Phase, float]:
+    return {phase: first.get(phase, 0.0) + second.get(phase, 0.0) for phase in [*first, *second]}

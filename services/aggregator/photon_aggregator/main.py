@@ -1,0 +1,87 @@
+"""``photon-aggregator``: runs the rounds of one job.
+
+Exit codes: 0 the job has ended well; 1 it failed (quorum lost, storage failed ...); 2 a mistake of the user, said in
+one line; 130 and 143 for SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from photon.api.document import JobFileError
+from photon.api.validate import load_job
+from photon.store.errors import StoreError
+from photon.store.objects import ObjectStore
+from photon.telemetry.logging import configure, exit_with_mistake
+from photon_aggregator.app import create_app
+from photon_aggregator.auth import Tokens, TokensError
+from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
+from photon_aggregator.serve import ListenError, listen, serve
+from photon_aggregator.state import Settings
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help=__doc__)
+def run(
+    job: Annotated[Path, typer.Option(help="The job file.")],
+    tokens: Annotated[Path, typer.Option(help="JSON: {participant: sha256 of its bearer token}.")],
+    listen_on: Annotated[str, typer.Option("--listen", help="HOST:PORT to serve HTTP on.")] = "127.0.0.1:8080",
+    stop_when_done: Annotated[
+        bool, typer.Option("--stop-when-done", help="Exit when the job has ended and the workers know.")
+    ] = False,
+    init_seconds: Annotated[
+        float, typer.Option(min=1, help="How long to wait for the initial model (photon-worker init).")
+    ] = 600.0,
+) -> None:
+    configure("aggregator")
+    document = load_job(job)
+    known = Tokens.read(tokens)
+    without = known.missing([participant.name for participant in document.spec.participants])
+    if without:
+        raise TokensError(f"--tokens {tokens}: no token for {', '.join(without)}")
+    bound = listen(listen_on)
+    store = ObjectStore.open(
+        document.spec.storage,
+        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
+        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+    )
+    store.check()
+    engine = Engine(
+        job=document,
+        store=store,
+        settings=Settings.of(document),
+        options=EngineOptions(clock=time.time, init_seconds=init_seconds),
+    )
+    application = create_app(engine=engine, tokens=known)
+    raise SystemExit(asyncio.run(serve(engine=engine, app=application, bound=bound, stop_when_done=stop_when_done)))
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    code = 1
+    try:
+        app(prog_name="photon-aggregator")
+    except (JobFileError, TokensError, ListenError, JobMismatch) as error:
+        exit_with_mistake(str(error))
+    except StoreError as error:
+        sys.stderr.write(f"error: {error}\n")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        log.exception("the aggregator failed")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: that would wait for threads whose work is void now; the next start takes it up from the bucket.
+    os._exit(code)

@@ -1,0 +1,247 @@
+"""The conversation with workers (photon.protocol.messages): tasks, progress, parts, updates, evaluations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query, Response
+
+from photon.protocol.canonical import digest
+from photon.protocol.messages import (
+    ErrorReason,
+    EvaluateTask,
+    FinishTask,
+    JobForWorkers,
+    PartsReply,
+    PartsRequest,
+    Progress,
+    ProgressReply,
+    RefusalReason,
+    Task,
+    TaskReply,
+    TrainTask,
+    UpdateReply,
+    UpdateSubmission,
+)
+from photon.protocol.records import Evaluation
+from photon_aggregator import tasks
+from photon_aggregator.deps import ERRORS, ContextDep, EngineDep, ModelUrlsDep, ParticipantDep
+from photon_aggregator.engine import Engine
+from photon_aggregator.errors import ApiError
+from photon_aggregator.events import Ahead, Heard, Submitted, Told
+from photon_aggregator.models import ModelUrls
+from photon_aggregator.parts import PartsError, grant
+from photon_aggregator.state import Check, OpenRound
+
+router = APIRouter(prefix="/v1", tags=["worker"], responses=ERRORS)
+
+MAX_WAIT_SECONDS: Final = 60.0
+# A participant must be heard every so often while it holds the line; see state.ABSENT_SECONDS.
+SIGN_OF_LIFE_SECONDS: Final = 5.0
+UPLOAD_VALID_SECONDS: Final = 6 * 3600
+
+Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the line for so long at most.")]
+Done = Annotated[str | None, Query(max_length=64, description="Id of the task that you are through with.")]
+Round = Annotated[int, Path(ge=0, le=10**6, description="Number of the round.")]
+
+
+@router.get("/job", summary="What is trained, and who you are", response_model_by_alias=True)
+async def get_job(engine: EngineDep, participant: ParticipantDep, context: ContextDep) -> JobForWorkers:
+    """The job as far as a worker must know it. Its digest is the digest of ``learning``."""
+    return JobForWorkers(
+        name=engine.job.metadata.name,
+        participant=participant,
+        learning=context.learning,
+        evaluation=engine.job.spec.evaluation,
+    )
+
+
+@router.get(
+    "/task",
+    summary="The next task (long poll)",
+    response_model=TaskReply,
+    response_model_by_alias=True,
+    responses={204: {"description": "Nothing to do yet: ask again."}},
+)
+async def get_task(
+    engine: EngineDep,
+    urls: ModelUrlsDep,
+    participant: ParticipantDep,
+    wait_seconds: Wait = 30.0,
+    done: Done = None,
+) -> Response | TaskReply:
+    """Evaluate the latest model if that is due, else train if the round waits for you, else finish; or 204."""
+    engine.board.asked(participant)
+    until = engine.clock() + wait_seconds
+    while True:
+        now = engine.clock()
+        engine.send(Heard(at=now, participant=participant, done=done))
+        task = _task(engine, urls, participant, done, now)
+        if task is not None:
+            return TaskReply(task=task)
+        if until - now <= 0 or engine.stopping:
+            return Response(status_code=204)
+        await engine.changed(min(until - now, SIGN_OF_LIFE_SECONDS))
+
+
+def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, now: float) -> Task | None:
+    state = engine.state
+    match tasks.task_for(state, participant, done):
+        case tasks.Train(open=open_round) if state.head is not None:
+            return TrainTask(
+                id=tasks.train_id(open_round.round),
+                round=open_round.round,
+                plan=open_round.plan_digest,
+                model=urls.model(state.head, now),
+                first_step=open_round.plan.first_step,
+                local_steps=open_round.plan.local_steps,
+            )
+        case tasks.Evaluate(round=number) if state.head is not None:
+            return EvaluateTask(id=tasks.evaluate_id(number), round=number, model=urls.model(state.head, now))
+        case tasks.Leave(outcome=outcome):
+            engine.told_to_finish(participant)
+            return FinishTask(reason=outcome.reason.value, message=outcome.message[:1024], failed=outcome.failed)
+        case _:
+            return None
+
+
+@router.post("/progress", summary="What you are doing now (a sign of life)", response_model_by_alias=True)
+async def post_progress(engine: EngineDep, participant: ParticipantDep, progress: Progress) -> ProgressReply:
+    """Send it every second or two. ``cancel``: drop the task and ask for the next."""
+    engine.board.reported(participant, progress)
+    engine.send(Heard(at=engine.clock(), participant=participant))
+    return ProgressReply(cancel=tasks.cancelled(engine.state, participant, progress.task_id))
+
+
+def _open_round(engine: Engine, round_number: int) -> OpenRound:
+    open_round = engine.state.open
+    if open_round is not None and open_round.round == round_number:
+        return open_round
+    _wait_for(engine, round_number)
+    raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round_number} is not open")
+
+
+def _wait_for(engine: Engine, round_number: int) -> None:
+    """Ask for patience with a round that another aggregator may have reached: we look and follow."""
+    if tasks.may_come(engine.state, round_number):
+        engine.send(Ahead(at=engine.clock()))
+        raise ApiError(ErrorReason.NOT_READY, f"round {round_number} is not known here yet; try again in a moment")
+
+
+@router.post("/rounds/{round}/parts", summary="URLs to upload parts of an update to", response_model_by_alias=True)
+async def post_parts(
+    round: Round,
+    request: PartsRequest,
+    engine: EngineDep,
+    participant: ParticipantDep,
+    context: ContextDep,
+) -> PartsReply:
+    """Each URL takes exactly the part that was announced (size and sha256), once."""
+    open_round = _open_round(engine, round)
+    if request.plan != open_round.plan_digest:
+        raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round} has another plan: {open_round.plan_digest}")
+    if not tasks.wants_update(engine.state, participant):
+        raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round} waits for no update of {participant}")
+    engine.send(Heard(at=engine.clock(), participant=participant))
+    try:
+        uploads = await engine.in_thread(
+            lambda: grant(
+                request.parts,
+                round_number=round,
+                participant=participant,
+                layout=context.layout,
+                store=engine.store,
+                grants=engine.grants,
+                pool=engine.pool,
+                valid_seconds=UPLOAD_VALID_SECONDS,
+            )
+        )
+    except PartsError as error:
+        raise ApiError(ErrorReason.INVALID_REQUEST, str(error)) from error
+    return PartsReply(uploads=uploads)
+
+
+@router.post("/rounds/{round}/update", summary="Hand in an update", response_model_by_alias=True)
+async def post_update(
+    round: Round,
+    submission: UpdateSubmission,
+    engine: EngineDep,
+    participant: ParticipantDep,
+    _: ContextDep,
+    wait_seconds: Wait = 20.0,
+) -> UpdateReply:
+    """Accepted, refused with its reason, or still being checked: then post the same again. It changes nothing."""
+    if submission.progress is not None:
+        engine.board.reported(participant, submission.progress)
+    manifest = submission.manifest
+    if manifest.participant != participant:
+        return _outright(
+            engine,
+            participant,
+            round,
+            RefusalReason.WRONG_PARTICIPANT,
+            f"the manifest is of {manifest.participant}, the token of {participant}",
+        )
+    if manifest.round != round:
+        return _outright(
+            engine, participant, round, RefusalReason.WRONG_ROUND, f"the manifest is of round {manifest.round}"
+        )
+    name = digest(manifest)
+    until = engine.clock() + wait_seconds
+    while True:
+        now = engine.clock()
+        engine.send(Heard(at=now, participant=participant))
+        if participant in _cohort(engine, round):
+            engine.send(Submitted(at=now, round=round, participant=participant, manifest=manifest, digest=name))
+        elif tasks.may_come(engine.state, round):
+            engine.send(Ahead(at=now))
+        reply = tasks.verdict(engine.state, participant, round, name)
+        if reply is not None:
+            return _told(engine, participant, round, name, reply)
+        if until - now <= 0 or engine.stopping:
+            return UpdateReply(state="checking")
+        await engine.changed(min(until - now, SIGN_OF_LIFE_SECONDS))
+
+
+def _cohort(engine: Engine, round_number: int) -> list[str]:
+    open_round = engine.state.open
+    return open_round.plan.cohort if open_round is not None and open_round.round == round_number else []
+
+
+def _outright(engine: Engine, participant: str, round_number: int, reason: RefusalReason, message: str) -> UpdateReply:
+    engine.refused_outright(participant, round_number, reason, message)
+    return UpdateReply(state="refused", reason=reason, message=message)
+
+
+def _told(engine: Engine, participant: str, round_number: int, name: str, reply: UpdateReply) -> UpdateReply:
+    """Note that a refusal was read; one that no check has noted is noted here."""
+    if reply.state == "refused" and reply.reason is not None:
+        open_round = engine.state.open
+        submission = open_round.submissions.get(participant) if open_round is not None else None
+        if submission is not None and submission.check is Check.REFUSED and submission.digest == name:
+            engine.send(Told(at=engine.clock(), round=round_number, participant=participant, digest=name))
+        else:
+            engine.refused_outright(participant, round_number, reply.reason, reply.message)
+    return reply
+
+
+@router.post("/rounds/{round}/evaluation", summary="Hand in an evaluation", status_code=204)
+async def post_evaluation(
+    round: Round,
+    evaluation: Evaluation,
+    engine: EngineDep,
+    participant: ParticipantDep,
+    context: ContextDep,
+) -> Response:
+    """The first result of a participant for a model counts; repeating changes nothing."""
+    head = engine.board.commits.get(round)
+    if head is None:
+        _wait_for(engine, round)
+        raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round} is not committed")
+    due = {"participant": participant, "job": context.digest, "round": round, "commit": head.digest}
+    for field, value in due.items():
+        if getattr(evaluation, field) != value:
+            raise ApiError(ErrorReason.INVALID_REQUEST, f"{field} is {getattr(evaluation, field)}, not {value}")
+    engine.send(Heard(at=engine.clock(), participant=participant))
+    await engine.record_evaluation(evaluation)
+    return Response(status_code=204)

@@ -1,0 +1,125 @@
+"""Runs the engine and the HTTP server beside each other, until the job has ended, fails, or a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from photon.api.status import JobReason
+from photon_aggregator.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+# How long workers may take to fetch their last task before the process exits.
+LEAVE_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 3
+KEEP_ALIVE_SECONDS: Final = 75
+
+
+class ListenError(ValueError):
+    """The address cannot be listened on."""
+
+
+class _Server(uvicorn.Server):
+    """Without uvicorn's own signal handlers: a signal must first wake the long polls, which would hold up the exit."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(address: str) -> socket.socket:
+    """A listening socket for ``host:port`` (port 0: any free one).
+
+    Raises:
+        ListenError: Not an address, or one that is taken or not this machine's.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ListenError(f"--listen {address}: needs HOST:PORT, for example 127.0.0.1:8080")
+    host = host.removeprefix("[").removesuffix("]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, int(port)))
+        bound.listen(1024)
+    except OSError as error:
+        bound.close()
+        raise ListenError(f"--listen {address}: {error.strerror or error}") from error
+    bound.set_inheritable(False)
+    return bound
+
+
+async def serve(
+    *, engine: Engine, app: FastAPI, bound: socket.socket, stop_when_done: bool, stop: asyncio.Event | None = None
+) -> int:
+    """Serve until the end; the process's exit code: 0, 1 for a failed job, 128 + signal for a signal.
+
+    Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal, unless the
+    store failed: then a restart is the cure. ``stop`` ends it from inside the process, as a signal would, with 0.
+
+    Raises:
+        JobMismatch: The job file and the bucket disagree.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        server_header=False,
+    )
+    server = _Server(config)
+    code = 0
+    ending = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int) -> None:
+        nonlocal code
+        code = 128 + number
+        ending.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM) if stop is None else ()
+    for number in signals:
+        loop.add_signal_handler(number, on_signal, number)
+    host, port = bound.getsockname()[:2]
+    logger.info("listening on %s:%d", host, port)
+    serving = loop.create_task(server.serve(sockets=[bound]))
+    running = loop.create_task(engine.run())
+    asked = loop.create_task(ending.wait())
+    try:
+        await asyncio.wait({serving, running, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done() and not asked.done():
+            outcome = running.result()
+            code = int(outcome.failed)
+            if stop_when_done or outcome.reason is JobReason.STORAGE_FAILED:
+                await _let_leave(engine, ending)
+            else:
+                await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
+        return code
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+        engine.stop()
+        server.should_exit = True
+        for task in (running, asked):
+            task.cancel()
+        await asyncio.gather(serving, running, asked, return_exceptions=True)
+
+
+async def _let_leave(engine: Engine, ending: asyncio.Event) -> None:
+    """Wait until everyone who is here was told that the job has ended, or for a few seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + LEAVE_SECONDS
+    while not engine.all_left() and loop.time() < until and not ending.is_set():
+        await engine.changed(min(0.5, max(0.01, until - loop.time())))

@@ -1,0 +1,161 @@
+"""The state of a job between two events: frozen data, and what can be read off it without deciding anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from photon.api.job import FederatedTrainingJob
+from photon.api.participation import StopSpec
+from photon.protocol.messages import RefusalReason
+from photon.protocol.records import HeldOutResult, Plan
+from photon_aggregator.events import Admission, Head, Outcome
+
+# A worker posts its progress every second or two; silence for so long means that it is gone, for now.
+ABSENT_SECONDS: Final = 15.0
+# How often the bucket is read for what another aggregator wrote. Nothing waits for it when there is only one.
+LOOK_SECONDS: Final = 5.0
+SHORTEST_LOOK_SECONDS: Final = 0.5
+
+
+class Stage(StrEnum):
+    """What the job is waiting for."""
+
+    INIT = "Init"  # the first commit
+    PLAN = "Plan"  # the next plan to be in the bucket
+    TRAIN = "Train"  # updates
+    MERGE = "Merge"  # the merge and the commit
+    EVALUATE = "Evaluate"  # evaluations, before it is known how to go on, or before the end
+    DONE = "Done"
+
+
+class Check(StrEnum):
+    """Where the check of an update stands."""
+
+    CHECKING = "Checking"
+    ACCEPTED = "Accepted"
+    REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the machine must know of the job. ``participants`` is sorted; times are in seconds.
+
+    ``job`` is the digest of job.json, which is known once the bucket was read.
+    """
+
+    job: str = ""
+    seed: int
+    participants: tuple[str, ...]
+    cohort_size: int
+    quorum: int
+    rounds: int
+    local_steps: int
+    deadline_seconds: float
+    grace_seconds: float | None
+    stop: StopSpec
+    evaluate_every: int
+    suspend: bool = False
+    absent_seconds: float = ABSENT_SECONDS
+    look_seconds: float = LOOK_SECONDS
+
+    @classmethod
+    def of(cls, job: FederatedTrainingJob) -> Settings:
+        """The settings of a job file."""
+        spec = job.spec
+        return cls(
+            seed=spec.model.seed,
+            participants=tuple(sorted(p.name for p in spec.participants)),
+            cohort_size=spec.cohort_size,
+            quorum=spec.quorum,
+            rounds=spec.rounds,
+            local_steps=spec.local.steps,
+            deadline_seconds=spec.participation.round_deadline_seconds,
+            grace_seconds=spec.participation.grace_seconds,
+            stop=spec.stop,
+            evaluate_every=spec.evaluation.every_rounds,
+            suspend=spec.suspend,
+        )
+
+    @property
+    def waits_for_evaluations(self) -> bool:
+        """Whether an evaluation may end the job, so that the next plan must wait for it."""
+        return self.stop.target_perplexity is not None or self.stop.plateau is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """The latest update of a participant in the open round. ``told``: it has read the refusal."""
+
+    digest: str
+    check: Check
+    admission: Admission | None = None
+    reason: RefusalReason | None = None
+    message: str = ""
+    told: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRound:
+    """The round under way. ``opened_at`` is when its deadline started to count."""
+
+    plan: Plan
+    plan_digest: str
+    opened_at: float
+    quorum_at: float | None = None
+    submissions: Mapping[str, Submission] = field(default_factory=dict)
+
+    @property
+    def round(self) -> int:
+        return self.plan.round
+
+    @property
+    def admissions(self) -> tuple[Admission, ...]:
+        """All that was admitted, sorted by participant: the order of merging."""
+        found = (self.submissions[name].admission for name in sorted(self.submissions))
+        return tuple(admission for admission in found if admission is not None)
+
+    @property
+    def missing(self) -> list[str]:
+        """Who of the cohort has no admitted update."""
+        have = {admission.participant for admission in self.admissions}
+        return [name for name in self.plan.cohort if name not in have]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """All that the machine knows. ``evaluations``: results by round and participant; ``declined``: who says that it is
+    through with evaluating the head although no result came."""
+
+    settings: Settings
+    started_at: float
+    stage: Stage = Stage.INIT
+    head: Head | None = None
+    open: OpenRound | None = None
+    first_planned_at: float | None = None
+    seen: Mapping[str, float] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+    evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
+    declined: frozenset[str] = frozenset()
+    evaluate_until: float = 0.0
+    ending: Outcome | None = None
+    outcome: Outcome | None = None
+    looking: bool = False
+    looked_at: float = 0.0
+    next_look_at: float = 0.0
+
+    def last_heard(self, participant: str) -> float:
+        """When a participant spoke last; a restart of the aggregator counts as a word of everyone."""
+        return max(self.seen.get(participant, self.started_at), self.started_at)
+
+    def present(self, participant: str, at: float) -> bool:
+        return at - self.last_heard(participant) < self.settings.absent_seconds
+
+    def quorum_of(self, plan: Plan) -> int:
+        """Fewest updates for this plan, which another aggregator may have written for fewer participants."""
+        return min(self.settings.quorum, len(plan.cohort))
+
+    def deadline(self, open_round: OpenRound) -> float:
+        return open_round.opened_at + self.settings.deadline_seconds

@@ -1,0 +1,171 @@
+"""JobStatus from the machine's state and the board: the same figures for the terminal, the CRD and the web."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from photon.api.status import (
+    Condition,
+    ConditionType,
+    JobReason,
+    JobStatus,
+    ParticipantState,
+    ParticipantStatus,
+)
+from photon.protocol.records import HeldOutResult, Phase
+from photon.store.objects import ObjectStore
+from photon_aggregator.board import Board, Desk, iso
+from photon_aggregator.state import Check, JobState, Stage
+from photon_aggregator.stopping import awaited, evaluation_due, mean_loss, perplexity
+
+_BY_PHASE: dict[Phase, ParticipantState] = {
+    "wait": ParticipantState.IDLE,
+    "pull": ParticipantState.PULLING,
+    "train": ParticipantState.TRAINING,
+    "encode": ParticipantState.PUSHING,
+    "push": ParticipantState.PUSHING,
+    "admit": ParticipantState.CHECKING,
+    "evaluate": ParticipantState.EVALUATING,
+}
+_BY_STAGE: dict[Stage, JobReason] = {
+    Stage.INIT: JobReason.WAITING_FOR_INIT,
+    Stage.PLAN: JobReason.TRAINING,
+    Stage.TRAIN: JobReason.TRAINING,
+    Stage.MERGE: JobReason.MERGING,
+    Stage.EVALUATE: JobReason.EVALUATING,
+}
+
+
+class Conditions:
+    """Conditions with the times at which they last flipped: the one thing of status that is remembered."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[str, str]] = {}
+
+    def of(self, state: JobState, at: float) -> list[Condition]:
+        outcome = state.outcome
+        if outcome is None:
+            running, reason, message = "True", _BY_STAGE[state.stage], ""
+        else:
+            running, reason, message = "False", outcome.reason, outcome.message
+        suspended = outcome is not None and outcome.reason is JobReason.SUSPENDED
+        failed = outcome is not None and outcome.failed
+        complete = outcome is not None and not failed and not suspended
+        found = [self._condition(ConditionType.RUNNING, running, reason, message, at)]
+        for kind, holds in (
+            (ConditionType.COMPLETE, complete),
+            (ConditionType.FAILED, failed),
+            (ConditionType.SUSPENDED, suspended),
+        ):
+            status = "True" if holds else "False"
+            found.append(self._condition(kind, status, reason, message if holds else "", at))
+        return found
+
+    def _condition(self, kind: ConditionType, status: str, reason: JobReason, message: str, at: float) -> Condition:
+        known = self._since.get(kind.value)
+        if known is None or known[0] != status:
+            known = self._since[kind.value] = (status, iso(at))
+        return Condition(
+            type=kind.value,
+            status=status,
+            reason=reason.value,
+            message=message[:1024],
+            last_transition_time=known[1],
+        )
+
+
+def evaluated_round(state: JobState, at: float) -> int | None:
+    """The last round whose evaluations are all in; that of the head may still be under way."""
+    rounds = [r for r, results in state.evaluations.items() if results]
+    if state.head is not None and state.head.round in rounds and evaluation_due(state) and awaited(state, at):
+        rounds.remove(state.head.round)
+    return max(rounds, default=None)
+
+
+def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Conditions, at: float) -> JobStatus:
+    """All figures of the job now."""
+    head = state.head
+    measured = evaluated_round(state, at)
+    results = state.evaluations[measured] if measured is not None else {}
+    loss = mean_loss(results)
+    people = [_participant(state, board.desk(name), name, results, at) for name in state.settings.participants]
+    committed = head.round if head is not None else 0
+    under_way = committed if state.outcome is not None or head is None else committed + 1
+    return JobStatus(
+        conditions=conditions.of(state, at),
+        round=min(under_way, max(committed, state.settings.rounds)),
+        committed_rounds=committed,
+        rounds=state.settings.rounds,
+        participants=people,
+        participants_present=sum(person.state is not ParticipantState.ABSENT for person in people),
+        tokens=head.commit.tokens if head is not None else 0,
+        train_loss=head.commit.metrics.train_loss if head is not None and head.commit.metrics is not None else None,
+        validation_loss=loss,
+        validation_perplexity=perplexity(loss) if loss is not None else None,
+        evaluated_round=measured,
+        bytes_up=sum(person.bytes_up for person in people),
+        bytes_down=sum(person.bytes_down for person in people),
+        eta_seconds=_eta(state, board, at),
+        checkpoint=store.uri(head.commit.folder) if head is not None else None,
+        last_commit=head.digest if head is not None else None,
+    )
+
+
+def _eta(state: JobState, board: Board, at: float) -> float | None:
+    pace = board.seconds_per_round()
+    if state.outcome is not None:
+        return 0.0
+    if pace is None or state.head is None:
+        return None
+    running = at - board.committed_at if board.committed_at is not None else 0.0
+    left = state.settings.rounds - state.head.round
+    return max(0.0, left * pace - min(running, pace))
+
+
+def _participant(
+    state: JobState, desk: Desk, name: str, results: Mapping[str, HeldOutResult], at: float
+) -> ParticipantStatus:
+    progress = desk.progress
+    where, message = participant_state(state, desk, name, at)
+    result = results.get(name)
+    loss = mean_loss({name: result}) if result is not None else None
+    training = progress is not None and progress.task_id.startswith("train-")
+    return ParticipantStatus(
+        name=name,
+        state=where,
+        in_cohort=state.open is not None and name in state.open.plan.cohort,
+        message=message[:1024],
+        last_round=desk.last_round,
+        step=progress.step if progress is not None and training else 0,
+        tokens=desk.tokens,
+        tokens_per_second=progress.tokens_per_second if progress is not None else None,
+        learning_rate=desk.learning_rate,
+        memory_bytes=progress.memory_bytes if progress is not None else None,
+        mfu=progress.mfu if progress is not None else None,
+        loss=desk.loss,
+        perplexity=perplexity(loss) if loss is not None else None,
+        last_seen_seconds=max(0.0, at - state.seen[name]) if name in state.seen else None,
+        bytes_up=desk.shares.bytes_up,
+        bytes_down=desk.shares.bytes_down,
+    )
+
+
+def participant_state(state: JobState, desk: Desk, name: str, at: float) -> tuple[ParticipantState, str]:
+    """What a participant does now, and why it was left out where it was."""
+    open_round = state.open
+    submission = open_round.submissions.get(name) if open_round is not None else None
+    message = ""
+    if submission is not None and submission.check is Check.REFUSED and submission.reason is not None:
+        message = f"{submission.reason.value}: {submission.message}"
+    if name not in state.seen or not state.present(name, at):
+        return ParticipantState.ABSENT, message
+    if submission is not None and submission.check is Check.CHECKING:
+        return ParticipantState.CHECKING, message
+    if not desk.idle and desk.progress is not None:
+        return _BY_PHASE.get(desk.progress.phase, ParticipantState.IDLE), message
+    if submission is not None:
+        accepted = submission.check is Check.ACCEPTED
+        return (ParticipantState.SUBMITTED if accepted else ParticipantState.REFUSED), message
+    if open_round is not None and state.stage is Stage.MERGE and name in open_round.plan.cohort:
+        return ParticipantState.LATE, f"round {open_round.round} was closed without its update"
+    return ParticipantState.IDLE, message

@@ -1,0 +1,92 @@
+"""When a job ends: pure functions of the commits, the evaluations and the time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from photon.api.status import JobReason
+from photon.protocol.records import HeldOutResult
+from photon_aggregator.events import Outcome
+from photon_aggregator.state import JobState
+
+
+def mean_loss(results: Mapping[str, HeldOutResult]) -> float | None:
+    """Validation loss in nats a token over the held-out text of all; None when nothing was measured."""
+    tokens = sum(result.tokens for result in results.values())
+    if tokens == 0:
+        return None
+    return math.fsum(results[name].loss_sum for name in sorted(results)) / tokens
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), held within what JSON can say: a model that diverged has a huge perplexity, not an infinite one."""
+    return math.exp(min(loss, 700.0))
+
+
+def evaluation_due(state: JobState) -> bool:
+    """Whether the head is to be evaluated: each so many rounds, and always at the end."""
+    if state.head is None or state.head.round == 0:
+        return False
+    ending = state.ending or state.outcome
+    if ending is not None:
+        return not ending.failed and ending.reason is not JobReason.SUSPENDED
+    every = state.settings.evaluate_every
+    return every > 0 and state.head.round % every == 0
+
+
+def awaited(state: JobState, at: float) -> list[str]:
+    """Participants whose evaluation of the head is still expected: those that are here and have not answered."""
+    assert state.head is not None
+    have = state.evaluations.get(state.head.round, {})
+    return [
+        name
+        for name in state.settings.participants
+        if name not in have and name not in state.declined and state.present(name, at)
+    ]
+
+
+def ends_by_commit(state: JobState, at: float) -> Outcome | None:
+    """The condition that the head fulfils without being evaluated."""
+    settings, head = state.settings, state.head
+    assert head is not None
+    stop = settings.stop
+    if stop.tokens is not None and head.commit.tokens >= stop.tokens:
+        return Outcome(reason=JobReason.TOKENS_REACHED, message=f"{head.commit.tokens} of {stop.tokens} tokens")
+    if head.round >= settings.rounds:
+        return Outcome(reason=JobReason.ROUNDS_DONE, message=f"{head.round} of {settings.rounds} rounds")
+    if stop.wall_clock_seconds is not None and state.first_planned_at is not None:
+        passed = at - state.first_planned_at
+        if passed >= stop.wall_clock_seconds:
+            return Outcome(
+                reason=JobReason.WALL_CLOCK_REACHED, message=f"{passed:.0f} of {stop.wall_clock_seconds} seconds"
+            )
+    if settings.suspend:
+        return Outcome(reason=JobReason.SUSPENDED, message=f"suspended after round {head.round}")
+    return None
+
+
+def ends_by_evaluation(state: JobState) -> Outcome | None:
+    """The condition that the evaluations up to the head fulfil."""
+    assert state.head is not None
+    stop = state.settings.stop
+    rounds = sorted(r for r in state.evaluations if r <= state.head.round)
+    losses = [loss for r in rounds if (loss := mean_loss(state.evaluations[r])) is not None]
+    if not losses:
+        return None
+    if stop.target_perplexity is not None and perplexity(losses[-1]) <= stop.target_perplexity:
+        return Outcome(
+            reason=JobReason.TARGET_PERPLEXITY_REACHED,
+            message=f"perplexity {perplexity(losses[-1]):.3f}, target {stop.target_perplexity:g}",
+        )
+    plateau = stop.plateau
+    if plateau is not None and len(losses) > plateau.evaluations:
+        before = min(losses[: -plateau.evaluations])
+        recent = min(losses[-plateau.evaluations :])
+        if recent >= before - plateau.min_improvement:
+            return Outcome(
+                reason=JobReason.PLATEAU_REACHED,
+                message=f"validation loss {recent:.4f} after {before:.4f}: {plateau.evaluations} evaluations without "
+                "improvement",
+            )
+    return None

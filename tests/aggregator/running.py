@@ -1,0 +1,171 @@
+"""An aggregator in a thread of the test, over a real socket, and helpers to look at what it left in the bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from photon.api.job import FederatedTrainingJob
+from photon.protocol.canonical import digest, sha256_hex
+from photon.protocol.records import Commit
+from photon.store import keys
+from photon.store.objects import ObjectStore
+from photon_aggregator.app import create_app
+from photon_aggregator.auth import Tokens
+from photon_aggregator.engine import Engine, EngineOptions
+from photon_aggregator.faults import FaultHook, no_fault
+from photon_aggregator.serve import listen, serve
+from photon_aggregator.state import Settings
+from tests.aggregator.fake_worker import FakeWorker, token_digests
+
+
+@dataclass
+class Aggregator:
+    """One life of an aggregator. ``code``: its exit code; ``error``: what it died of."""
+
+    job: FederatedTrainingJob
+    store: ObjectStore
+    faults: FaultHook = no_fault
+    port: int = 0
+    stop_when_done: bool = True
+    clock: Callable[[], float] = time.time
+    init_seconds: float = 30.0
+    retry_pauses: tuple[float, ...] = (0.1, 0.1)
+    code: int | None = None
+    error: BaseException | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.socket = listen(f"127.0.0.1:{self.port}")
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.thread = threading.Thread(target=self._main, name="aggregator")
+        self._ready = threading.Event()
+
+    def start(self) -> Aggregator:
+        self.thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def _main(self) -> None:
+        async def main() -> int:
+            self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
+            settings = Settings.of(self.job)
+            if self.settings:
+                from dataclasses import replace
+
+                settings = replace(settings, **self.settings)
+            self.engine = Engine(
+                job=self.job,
+                store=self.store,
+                settings=settings,
+                options=EngineOptions(
+                    clock=self.clock, faults=self.faults, init_seconds=self.init_seconds, retry_pauses=self.retry_pauses
+                ),
+            )
+            tokens = Tokens(token_digests([p.name for p in self.job.spec.participants]))
+            app = create_app(engine=self.engine, tokens=tokens)
+            self._ready.set()
+            return await serve(
+                engine=self.engine, app=app, bound=self.socket, stop_when_done=self.stop_when_done, stop=self.stop
+            )
+
+        try:
+            self.code = asyncio.run(main())
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._ready.set()
+
+    def wait(self, seconds: float = 60) -> Aggregator:
+        self.thread.join(seconds)
+        assert not self.thread.is_alive(), "the aggregator did not end"
+        return self
+
+    def close(self) -> None:
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.stop.set)
+            self.thread.join(30)
+        self.socket.close()
+        assert not self.thread.is_alive()
+
+    def get(self, path: str) -> Any:
+        response = httpx.get(f"{self.url}{path}", trust_env=False, timeout=10)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def until(self, holds: Callable[[Engine], bool], seconds: float = 20) -> None:
+        """Wait until something holds of the engine."""
+        deadline = time.monotonic() + seconds
+        while not holds(self.engine):
+            assert time.monotonic() < deadline, f"never happened; {self.engine.state}"
+            time.sleep(0.01)
+
+
+@contextmanager
+def aggregator(job: FederatedTrainingJob, store: ObjectStore, **options: Any) -> Iterator[Aggregator]:
+    running = Aggregator(job, store, **options).start()
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@contextmanager
+def working(*workers: FakeWorker) -> Iterator[list[BaseException]]:
+    """Let workers run in threads; they are waited for at the end, and their errors raised."""
+    errors: list[BaseException] = []
+
+    def life(worker: FakeWorker) -> None:
+        try:
+            worker.run()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            worker.http.close()
+
+    threads = [threading.Thread(target=life, args=(worker,), name=worker.name) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield errors
+    except BaseException:
+        for worker in workers:
+            worker.stop.set()
+        raise
+    finally:
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive(), thread.name
+    if errors:
+        raise errors[0]
+
+
+def chain(store: ObjectStore) -> list[Commit]:
+    """All commits, with every digest of every link checked: previous, plan, manifests, files."""
+    commits: list[Commit] = []
+    previous: str | None = None
+    while store.head(keys.commit(len(commits))) is not None:
+        data = store.get(keys.commit(len(commits)))
+        commit = Commit.model_validate_json(data)
+        assert commit.round == len(commits)
+        assert commit.previous == previous
+        for file in [*commit.files, *commit.state]:
+            assert sha256_hex(store.get(f"{commit.folder}/{file.name}")) == file.sha256
+        for update in commit.accepted:
+            assert sha256_hex(store.get(keys.manifest(commit.round, update.participant))) == update.manifest
+        if commit.round:
+            assert sha256_hex(store.get(keys.plan(commit.round))) == commit.plan
+        commits.append(commit)
+        previous = sha256_hex(data)
+    return commits
+
+
+def last_digest(store: ObjectStore) -> str:
+    return digest(chain(store)[-1])
