@@ -162,18 +162,6 @@ class TokenDataset:
         stream = TokenStream.open(folder, index.train, index.dtype)
         return cls(uri=uri, folder=folder, index=index, stream=stream, held_out=held_out)
 
-    def require_held_out(self) -> None:
-        """Check that there is held-out text to evaluate on.
-
-        Raises:
-            DataError: There is none.
-        """
-        if self.held_out.predicted_tokens() == 0:
-            raise DataError(
-                f"{self.uri} has no held-out text, which evaluation needs: prepare it again with --held-out-fraction "
-                "above 0 or with --held-out-bytes"
-            )
-
     @property
     def tokens(self) -> int:
         """Training tokens."""

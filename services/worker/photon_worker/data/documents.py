@@ -9,10 +9,14 @@ import gzip
 import io
 import json
 import tempfile
+import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+import zstandard
 
 from photon_worker.data import remote
 from photon_worker.data.errors import DataError
@@ -37,20 +41,17 @@ def documents(piece: Piece, settings: Settings, skipped: Skipped) -> Iterator[by
     Raises:
         DataError: A file is gone or damaged, or a record has no text where it is looked for.
     """
-    try:
-        if piece.kind == "jsonl":
-            texts = _json_lines(piece, settings.text_field)
-        elif piece.kind == "parquet":
-            texts = _parquet(piece, settings.text_field)
+    if piece.kind == "jsonl":
+        texts = _json_lines(piece, settings.text_field)
+    elif piece.kind == "parquet":
+        texts = _parquet(piece, settings.text_field)
+    else:
+        texts = _file(piece, settings.cut_bytes if piece.kind == "text" else 0, skipped)
+    for text in texts:
+        if text.strip():
+            yield text
         else:
-            texts = _file(piece, settings.cut_bytes if piece.kind == "text" else 0, skipped)
-        for text in texts:
-            if text.strip():
-                yield text
-            else:
-                skipped.empty += 1
-    except (OSError, EOFError) as error:  # also what gzip raises for a damaged file
-        raise DataError(f"{piece.uri} cannot be read: {error}") from error
+            skipped.empty += 1
 
 
 def cut(text: bytes, limit: int) -> Iterator[bytes]:
@@ -74,24 +75,36 @@ def character_start(text: bytes, at: int) -> int:
     return at
 
 
-def _stream(uri: str, start: int = 0) -> BinaryIO:
-    """``uri`` from byte ``start`` on, decompressed."""
+@contextmanager
+def _stream(uri: str, start: int = 0) -> Iterator[BinaryIO]:
+    """``uri`` from byte ``start`` on, decompressed.
+
+    Raises:
+        DataError: It is gone or damaged.
+    """
+    with ExitStack() as opened:
+        try:
+            yield _opened(uri, start, opened)
+        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+            raise DataError(f"{uri} cannot be read: {error}") from error
+
+
+def _opened(uri: str, start: int, opened: ExitStack) -> BinaryIO:
     raw: BinaryIO
     if remote.is_remote(uri):
         bucket, key = remote.split_uri(uri)
         with remote.explained(uri):
             body = remote.client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-")["Body"]
+        opened.callback(body.close)
         raw = cast(BinaryIO, io.BufferedReader(cast(Any, body), 1 << 20))
     else:
-        raw = Path(uri).open("rb")  # noqa: SIM115 - the caller closes it
+        raw = opened.enter_context(Path(uri).open("rb"))
         raw.seek(start)
     if uri.endswith(".gz"):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        return cast(BinaryIO, opened.enter_context(gzip.GzipFile(fileobj=raw)))
     if uri.endswith(".zst"):
-        import zstandard
-
         reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return cast(BinaryIO, io.BufferedReader(reader, 1 << 20))
+        return cast(BinaryIO, opened.enter_context(io.BufferedReader(reader, 1 << 20)))
     return raw
 
 

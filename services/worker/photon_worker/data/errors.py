@@ -6,8 +6,10 @@ traceback.
 
 from __future__ import annotations
 
+from photon_worker.errors import Mistake
 
-class DataError(Exception):
+
+class DataError(Mistake):
     """A mistake in what was given. The message is one or two sentences: what is wrong, and what to do."""
 
 
