@@ -21,6 +21,7 @@ from photon.api.document import Document, JobFileError, Mistake, Path, override,
 from photon.api.job import FederatedTrainingJob
 
 _MAX_BYTES: Final = 4 * 2**20
+_PASSES: Final = 5
 _PATTERNS: Final = {
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "use lower-case letters, digits and '-', and begin and end with no '-'",
     r"^https?://": "must be a URL that begins with http:// or https://",
@@ -78,16 +79,24 @@ def _validate(document: Document) -> tuple[FederatedTrainingJob | None, list[Mis
         return None, [document.mistake((), "a job is a mapping that begins with apiVersion and kind")]
     data = json.loads(json.dumps(document.data))
     mistakes: dict[Path, Mistake] = {}
-    for _ in range(5):
+    wrong_values: list[Path] = []
+    for _ in range(_PASSES):
         try:
             job = FederatedTrainingJob.model_validate_json(json.dumps(data), strict=True, by_alias=True, by_name=False)
         except ValidationError as error:
-            fresh = [e for e in error.errors() if tuple(e["loc"]) not in mistakes]
+            # A rule over fields of which one was taken out says nothing about the file.
+            fresh = [
+                detail
+                for detail in error.errors()
+                if (path := detail["loc"]) not in mistakes
+                and not (detail["type"] == "value_error" and any(w[: len(path)] == path for w in wrong_values))
+            ]
             for detail in fresh:
-                path = tuple(detail["loc"])
-                mistakes[path] = document.mistake(path, _explain(detail, path))
-            if not any(_remove(data, tuple(detail["loc"])) for detail in fresh):
+                mistakes[detail["loc"]] = document.mistake(detail["loc"], _explain(detail, detail["loc"]))
+            removed = [_remove(data, detail["loc"]) for detail in fresh]
+            if not any(removed):
                 return None, list(mistakes.values())
+            wrong_values += [detail["loc"] for detail in fresh if detail["type"] != "extra_forbidden"]
         else:
             return (None if mistakes else job), list(mistakes.values())
     return None, list(mistakes.values())
