@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
@@ -248,7 +249,7 @@ class EmbeddedStore:
             raise StoreError(f"the embedded store cannot be started: {failure[0]}") from failure[0]
 
     def _wait_until_ready(self, deadline: float) -> None:
-        """Ready means that a signed request succeeds: the right server listens, and it has read its credentials.
+        """Ready means that the volumes are there and that a signed request succeeds: it has read its credentials.
 
         Where one of our ports was taken meanwhile, SeaweedFS ends and a stranger may answer that does not know our key.
         """
@@ -271,7 +272,9 @@ class EmbeddedStore:
                 raise StoreError(f"the embedded store ended at once (exit status {process.returncode}):\n{tail}")
             try:
                 client.list_buckets()
-                return
+                if self._volumes_are_there():
+                    return
+                last = "its volumes are missing"
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
                     raise _PortTakenError from error
@@ -280,6 +283,17 @@ class EmbeddedStore:
                 last = str(error)
             time.sleep(0.02)
         raise StoreError(f"the embedded store was not ready within {START_SECONDS:.0f} s ({last}):\n{self._log_tail()}")
+
+    def _volumes_are_there(self) -> bool:
+        """The S3 API listens regardless; without volumes every read would fail."""
+        connection = HTTPConnection(HOST, self._known.ports["master"], timeout=2)
+        try:
+            connection.request("GET", "/dir/status")
+            return bool(json.loads(connection.getresponse().read())["Topology"]["Max"] > 0)
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def _log_tail(self, lines: int = 15) -> str:
         text = self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
@@ -322,6 +336,9 @@ def _options(ports: dict[str, int]) -> list[str]:
         "-webdav=false",
         "-admin.ui=false",
         "-master.telemetry=false",
+        # A master that resumes its state is no leader at first, and a volume server that meets it then stays away for
+        # seconds. A fresh one learns all it needs from the volumes.
+        "-master.resumeState=false",
         # A misspelt bucket is to be an error, not a new bucket.
         "-s3.autoCreateBucket=false",
         f"-master.volumeSizeLimitMB={VOLUME_MIB}",
