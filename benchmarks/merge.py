@@ -1,0 +1,290 @@
+"""``make bench-merge``: merging beside Flower, beside a plain pass over the same bytes, beside plain transfers.
+
+Cases: 8 updates of 124M fp32 parameters and 4 of 1.3B (Llama shapes, 64 MiB parts). For each, in turn and each time in
+a fresh process:
+
+    from files   ours: read K updates and the model, weighted mean, FedAvg, metrics, sha256, write the next model
+                 plain pass: read the same bytes with two threads, 4 MiB at a time, and write as many as the result has
+                 Flower: its FedAvg on K replies that are in memory already (nothing read, written or hashed)
+    from store   ours: the same merge by ranged GETs from, and a multipart PUT to, SeaweedFS on this machine
+                 plain transfers: the same GETs and the same PUT on as many connections, nothing else
+
+Files are measured cold: before every run both contenders' inputs are dropped from the page cache (K updates of any
+model worth federating do not fit it). Where all inputs fit memory twice over they are measured warm as well. Nothing
+is fsynced by either, the outputs are deleted and the disk synced between runs. All figures are medians; the ratios are
+ratios of medians. Peak memory is the largest resident size (VmHWM) of all runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.merge_data import CASES, CODEC, Case, file_names, part_name, write_files, write_objects
+from photon.api.placement import StorageSpec
+from photon.store.embedded import EmbeddedStore
+from photon.store.objects import ObjectStore
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_SECONDS = 1800
+KEYS = ("over_flower", "of_plain_pass", "of_plain_transfer", "peak_rss_mib")
+
+
+def run_child(command: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def child(
+    contender: str, case: Case, place: str, out: str, environment: dict[str, str] | None = None
+) -> dict[str, Any]:
+    return run_child([sys.executable, "-m", "benchmarks.merge_child", contender, case.name, place, out], environment)
+
+
+def available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/meminfo has no MemAvailable")
+
+
+def set_cache(case: Case, folder: Path, *, warm: bool) -> None:
+    """Put all inputs into the page cache, or none."""
+    os.sync()
+    for name in file_names(case):
+        descriptor = os.open(folder / name, os.O_RDONLY)
+        if warm:
+            while os.read(descriptor, 2**24):
+                pass
+        else:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+class Flower:
+    """Flower's newest release that installs, in an environment of its own under .cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.python = folder / "bin" / "python"
+        if self.python.exists():
+            return
+        beside = Path(sys.executable).parent / "uv"
+        uv = str(beside) if beside.exists() else "uv"
+        print("making Flower's environment ...", flush=True)
+        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+        subprocess.run(
+            [uv, "pip", "install", "--quiet", "--python", str(self.python), "flwr>=1.41", "numpy"], check=True
+        )
+
+    def run(self, case: Case, folder: Path) -> dict[str, Any]:
+        spec = folder / "flower.json"
+        spec.write_text(
+            json.dumps(
+                {
+                    "tensors": [[entry.name, entry.shape] for entry in case.header.entries],
+                    "updates": [
+                        [
+                            [
+                                str(folder / part_name(name, index)),
+                                CODEC.part_header(stop - start).data_offset,
+                                4 * (stop - start),
+                            ]
+                            for index, (start, stop) in enumerate(case.ranges)
+                        ]
+                        for name in case.participants()
+                    ],
+                }
+            )
+        )
+        limit = int(available_bytes() * 0.9)
+        return run_child([str(self.python), str(ROOT / "benchmarks" / "flower_child.py"), str(spec), str(limit)])
+
+
+class Bench:
+    """Runs and their figures."""
+
+    def __init__(self, work: Path, repeats: int) -> None:
+        self.work = work
+        self.repeats = repeats
+        self.runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        self.reasons: dict[str, str] = {}
+        self.flower_version: str | None = None
+
+    def note(self, case: Case, contender: str, result: dict[str, Any]) -> None:
+        self.runs.setdefault(case.name, {}).setdefault(contender, []).append(result)
+        print(
+            f"  {case.name:8} {contender:22} {result['seconds']:8.2f} s  {result['peak_rss_mib']:8.0f} MiB", flush=True
+        )
+
+    def files(self, case: Case, folder: Path, flower: Flower) -> None:
+        out = folder / "out.safetensors"
+        fits = case.input_bytes * 2 < available_bytes()
+        for _ in range(self.repeats):
+            for cache in ("cold", "warm") if fits else ("cold",):
+                for contender in ("ours", "plain"):
+                    set_cache(case, folder, warm=cache == "warm")
+                    self.note(case, f"{contender} files {cache}", child(contender, case, str(folder), str(out)))
+                    out.unlink()
+            if f"over_flower {case.name}" not in self.reasons:
+                self.flower(case, folder, flower)
+        if not fits:
+            self.reasons[f"of_plain_pass_warm {case.name}"] = "the inputs do not fit the page cache"
+
+    def flower(self, case: Case, folder: Path, flower: Flower) -> None:
+        result = flower.run(case, folder)
+        self.flower_version = result["version"]
+        if "out_of_memory" in result:
+            self.reasons[f"over_flower {case.name}"] = (
+                f"Flower runs out of memory: {case.updates} replies of {case.header.file_bytes / 2**30:.1f} GiB "
+                f"and their mean do not fit {result['limit_mib'] / 1024:.1f} GiB"
+            )
+            print(f"  {case.name:8} flower                 out of memory", flush=True)
+            return
+        self.note(case, "flower", result)
+
+    def objects(self, case: Case, folder: Path) -> None:
+        data = self.work / "store"
+        with EmbeddedStore(data, log_path=self.work / "store.log") as server:
+            environment = {
+                "BENCH_ENDPOINT": server.endpoint,
+                "AWS_ACCESS_KEY_ID": server.access_key,
+                "AWS_SECRET_ACCESS_KEY": server.secret_key,
+            }
+            store = ObjectStore.open(
+                StorageSpec(endpoint=server.endpoint, bucket="bench", prefix=case.name),
+                access_key=server.access_key,
+                secret_key=server.secret_key,
+            )
+            store.check(create_bucket=True)
+            print(f"  {case.name}: filling the store ...", flush=True)
+            write_objects(case, folder, store)
+            shutil.rmtree(folder)
+            for _ in range(self.repeats):
+                for contender, key in (("ours", "ours"), ("plain", "plain")):
+                    os.sync()
+                    self.note(case, f"{contender} store", child(contender, case, "store", key, environment))
+                    store.delete([key])
+        shutil.rmtree(data)
+
+    def median(self, case: Case, contender: str) -> float | None:
+        results = self.runs.get(case.name, {}).get(contender)
+        return statistics.median(result["seconds"] for result in results) if results else None
+
+    def ratio(self, case: Case, slower: str, ours: str) -> float | None:
+        """How many times as long ``slower`` takes."""
+        theirs, own = self.median(case, slower), self.median(case, ours)
+        return theirs / own if theirs and own else None
+
+    def report(self, cases: list[Case]) -> dict[str, Any]:
+        def by_case(slower: str, ours: str) -> dict[str, float | None]:
+            return {case.name: self.ratio(case, slower, ours) for case in cases}
+
+        ours = ("ours files cold", "ours files warm", "ours store")
+        return {
+            "over_flower": by_case("flower", "ours files cold"),
+            "of_plain_pass": by_case("plain files cold", "ours files cold"),
+            "of_plain_transfer": by_case("plain store", "ours store"),
+            "peak_rss_mib": {
+                case.name: max(
+                    (run["peak_rss_mib"] for kind in ours for run in self.runs.get(case.name, {}).get(kind, [])),
+                    default=None,
+                )
+                for case in cases
+            },
+            "of_plain_pass_warm": by_case("plain files warm", "ours files warm"),
+            "over_flower_warm": by_case("flower", "ours files warm"),
+            "flower_peak_rss_mib": {
+                case.name: max(
+                    (run["peak_rss_mib"] for run in self.runs.get(case.name, {}).get("flower", [])), default=None
+                )
+                for case in cases
+            },
+            "reasons": self.reasons,
+            "flower_version": self.flower_version,
+            "repeats": self.repeats,
+            "runs": self.runs,
+        }
+
+
+def table(report: dict[str, Any]) -> str:
+    names = list(report["over_flower"])
+    rows = [
+        ("times as fast as Flower", "over_flower", "{:.1f} x", ">= 10"),
+        ("of a plain pass, cold", "of_plain_pass", "{:.0%}", ">= 60%"),
+        ("of a plain pass, warm", "of_plain_pass_warm", "{:.0%}", ""),
+        ("of plain transfers", "of_plain_transfer", "{:.0%}", ">= 80%"),
+        ("peak memory, MiB", "peak_rss_mib", "{:.0f}", "< 1024"),
+        ("Flower's peak memory, MiB", "flower_peak_rss_mib", "{:.0f}", ""),
+    ]
+    lines = [f"{'':28}" + "".join(f"{name:>12}" for name in names) + f"{'to reach':>12}"]
+    for title, key, form, target in rows:
+        cells = ["-" if report[key][name] is None else form.format(report[key][name]) for name in names]
+        lines.append(f"{title:28}" + "".join(f"{cell:>12}" for cell in cells) + f"{target:>12}")
+    lines += [f"{key}: {reason}" for key, reason in report["reasons"].items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="8 updates of 10M parameters: whether it runs at all")
+    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), help="default: 8x124m 4x1.3b")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-store", action="store_true", help="files only")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / ".cache" / "bench-merge", help="scratch folder (60 GB free)"
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench" / "merge.json")
+    arguments = parser.parse_args()
+    names = arguments.cases or (["8x10m"] if arguments.quick else ["8x124m", "4x1.3b"])
+    cases = [CASES[name] for name in names]
+    bench = Bench(arguments.work, arguments.repeats)
+    flower = Flower(ROOT / ".cache" / "bench-flower")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    try:
+        for case in cases:
+            # Files, their copy in the store, and a result of each.
+            needed = 2 * case.input_bytes + 2 * case.header.file_bytes
+            free = shutil.disk_usage(arguments.work).free
+            if free < needed:
+                raise SystemExit(
+                    f"error: {case.name} needs {needed / 2**30:.0f} GiB under {arguments.work}, where "
+                    f"{free / 2**30:.0f} are free: choose another folder with --work"
+                )
+            print(f"{case.name}: writing {case.input_bytes / 2**30:.1f} GiB ...", flush=True)
+            folder = arguments.work / case.name
+            write_files(case, folder)
+            bench.files(case, folder, flower)
+            if arguments.no_store:
+                bench.reasons[f"of_plain_transfer {case.name}"] = "left out (--no-store)"
+                shutil.rmtree(folder)
+            else:
+                bench.objects(case, folder)
+    finally:
+        shutil.rmtree(arguments.work, ignore_errors=True)
+    report = bench.report(cases)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(table(report))
+    print(f"written: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
