@@ -227,7 +227,8 @@ def _fetched(uri: str, cache_dir: Path | None) -> Path:
     """The local copy of a prepared folder in S3. Named by the index's digest: new data never meets an old copy."""
     if cache_dir is None:
         raise DataError(f"{uri} needs a cache directory to be copied to")
-    uri = uri.rstrip("/")
+    bucket, key = remote.split_uri(uri)
+    uri = f"s3://{bucket}/{key}"
     try:
         content = remote.read_bytes(f"{uri}/{INDEX}")
     except MissingError as error:

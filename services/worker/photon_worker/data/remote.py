@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,13 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def client() -> S3Client:
-    """A new S3 client from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...)."""
+    """The S3 client of this process for what the environment says now (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...)."""
+    return _client(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+
+
+@lru_cache(maxsize=2)
+def _client(environment: tuple[tuple[str, str], ...]) -> S3Client:
+    """One client for one state of the environment: making one takes longer than reading a small file."""
     import boto3
     from botocore.config import Config
 
@@ -48,7 +55,9 @@ def client() -> S3Client:
         read_timeout=60,
         retries={"max_attempts": 5, "mode": "standard"},
     )
-    made: S3Client = boto3.client("s3", region_name=os.environ.get("AWS_REGION") or "us-east-1", config=config)
+    # A session of its own: the default one keeps the first credentials it saw.
+    region = dict(environment).get("AWS_REGION", "us-east-1")
+    made: S3Client = boto3.session.Session().client("s3", region_name=region, config=config)
     return made
 
 
