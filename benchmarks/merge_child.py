@@ -25,7 +25,7 @@ from photon.store.source import Connections, FileSource, Source, UrlSource
 from photon.store.tensors import Header
 from photon_aggregator.merge import FROM_FILES, FROM_STORE, MergeSettings, UpdateInput, merge_round
 
-FILE_STRIPE = 4 * 2**20
+FILE_STRIPE = 8 * 2**20
 PLAIN_READ = 4 * 2**20
 
 

@@ -172,7 +172,9 @@ class FileSink(_Stripes):
         StorageFull: The disk has no room left.
     """
 
-    def __init__(self, path: str | Path, size_bytes: int, *, stripe_bytes: int = 2**20, fsync: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, size_bytes: int, *, stripe_bytes: int = 8 * 2**20, fsync: bool = False
+    ) -> None:
         super().__init__(str(path), size_bytes, stripe_bytes)
         self._path = Path(path)
         self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")

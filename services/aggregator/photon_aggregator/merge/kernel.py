@@ -55,7 +55,8 @@ class StripeWorker:
         self._scratch = np.empty(layout.block, np.float32)
         raw = memoryview(bytearray(raw_bytes(layout.read)))
         self._readers = [UpdateReader(update, raw) for update in task.updates]
-        self._files = {name: np.zeros(layout.stripe_bytes, np.uint8) for name in ("", *task.states)}
+        room = min(layout.stripe_bytes, layout.header.file_bytes)
+        self._files = {name: np.zeros(room, np.uint8) for name in ("", *task.states)}
 
     def run(self, stripe: Stripe) -> tuple[dict[str, memoryview], Sums]:
         """The finished bytes of a stripe (valid until the next call) and its sums.
