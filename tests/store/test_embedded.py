@@ -91,7 +91,6 @@ def test_stop_leaves_no_process_no_port_and_no_file_outside_its_folder(tmp_path:
     }
     mine = {path for path in left if any(path.name.endswith(f"-{port}.sock") for port in ports)}
     assert mine == set()
-    assert running._runtime_dir is None
 
 
 def test_it_listens_on_the_loopback_only_and_its_keys_are_private(tmp_path: Path) -> None:
@@ -143,19 +142,22 @@ def test_a_port_that_is_taken_between_choice_and_start_is_replaced(
 ) -> None:
     """Another store answers at the chosen port; `weed mini` itself would go elsewhere without a word."""
     taken = s3._known.ports["s3"]
-    honest = embedded._free_ports
+    honest = embedded.free_ports
     answers = iter([lambda names: honest(names) | {"s3": taken}])
-    monkeypatch.setattr(embedded, "_free_ports", lambda names: next(answers, honest)(names))
+    monkeypatch.setattr(embedded, "free_ports", lambda names: next(answers, honest)(names))
     with embedded_in(tmp_path) as running:
         assert running._known.ports["s3"] != taken
         bucket_of(running).put("a", b"1")
 
 
 def test_a_port_may_be_fixed(tmp_path: Path) -> None:
-    port = embedded._free_ports(["s3"])["s3"]
+    port = embedded.free_ports(["s3"])["s3"]
     with embedded_in(tmp_path, port=port) as running:
         assert running.endpoint == f"http://127.0.0.1:{port}"
         bucket_of(running).put("a", b"1")
+        other = embedded_in(tmp_path / "other", port=port)
+        with pytest.raises(StoreError, match=rf"port {port} on 127.0.0.1 is taken"):
+            other.start()
 
 
 OWNER = """
