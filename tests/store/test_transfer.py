@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,26 @@ def test_an_upload_that_is_refused_before_it_was_read_is_answered_not_broken(sto
     store.put("a", b"earlier")
     assert push(store, "a", data) is UploadOutcome.ALREADY_THERE
     assert store.get("a") == b"earlier"
+
+
+def test_the_answer_counts_when_a_store_closes_before_it_has_read_all() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(
+                    b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                )
+
+        with ThreadPoolExecutor(1) as pool:
+            refusing = pool.submit(refuse)
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
+            headers = {"Content-Length": str(SIZE)}
+            once = RetryPolicy(attempts=1)
+            assert upload(url, headers, memoryview(bytes(SIZE)), retry=once) is UploadOutcome.ALREADY_THERE
+            refusing.result(timeout=10)
 
 
 def test_other_bytes_than_announced_are_refused(store: ObjectStore) -> None:
