@@ -3,7 +3,7 @@
 All of it comes with the environment that `make` sets up:
 
 - ``python``: the standard library's source (without its tests and tables of characters),
-- ``cpp``: torch's C++ headers (without the generated operators),
+- ``cpp``: torch's C++ headers (without generated ones),
 - ``docs``: documentation: the language reference's topics, the descriptions and docstrings of installed packages,
 - ``services``: descriptions of web services in JSON, of which botocore brings hundreds.
 
@@ -34,10 +34,24 @@ from photon_worker.data.prepare import prepare
 HELD_OUT_BYTES = 64 * 2**10  # the same for all, so that each institution weighs the same in the mixture
 MAX_BYTES = 6 * 10**6
 _SERVICE_BYTES = 16 * 2**10  # of each service, so that many are seen
-_DOCUMENTED = ("numpy", "scipy", "networkx")
+_DOCUMENTED = ("numpy", "networkx")
 # Photon's own text changes with every commit, and installers differ between environments.
 _NOT_DESCRIBED = ("photon", "pip", "setuptools", "uv", "wheel")
 _NOT_PYTHON = ("test", "tests", "idle_test", "idlelib", "lib2to3", "encodings", "turtledemo", "ensurepip", "pydoc_data")
+# Headers that a program wrote; a single one would be a third of all text.
+_GENERATED = (
+    "/ATen/ops/*",
+    "/google/*",
+    "*/generated/*",
+    "*Generated*",
+    "*Functions*.h",
+    "RegistrationDeclarations.h",
+    "TensorBody.h",
+    "enum_tag.h",
+    "aten_interned_strings.h",
+    "*.pb.h",
+    "sleef.h",
+)
 _INSTALLED = ("site-packages", "dist-packages", "config-*")
 
 
@@ -63,7 +77,7 @@ def prepare_demo_data(folder: Path, say: Callable[[str], None] = print) -> dict[
         "cpp": _prepare(
             folder / "cpp",
             lambda: _package("torch") / "include",
-            _settings(include=["*.h", "*.hpp", "*.cuh"], exclude=["/ATen/ops/*"]),
+            _settings(include=["*.h", "*.hpp", "*.cuh"], exclude=list(_GENERATED)),
             say,
         ),
         "docs": _prepare(folder / "docs", lambda: _gather(folder, "docs", _documentation()), _settings(), say),
