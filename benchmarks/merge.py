@@ -14,7 +14,8 @@ contenders (K updates of any model worth federating do not fit it). Where the in
 measured warm as well (``of_plain_pass_warm``): then the plain pass is a copy within memory, and what shows is the cost
 of computing and hashing. ``over_flower`` takes our warm time where there is one, for Flower's replies are in memory
 too, though we read and write files and Flower does not. Nothing is fsynced; outputs are deleted and the disk is synced
-between runs. All figures are medians; the ratios are ratios of medians. Peak memory is the largest resident size (VmHWM) of all runs.
+between runs. All figures are medians; the ratios are ratios of medians. Peak memory is the largest resident size
+(VmHWM) of all runs.
 """
 
 from __future__ import annotations
