@@ -134,7 +134,8 @@ def test_sizes_asked_for_are_kept(numbers: list[int], held_out: int, limit: int)
 
 def test_without_deduplication_copies_stay_on_one_side(text_of: Callable[..., str]) -> None:
     texts = [text_of(number % 20) for number in range(60)]
-    result, decisions = placed(texts, deduplicate=False, held_out_fraction=0.2)
+    result, decisions = placed(texts, deduplicate=False, held_out_fraction=0.4)
+    assert len(result[HELD_OUT]) > 2
     assert decisions.left_out.exact_duplicates == 0
     assert not result[TRAIN] & result[HELD_OUT]
     assert np.count_nonzero(decisions.places == HELD_OUT) == 3 * len(result[HELD_OUT])
