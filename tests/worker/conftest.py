@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from photon.api.learning import LearningJob, resolve
 from photon.api.job import FederatedTrainingJob
+from photon.api.learning import LearningJob, resolve
 from photon.api.participation import EvaluationSpec
 from photon.protocol.canonical import digest, sha256_hex
 from photon.protocol.messages import (
@@ -43,9 +43,9 @@ from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.store.source import FileSource
 from photon_worker import model as models
+from photon_worker.client import AggregatorClient
 from photon_worker.data import Mixture
 from photon_worker.data.index import INDEX, Index, Settings, Shard, Split
-from photon_worker.client import AggregatorClient
 from photon_worker.init import initialise
 from photon_worker.interrupt import Interrupts
 from photon_worker.participant import JobBatches, Participant, Surroundings

@@ -1,0 +1,283 @@
+"""`make bench-worker`: the worker's loop beside a plain PyTorch loop, and what of a round is not training.
+
+(a) Tokens a second of photon_worker's training loop and of the shortest loop that anyone would write with the same
+    Hugging Face model, optimiser settings, precision and data. Each run is a fresh process; the two take turns; the
+    result is the median of the ratios of neighbouring runs, because the machine may be shared.
+(b) A real job of two workers through `photon run`: wall time of a round less the longest training time in it, from the
+    records that the run leaves; the mean over the rounds but the first.
+
+Writes runs/bench/worker.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+SEQUENCE: Final = 256
+BATCH: Final = 8
+WARM_UP_STEPS: Final = 3
+RESULT: Final = Path("runs/bench/worker.json")
+JOB: Final = """
+apiVersion: photon.dev/v1alpha1
+kind: FederatedTrainingJob
+metadata: {{name: bench-worker}}
+spec:
+  model: {{preset: llama-10m}}
+  rounds: {rounds}
+  local: {{steps: {steps}, batchSize: {batch}, sequenceLength: {sequence}, precision: bf16}}
+  evaluation: {{everyRounds: 0, maxTokens: 4096}}
+  participants:
+    - {{name: north, worker: {{data: {{uri: {data}}}, resources: {{cpus: {cpus}}}}}}}
+    - {{name: south, worker: {{data: {{uri: {data}}}, resources: {{cpus: {cpus}}}}}}}
+"""
+
+
+def prepare_data(folder: Path) -> Path:
+    """The standard library's sources as tokens: real text that is on every machine."""
+    out = folder / "data"
+    source = Path(os.__file__).parent
+    subprocess.run(
+        [
+            *(_program("photon-worker"), "data", "prepare", str(source), "--output", str(out)),
+            *("--format", "source", "--include", "*.py", "--max-bytes", "8000000"),
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return out
+
+
+def child(loop: str, data: Path, *, steps: int, threads: int, precision: str) -> None:
+    """One measured run in this process; prints tokens a second."""
+    import torch
+
+    torch.set_num_threads(threads)
+    print(json.dumps({"photon": photon_loop, "plain": plain_loop}[loop](data, steps, precision)))
+
+
+def photon_loop(data: Path, steps: int, precision: str) -> float:
+    """Tokens a second of the worker's own loop, with all that it does after a step but checkpoints."""
+    import torch
+
+    from photon.api.presets import PRESETS
+    from photon.api.training import LearningRate, LocalSpec
+    from photon_worker import device as devices
+    from photon_worker import model as models
+    from photon_worker.data import Mixture
+    from photon_worker.loop import StepReport, Totals, train
+    from photon_worker.progress import TaskProgress
+    from photon_worker.strategy import Single
+
+    local = LocalSpec.model_validate(
+        {
+            "steps": steps,
+            "batchSize": BATCH,
+            "microBatchSize": BATCH,
+            "sequenceLength": SEQUENCE,
+            "precision": precision,
+            "learningRate": LearningRate(total_steps=steps).model_dump(),
+        }
+    )
+    mixture = Mixture.open({"bench": str(data)})
+    device = devices.choose(torch.get_num_threads())
+    strategy = Single(models.config_from(PRESETS["llama-10m"]), local.optimizer, device=device)
+    initial = models.build(models.config_from(PRESETS["llama-10m"]), seed=0)
+    flat = torch.cat([p.detach().reshape(-1) for p in models.parameters(initial).values()])
+    strategy.write("weights", 0, flat.numpy())
+    progress = TaskProgress("train-00001")
+    times: list[float] = []
+
+    class Batches:
+        def batch(self, step: int) -> Any:
+            return mixture.batch(seed=0, step=step, batch_size=BATCH, sequence_length=SEQUENCE)
+
+    def after_step(report: StepReport) -> None:
+        progress.step, progress.loss = report.local_step, report.loss
+        progress.memory_bytes = devices.memory_bytes(device)
+        progress.check()
+        times.append(time.perf_counter())
+
+    train(
+        strategy=strategy,
+        batches=Batches(),
+        local=local,
+        seed=0,
+        participant="bench",
+        first_step=0,
+        until=steps,
+        totals=Totals(device),
+        after_step=after_step,
+    )
+    return _rate(times)
+
+
+def plain_loop(data: Path, steps: int, precision: str) -> float:
+    """Tokens a second of a minimal loop: no accumulation, no resume, no reports."""
+    import torch
+    import torch.nn.functional as F
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from photon.api.presets import PRESETS
+    from photon_worker.data import Mixture
+
+    mixture = Mixture.open({"bench": str(data)})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = dict(PRESETS["llama-10m"])
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.pop("model_type"), **config)).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.0)
+    times: list[float] = []
+    for step in range(steps):
+        rows = mixture.batch(seed=0, step=step, batch_size=BATCH, sequence_length=SEQUENCE)
+        tokens = torch.from_numpy(rows).to(device)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+        times.append(time.perf_counter())
+    return _rate(times)
+
+
+def _rate(times: list[float]) -> float:
+    steps = len(times) - WARM_UP_STEPS
+    return steps * BATCH * SEQUENCE / (times[-1] - times[WARM_UP_STEPS - 1])
+
+
+def compare_loops(data: Path, *, runs: int, steps: int, threads: int) -> dict[str, Any]:
+    """Ratios of tokens/s by precision, and the rates that they are made of."""
+    result: dict[str, Any] = {}
+    for precision in ("bf16", "fp32"):
+        rates: dict[str, list[float]] = {"photon": [], "plain": []}
+        for run in range(runs):
+            # Who goes first alternates: a machine that slows down would otherwise favour one.
+            for loop in ("photon", "plain") if run % 2 == 0 else ("plain", "photon"):
+                command = [
+                    *(sys.executable, "-m", "benchmarks.worker", "--child", loop, "--data", str(data)),
+                    *("--steps", str(steps), "--threads", str(threads), "--precision", precision),
+                ]
+                env = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+                output = subprocess.run(command, check=True, env=env, stdout=subprocess.PIPE, text=True).stdout
+                rates[loop].append(json.loads(output.splitlines()[-1]))
+        ratios = [ours / theirs for ours, theirs in zip(rates["photon"], rates["plain"], strict=True)]
+        result[precision] = {
+            "of_plain_loop": statistics.median(ratios),
+            "tokens_per_second": {loop: statistics.median(values) for loop, values in rates.items()},
+            "runs": rates,
+        }
+    return result
+
+
+def round_overhead(data: Path, folder: Path, *, rounds: int, steps: int, threads: int) -> dict[str, Any]:
+    """Seconds of a round that are not training, through `photon run` with two workers."""
+    job = folder / "bench-worker.yaml"
+    cpus = max(1, threads // 2)
+    job.write_text(JOB.format(rounds=rounds, steps=steps, batch=BATCH, sequence=SEQUENCE, data=data, cpus=cpus))
+    run_dir = folder / "run"
+    subprocess.run([_program("photon"), "run", str(job), "--runs-dir", str(folder), "--name", "run"], check=True)
+    logs = [
+        line["record"]
+        for line in map(json.loads, (run_dir / "history.jsonl").read_text().splitlines())
+        if line["kind"] == "log"
+    ]
+    return overhead_of(logs)
+
+
+def overhead_of(logs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The mean over RoundLog records but the first round's, whose workers start up.
+
+    A round lasts from the commit before it to its own, so planning and handing out tasks count.
+    """
+    seconds: list[float] = []
+    phases: dict[str, list[float]] = {}
+    ordered = sorted(logs, key=lambda log: int(log["round"]))
+    for before, log in pairwise(ordered):
+        began, ended = (datetime.fromisoformat(one["committedAt"]) for one in (before, log))
+        slowest = max(p["seconds"].get("train", 0.0) for p in log["participants"].values())
+        seconds.append((ended - began).total_seconds() - slowest)
+        for participant in log["participants"].values():
+            for phase, value in participant["seconds"].items():
+                phases.setdefault(phase, []).append(value)
+        for phase, value in log["seconds"].items():
+            phases.setdefault(f"aggregator {phase}", []).append(value)
+    return {
+        "round_overhead_seconds": statistics.mean(seconds),
+        "by_round": seconds,
+        "phases": {phase: statistics.mean(values) for phase, values in phases.items()},
+    }
+
+
+def _program(name: str) -> str:
+    """A program of this environment."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise SystemExit(f"{name} is not installed in this environment: run `make setup`")
+    return found
+
+
+def main() -> None:
+    """Run everything, or one measured child process."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3, help="runs of each loop")
+    parser.add_argument("--steps", type=int, default=23, help="steps of a run, three of them to warm up")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of the job")
+    parser.add_argument("--round-steps", type=int, default=8, help="local steps of a round")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", choices=["loop", "rounds"])
+    parser.add_argument("--child", choices=["photon", "plain"], help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(
+            arguments.child,
+            arguments.data,
+            steps=arguments.steps,
+            threads=arguments.threads,
+            precision=arguments.precision,
+        )
+        return
+    result: dict[str, Any] = {"threads": arguments.threads, "model": "llama-10m", "sequence": SEQUENCE, "batch": BATCH}
+    with tempfile.TemporaryDirectory(prefix="bench-worker-") as temporary:
+        folder = Path(temporary)
+        data = prepare_data(folder)
+        if arguments.only != "rounds":
+            loops = compare_loops(data, runs=arguments.runs, steps=arguments.steps, threads=arguments.threads)
+            result |= {"of_plain_loop": loops["bf16"]["of_plain_loop"], "loops": loops}
+            print(f"\n{'tokens/s':10}{'plain loop':>14}{'photon':>14}{'ratio':>10}")
+            for precision, values in loops.items():
+                rates = values["tokens_per_second"]
+                row = f"{rates['plain']:>14,.0f}{rates['photon']:>14,.0f}{values['of_plain_loop']:>10.3f}"
+                print(f"{precision:10}{row}")
+        if arguments.only != "loop":
+            overhead = round_overhead(
+                data, folder, rounds=arguments.rounds, steps=arguments.round_steps, threads=arguments.threads
+            )
+            result |= {"round_overhead_seconds": overhead["round_overhead_seconds"], "rounds": overhead}
+            print(f"\nnot training, per round: {overhead['round_overhead_seconds']:.2f} s")
+            for phase, seconds in overhead["phases"].items():
+                print(f"  {phase:20}{seconds:8.2f} s")
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"\nwritten: {RESULT}")
+
+
+if __name__ == "__main__":
+    main()
