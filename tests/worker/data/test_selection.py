@@ -133,7 +133,7 @@ def test_sizes_asked_for_are_kept(numbers: list[int], held_out: int, limit: int)
 
 
 def test_without_deduplication_copies_stay_on_one_side(text_of: Callable[..., str]) -> None:
-    texts = [text_of(number % 20) for number in range(60)]
+    texts = [text_of(number % 50) for number in range(150)]
     result, decisions = placed(texts, deduplicate=False, held_out_fraction=0.4)
     assert len(result[HELD_OUT]) > 2
     assert decisions.left_out.exact_duplicates == 0
