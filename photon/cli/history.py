@@ -24,7 +24,7 @@ from photon.store import keys
 from photon.store.objects import ObjectStore
 
 _READERS: Final = 8
-_RECORD: Final = re.compile(r"^rounds/(\d+)/(?:(commit)\.json|(log)\.json|(evaluation)s/[^/]+\.json)$")
+_RECORD: Final = re.compile(r"^rounds/\d+/(?:(commit)\.json|(log)\.json|(evaluation)s/[^/]+\.json|(event)s\.jsonl)$")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,18 +47,29 @@ class History:
 
 
 def read_bucket(store: ObjectStore) -> Iterator[str]:
-    """The lines of the history, in the order of rounds, without events."""
+    """The lines of the history, in the order of rounds."""
     found = sorted(info.key for info in store.list("rounds/") if _RECORD.match(info.key))
     job = [keys.JOB] if store.head(keys.JOB) is not None else []
     with ThreadPoolExecutor(_READERS) as pool:
         for key, body in zip(job + found, pool.map(store.get, job + found), strict=True):
             match = _RECORD.match(key)
-            kind = (match[2] or match[3] or match[4]) if match else "job"
-            record = json.loads(body)
-            line = {"kind": kind, "record": record}
-            if kind == "commit":
-                line["digest"] = sha256_hex(body)
-            yield json.dumps(line, separators=(",", ":"), allow_nan=False)
+            kind = next(filter(None, match.groups())) if match else "job"
+            for line in _events(body) if kind == "event" else [_line(kind, body)]:
+                yield json.dumps(line, separators=(",", ":"), allow_nan=False)
+
+
+def _line(kind: str, body: bytes) -> dict[str, Any]:
+    line = {"kind": kind, "record": json.loads(body)}
+    return {**line, "digest": sha256_hex(body)} if kind == "commit" else line
+
+
+def _events(body: bytes) -> Iterator[dict[str, Any]]:
+    """The aggregator's events of a round, in the form of the launcher's own (time and message)."""
+    for text in body.decode().splitlines():
+        entry = json.loads(text)
+        words = " ".join(filter(None, (entry["kind"], entry.get("participant"), entry.get("reason"))))
+        message = f"round {entry['round']}: {words}" + (f": {entry['message']}" if entry.get("message") else "")
+        yield {"kind": "event", "time": entry["at"], "what": entry["kind"], "message": message}
 
 
 def parse(lines: Iterable[str], *, name: str) -> History:

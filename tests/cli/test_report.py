@@ -13,7 +13,7 @@ import pytest
 
 from photon.cli.errors import CommandError, UserMistake
 from photon.cli.history import History, load, parse, read_bucket
-from photon.cli.report.data import chain, run_data, settings
+from photon.cli.report.data import chain, events, run_data, settings
 from photon.cli.report.page import json_block, render
 from photon.cli.summary import elapsed, perplexity, summarise
 from photon.protocol.canonical import canonical_json, digest
@@ -231,8 +231,18 @@ def test_the_history_of_a_bucket(store: ObjectStore) -> None:
     store.put(keys.round_log(1), canonical_json(log(1)))
     store.put(keys.evaluation(2, "cpp"), canonical_json(evaluation(2, "cpp", 1.0, 10)))
     store.put(f"{keys.updates_folder(1)}/cpp/manifest.json", b"{}")
+    entries = [
+        {"sequence": 1, "at": "2026-01-01T00:00:00.000Z", "kind": "RoundPlanned", "round": 1},
+        {"sequence": 2, "at": "2026-01-01T00:00:01.000Z", "kind": "UpdateRefused", "round": 1, "participant": "cpp",
+         "reason": "NotFinite", "message": "NaN in part 0"},
+    ]  # fmt: skip
+    store.put(keys.round_events(1), "".join(json.dumps(e) + "\n" for e in entries).encode())
     history = parse(read_bucket(store), name="x")
     assert history.commits == {c.round: c for c in made}
     assert history.digests == {c.round: digest(c) for c in made}
     assert list(history.logs) == [1]
     assert list(history.evaluations[2]) == ["cpp"]
+    assert len(history.events) == 2
+    assert events(history) == [
+        {"time": "2026-01-01T00:00:01.000Z", "message": "round 1: UpdateRefused cpp NotFinite: NaN in part 0"}
+    ]

@@ -18,6 +18,11 @@ Column = list[float | None]
 # In the order in which they happen in a round; those of participants are the slowest one's.
 PHASES: Final = ("pull", "train", "encode", "push", "admit", "merge", "commit", "evaluate", "wait")
 
+# What happens in every round is in the curves; the table of events is for the rest.
+_ROUTINE: Final = frozenset(
+    {"RoundPlanned", "UpdateAccepted", "QuorumReached", "RoundClosed", "RoundCommitted", "Evaluated"}
+)
+
 _METRICS: Final[dict[str, Callable[[LearningMetrics], float | None]]] = {
     "train_loss": lambda m: m.train_loss,
     "pseudo_gradient_norm": lambda m: m.pseudo_gradient_norm,
@@ -48,7 +53,7 @@ def run_data(history: History) -> dict[str, Any]:
         "phases": _phases(logs),
         "settings": settings(history),
         "chain": chain(history),
-        "events": [{"time": str(e.get("time", "")), "message": str(e.get("message", ""))} for e in history.events],
+        "events": events(history),
     }
 
 
@@ -141,3 +146,13 @@ def chain(history: History) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def events(history: History) -> list[dict[str, str]]:
+    """What was out of the ordinary, in the order of time."""
+    found = [
+        {"time": str(e.get("time", "")), "message": str(e.get("message", ""))}
+        for e in history.events
+        if e.get("what") not in _ROUTINE
+    ]
+    return sorted(found, key=lambda e: e["time"])
