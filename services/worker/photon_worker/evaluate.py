@@ -65,10 +65,15 @@ def added(results: Mapping[str, HeldOutResult]) -> HeldOutResult:
     )
 
 
+def has_held_out(source: TokenDataset) -> bool:
+    """Whether there is a token to predict in the held-out text."""
+    return source.held_out.predicted_tokens() > 0
+
+
 def require_held_out(sources: Mapping[str, TokenDataset]) -> None:
     """Raises Mistake when a source has no held-out text."""
     for name, source in sources.items():
-        if source.held_out.predicted_tokens() < 1:
+        if not has_held_out(source):
             raise Mistake(
                 f"the data of {name!r} ({source.uri}) has no held-out text to evaluate on; "
                 "prepare it again with --held-out-fraction above 0"

@@ -32,7 +32,7 @@ from photon_worker.checkpoint import Checkpoints, LocalState, layout_digest
 from photon_worker.client import AggregatorClient
 from photon_worker.data import Mixture
 from photon_worker.errors import Mistake, WorkerError
-from photon_worker.evaluate import EvaluationSettings, added, held_out_loss, require_held_out
+from photon_worker.evaluate import EvaluationSettings, added, has_held_out, held_out_loss
 from photon_worker.global_models import GlobalModels
 from photon_worker.interrupt import Interrupts
 from photon_worker.loop import StepReport, Totals, train
@@ -114,8 +114,14 @@ class Participant:
         with progress.phase("admit"):
             return submit(self._around.client, manifest, progress)
 
-    def evaluate(self, task: EvaluateTask, progress: TaskProgress) -> HeldOutResult:
-        """Do an evaluation task: measure the model on the held-out text and post the result."""
+    def evaluate(self, task: EvaluateTask, progress: TaskProgress) -> HeldOutResult | None:
+        """Do an evaluation task: measure the model on the held-out text and post the result.
+
+        None when none of the data has held-out text: then there is nothing to say.
+        """
+        sources = {name: source for name, source in self._around.data.sources.items() if has_held_out(source)}
+        if not sources:
+            return None
         with progress.phase("pull"):
             folder = self._models.fetch(task.model, progress)
             strategy = self._ready(folder)
@@ -131,13 +137,12 @@ class Participant:
             precision=self._local.precision,
         )
         with progress.phase("evaluate"):
-            require_held_out(self._around.data.sources)
             result = added(
                 {
                     name: held_out_loss(
                         strategy.infer, source.held_out, settings, device=strategy.device, check=progress.check
                     )
-                    for name, source in self._around.data.sources.items()
+                    for name, source in sources.items()
                 }
             )
         if not math.isfinite(result.loss_sum):

@@ -60,6 +60,8 @@ def encoded_parts(
         strategy.read("weights", start, ours)
         base.read_into(base_offset + 4 * start, raw(theirs))
         np.subtract(theirs, ours, out=theirs)
+        if not np.isfinite(theirs).all():
+            raise WorkerError("training diverged: the weights are not finite; lower local.learningRate.max")
         try:
             data = memoryview(codec.encode(theirs))
         except CodecError as error:

@@ -119,6 +119,9 @@ def _tasks(client: AggregatorClient, participant: Participant, data: Mixture) ->
 def _do(task: TrainTask | EvaluateTask, participant: Participant, progress: TaskProgress) -> None:
     if isinstance(task, EvaluateTask):
         result = participant.evaluate(task, progress)
+        if result is None:
+            log.warning("round %d: not evaluated, the data has no held-out text", task.round)
+            return
         log.info(
             "round %d: held-out loss %.4f nats a token over %d tokens (%.1f s)",
             task.round,

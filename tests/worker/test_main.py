@@ -1,0 +1,150 @@
+"""The program as a user meets it: exit codes and the one line that says what to mend."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from photon.api.placement import StorageSpec
+from photon_worker import model as models
+from photon_worker.data import Mixture
+from photon_worker.errors import Mistake
+from photon_worker.init import make_model
+from photon_worker.main import main
+from photon_worker.worker import data_by_name, locked
+
+Program = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Runs photon-worker as a process of its own."""
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from photon_worker.main import main; main()", *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | env,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=200,
+            check=False,
+        )
+
+    return run
+
+
+def mistake(result: subprocess.CompletedProcess[str]) -> str:
+    """The one message of a program that ended for the user's mistake."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if "error: " in line]
+    return line
+
+
+def unused_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_a_missing_token_is_named(program: Program) -> None:
+    result = program("run", "--aggregator", "http://127.0.0.1:1", "--data", "d", "--work-dir", "w", PHOTON_TOKEN="")
+    assert "PHOTON_TOKEN is not set" in mistake(result)
+
+
+def test_an_aggregator_that_never_answers_ends_it(program: Program) -> None:
+    url = f"http://127.0.0.1:{unused_port()}"
+    arguments = ("run", "--aggregator", url, "--data", "d", "--work-dir", "w", "--patience-seconds", "1")
+    result = program(*arguments, PHOTON_TOKEN="t")
+    assert result.returncode == 1
+    assert f"error: no answer from the aggregator at {url} for 1 s" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_init_names_a_typo_in_the_job(program: Program, tmp_path: Path, tiny: Any) -> None:
+    job = tmp_path / "job.yaml"
+    text = json.dumps(tiny.job().model_dump(mode="json", by_alias=True, exclude_none=True))
+    job.write_text(text.replace('"rounds"', '"roundz"'))
+    result = program("init", "--job", str(job))
+    assert result.returncode == 2
+    assert "spec.roundz: unknown field; did you mean rounds?" in result.stderr
+
+
+def test_init_names_an_endpoint_where_nobody_answers(program: Program, tmp_path: Path, tiny: Any) -> None:
+    port = unused_port()
+    job = tiny.job({"endpoint": f"http://127.0.0.1:{port}"})
+    (tmp_path / "job.yaml").write_text(json.dumps(job.model_dump(mode="json", by_alias=True, exclude_none=True)))
+    result = program("init", "--job", "job.yaml", AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
+    assert result.returncode == 1
+    assert f"127.0.0.1:{port}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_evaluate_names_data_that_is_not_there(program: Program, tmp_path: Path) -> None:
+    result = program("evaluate", "--checkpoint", str(tmp_path), "--data", "a=nowhere")
+    assert "nowhere does not exist" in mistake(result)
+
+
+def test_evaluate_equals_a_plain_computation(program: Program, tmp_path: Path, tiny: Any, data_folder: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    make_model(tiny.learning(), checkpoint, folder=tmp_path, storage=StorageSpec())
+    other = tiny.write_data(tmp_path / "data-b", held_out=300, seed=5)
+    arguments = ("--checkpoint", str(checkpoint), "--data", f"a={data_folder}", "--data", f"b={other}")
+    result = program("evaluate", *arguments, "--sequence-length", "32", "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+
+    model = models.from_checkpoint(checkpoint).eval()
+    total = 0.0
+    for source in Mixture.open({"a": str(data_folder), "b": str(other)}).sources.values():
+        for rows in source.held_out.windows(32, 1):
+            tokens = torch.from_numpy(rows)
+            with torch.no_grad():
+                total += F.cross_entropy(model(tokens[:, :-1]).logits[0], tokens[0, 1:], reduction="sum").item()
+    assert report["all"]["loss_sum"] == pytest.approx(total, rel=1e-5)
+    assert report["all"]["tokens"] == 499 + 299
+    assert set(report["sources"]) == {"a", "b"}
+    assert report["all"]["perplexity"] == pytest.approx(2.718281828 ** (total / 798), rel=1e-4)
+
+    table = program("evaluate", *arguments, "--sequence-length", "32")
+    assert [line.split()[0] for line in table.stdout.splitlines()[1:]] == ["a", "b", "all"]
+
+
+def test_one_folder_is_read_as_the_participants_own() -> None:
+    assert data_by_name(["data/north"], "north") == {"north": "data/north"}
+    assert data_by_name(["s3://b/k=v"], "north") == {"north": "s3://b/k=v"}
+    assert data_by_name(["south=data/x"], "north") == {"south": "data/x"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "--data is missing"), (["a=x", "y"], "each needs a name"), (["a=x", "a=y"], "given twice")],
+)
+def test_unclear_data_arguments_are_mistakes(arguments: list[str], message: str) -> None:
+    with pytest.raises(Mistake, match=message):
+        data_by_name(arguments, "north")
+
+
+def test_a_work_directory_belongs_to_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("photon_worker.worker.LOCK_WAIT_SECONDS", 0.1)
+    with locked(tmp_path / "w"), pytest.raises(Mistake, match="in use by another worker"), locked(tmp_path / "w"):
+        pass
+    with locked(tmp_path / "w"):
+        pass
+
+
+def test_the_entry_point_is_importable_without_torch() -> None:
+    code = "import sys, photon_worker.main; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert callable(main)
