@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -58,8 +58,6 @@ class Aggregator:
             self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
             settings = Settings.of(self.job)
             if self.settings:
-                from dataclasses import replace
-
                 settings = replace(settings, **self.settings)
             self.engine = Engine(
                 job=self.job,
@@ -100,6 +98,11 @@ class Aggregator:
         assert response.status_code == 200, response.text
         return response.json()
 
+    def text(self, path: str) -> str:
+        response = httpx.get(f"{self.url}{path}", trust_env=False, timeout=10)
+        assert response.status_code == 200, response.text
+        return response.text
+
     def until(self, holds: Callable[[Engine], bool], seconds: float = 20) -> None:
         """Wait until something holds of the engine."""
         deadline = time.monotonic() + seconds
@@ -127,6 +130,8 @@ def working(*workers: FakeWorker) -> Iterator[list[BaseException]]:
             worker.run()
         except BaseException as error:
             errors.append(error)
+            for other in workers:
+                other.stop.set()
         finally:
             worker.http.close()
 

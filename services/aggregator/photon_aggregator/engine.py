@@ -11,9 +11,9 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import LearningJob, resolve_against
@@ -104,6 +104,7 @@ class Engine:
         self._finished = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
+        self._in_flight: set[Future[Any]] = set()
         self._cancelled = threading.Event()
 
     # --- for the outside ----------------------------------------------------------------------------------------------
@@ -133,6 +134,14 @@ class Engine:
         self._wake()
         for pool in (self.pool, self._workers):
             pool.shutdown(wait=False, cancel_futures=True)
+
+    async def close(self, *, patience_seconds: float) -> None:
+        """Stop, and wait a little for threads in the middle of a request; what they were at is void."""
+        self.stop()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience_seconds
+        while any(not work.done() for work in self._in_flight) and loop.time() < until:
+            await asyncio.sleep(0.02)
         if self.context is not None:
             self.context.connections.close()
 
@@ -187,7 +196,10 @@ class Engine:
 
     async def in_thread(self, work: Callable[[], Result]) -> Result:
         """The result of blocking ``work``."""
-        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+        running = self._workers.submit(work)
+        self._in_flight.add(running)
+        running.add_done_callback(self._in_flight.discard)
+        return await asyncio.wrap_future(running)
 
     # --- the machine's surroundings -----------------------------------------------------------------------------------
 

@@ -115,6 +115,7 @@ async def serve(
         for task in (running, asked):
             task.cancel()
         await asyncio.gather(serving, running, asked, return_exceptions=True)
+        await engine.close(patience_seconds=DRAIN_SECONDS)
 
 
 async def _let_leave(engine: Engine, ending: asyncio.Event) -> None:

@@ -86,9 +86,8 @@ def cancelled(state: JobState, participant: str, task_id: str) -> bool:
         # The plan may be on its way, or another aggregator ahead of us: let the worker go on.
         return state.outcome is not None
     submission = open_round.submissions.get(participant)
-    if submission is not None and submission.check is not Check.REFUSED:
-        return False
-    return state.stage is not Stage.TRAIN
+    accepted = submission is not None and submission.check is Check.ACCEPTED
+    return state.stage is not Stage.TRAIN and not accepted
 
 
 def _round_of(task_id: str, kind: str) -> int | None:
