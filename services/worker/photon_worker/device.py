@@ -38,7 +38,11 @@ _PEAKS: Final[tuple[tuple[str, float], ...]] = (
 def choose(threads: int | None) -> torch.device:
     """The GPU if there is one, else the CPU with ``threads`` compute threads and deterministic algorithms."""
     if threads is not None:
-        torch.set_num_threads(threads)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or threads
+        if threads > cores:
+            # More compute threads than cores wait for each other at every barrier: several times slower.
+            log.info("%d threads asked for, %d cores are here: %d threads", threads, cores, cores)
+        torch.set_num_threads(min(threads, cores))
     torch.set_num_interop_threads(1)
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
