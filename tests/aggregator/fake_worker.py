@@ -276,6 +276,9 @@ class FakeWorker:
         if self.tamper is not None:
             self.tamper(self, task, prepared)
             return
+        self.train_honestly(task, prepared)
+
+    def train_honestly(self, task: TrainTask, prepared: Prepared) -> None:
         self.upload(task, prepared)
         if self.submit(task.round, prepared.manifest).state == "accepted":
             self.trained.append(task.round)

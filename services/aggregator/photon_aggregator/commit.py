@@ -22,7 +22,7 @@ from photon.store.source import Source
 from photon.store.tensors import Header
 from photon_aggregator import bucket
 from photon_aggregator.admission import part_keys
-from photon_aggregator.bucket import RecordError, Stopped
+from photon_aggregator.bucket import RecordError, Retries, Stopped
 from photon_aggregator.context import JobContext, weights_record
 from photon_aggregator.events import Admission, Head, Merge
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
@@ -52,9 +52,12 @@ def merge_and_commit(
     pool: Executor,
     clock: Callable[[], float],
     cancelled: threading.Event,
+    retries: Retries,
     faults: FaultHook = no_fault,
 ) -> CommitResult:
-    """Merge the updates, write the model's folder, create the commit unless there is one. Blocking; safe to repeat.
+    """Merge the updates, write the model's folder, create the commit unless there is one. Blocking.
+
+    Each of the three is repeated by itself when the store fails: a merge is too long to be done again for a record.
 
     Raises:
         MergeError: The merge gives no model.
@@ -66,17 +69,17 @@ def merge_and_commit(
     faults(FaultPoint.BEFORE_MERGE)
     started = clock()
     try:
-        result = _merge(merge, context, folder, cancelled, faults)
+        result = retries(lambda: _merge(merge, context, folder, cancelled, faults))
     except MergeError:
         if cancelled.is_set():
             raise Stopped from None
         raise
     merged = clock()
     # The same few files in every folder, so that each is a whole Hugging Face checkpoint.
-    list(pool.map(lambda item: store.put(f"{folder}/{item[0]}", item[1]), context.small_files.items()))
+    retries(lambda: list(pool.map(lambda item: store.put(f"{folder}/{item[0]}", item[1]), context.small_files.items())))
     ours = _record(merge, context, folder, result)
     faults(FaultPoint.BEFORE_COMMIT)
-    commit, commit_digest, there_since = bucket.create(store, keys.commit(round_number), ours)
+    commit, commit_digest, there_since = retries(lambda: bucket.create(store, keys.commit(round_number), ours))
     if commit.job != ours.job or commit.previous != ours.previous:
         raise RecordError(f"{store.uri(keys.commit(round_number))} does not follow from round {round_number - 1}")
     faults(FaultPoint.AFTER_COMMIT)

@@ -131,7 +131,7 @@ class Engine:
         self._stopping = True
         self.retries.stop()
         self._cancelled.set()
-        self._wake()
+        self.wake()
         for pool in (self.pool, self._workers):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -161,7 +161,7 @@ class Engine:
         for action in actions:
             self._start(action)
         if _matters(before, self.state):
-            self._wake()
+            self.wake()
 
     def refused_outright(self, participant: str, round_number: int, reason: RefusalReason, message: str) -> None:
         """An update was refused without being checked (too late, replayed ...): say so in events and metrics."""
@@ -178,7 +178,7 @@ class Engine:
     def told_to_finish(self, participant: str) -> None:
         """A participant was given the last task."""
         self.finish_told.add(participant)
-        self._wake()
+        self.wake()
 
     def all_left(self) -> bool:
         """Whether everyone who is here knows that the job has ended."""
@@ -203,7 +203,8 @@ class Engine:
 
     # --- the machine's surroundings -----------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let everyone who waits, and the timer, look again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -229,7 +230,7 @@ class Engine:
             case Check():
                 self._spawn(self._guarded(lambda: self._check(action), "admit"))
             case Merge():
-                self._spawn(self._guarded(lambda: self._merge(action)))
+                self._spawn(self._guarded(lambda: self._merge(action), repeat=False))
             case Look():
                 self._spawn(self._guarded(lambda: self._look(action)))
 
@@ -239,11 +240,13 @@ class Engine:
             return
         self._group.create_task(work)
 
-    async def _guarded(self, work: Callable[[], list[Event]], phase: Phase | None = None) -> None:
-        """Do ``work`` in a thread, repeating what the store failed to do; send the events that it answers with."""
+    async def _guarded(
+        self, work: Callable[[], list[Event]], phase: Phase | None = None, *, repeat: bool = True
+    ) -> None:
+        """Do ``work`` in a thread, again if the store failed (``repeat``); send the events that it answers with."""
         started = self.clock()
         try:
-            events = await self.in_thread(lambda: self.retries(work))
+            events = await self.in_thread((lambda: self.retries(work)) if repeat else work)
         except StoreError as error:
             logger.error("%s", error)
             self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
@@ -346,6 +349,7 @@ class Engine:
                 pool=self.pool,
                 clock=self.clock,
                 cancelled=self._cancelled,
+                retries=self.retries,
                 faults=self._options.faults,
             )
         except MergeError as error:
@@ -430,7 +434,7 @@ class Engine:
                     await self.in_thread(lambda: log.append(self.store, entry, records))
             except StoreError as error:
                 logger.warning("the log of the last round could not be written: %s", error)
-        self._wake()
+        self.wake()
         self._finished.set()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
+from fastapi import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from photon.protocol.messages import ErrorReason
@@ -13,10 +14,6 @@ from photon_aggregator.errors import error_body
 # A manifest of 100,000 parts (6.7 TB of fp32) has about 20 MB; nothing else comes near.
 MAX_UPDATE_BYTES: Final = 32 * 2**20
 MAX_BODY_BYTES: Final = 2**20
-
-
-class _TooLarge(Exception):
-    pass
 
 
 class BodyLimit:
@@ -35,30 +32,25 @@ class BodyLimit:
             await _refuse(send, limit)
             return
         taken = 0
-        started = False
 
         async def limited() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
             if taken > limit:
-                raise _TooLarge
+                # The one exception that FastAPI lets through while it reads a body.
+                raise HTTPException(413, _message(limit))
             return message
 
-        async def tracked(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+        await self._app(scope, limited, send)
 
-        try:
-            await self._app(scope, limited, tracked)
-        except _TooLarge:
-            if not started:
-                await _refuse(send, limit)
+
+def _message(limit: int) -> str:
+    return f"the body is larger than {limit} bytes"
 
 
 async def _refuse(send: Send, limit: int) -> None:
-    body = json.dumps(error_body(ErrorReason.INVALID_REQUEST, f"the body is larger than {limit} bytes")).encode()
+    body = json.dumps(error_body(ErrorReason.INVALID_REQUEST, _message(limit))).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),

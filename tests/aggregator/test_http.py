@@ -1,0 +1,292 @@
+"""The HTTP surface: who may speak, what is refused and how errors look, probes, status, history, events, metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from photon.api.placement import StorageSpec
+from photon.api.status import JobStatus
+from photon.protocol.messages import ErrorReason, ErrorReply, PartsRequest, Progress
+from photon.protocol.records import Evaluation, HeldOutResult, Part
+from photon.store.objects import ObjectStore
+from photon.telemetry import metric_names
+from tests.aggregator.fake_worker import FakeWorker, job_document, token_of, write_round_zero
+from tests.aggregator.running import Aggregator, aggregator, working
+
+
+@pytest.fixture
+def running(store: ObjectStore, storage: StorageSpec) -> Iterator[Aggregator]:
+    """An aggregator with an open first round that nobody trains."""
+    job = job_document(storage, ["north", "south"])
+    write_round_zero(job, store)
+    with aggregator(job, store, stop_when_done=False) as started:
+        started.until(lambda engine: engine.state.open is not None)
+        yield started
+
+
+def call(
+    running: Aggregator, method: str, path: str, token: str | None = token_of("north"), **rest: object
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    headers |= rest.pop("headers", {})  # type: ignore[arg-type]
+    return httpx.request(method, f"{running.url}{path}", headers=headers, trust_env=False, timeout=30, **rest)  # type: ignore[arg-type]
+
+
+def reason(response: httpx.Response) -> ErrorReason:
+    return ErrorReply.model_validate_json(response.content).error.reason
+
+
+WORKER_ROUTES = [
+    ("GET", "/v1/job"),
+    ("GET", "/v1/task"),
+    ("POST", "/v1/progress"),
+    ("POST", "/v1/rounds/1/parts"),
+    ("POST", "/v1/rounds/1/update"),
+    ("POST", "/v1/rounds/1/evaluation"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), WORKER_ROUTES)
+@pytest.mark.parametrize("token", [None, "wrong", token_of("stranger"), "x" * 5000])
+def test_without_a_participants_token_nothing_is_said(
+    running: Aggregator, method: str, path: str, token: str | None
+) -> None:
+    response = call(running, method, path, token)
+    assert (response.status_code, reason(response)) == (401, ErrorReason.UNAUTHENTICATED)
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "expected"),
+    [
+        ("GET", "/v1/nothing", 404, ErrorReason.INVALID_REQUEST),
+        ("DELETE", "/v1/task", 405, ErrorReason.INVALID_REQUEST),
+        ("GET", "/v1/task?wait_seconds=1e9", 422, ErrorReason.INVALID_REQUEST),
+        ("GET", "/v1/task?wait_seconds=nan", 422, ErrorReason.INVALID_REQUEST),
+        ("GET", f"/v1/task?done={'x' * 65}", 422, ErrorReason.INVALID_REQUEST),
+        ("POST", "/v1/rounds/-1/parts", 422, ErrorReason.INVALID_REQUEST),
+        ("POST", "/v1/rounds/one/update", 422, ErrorReason.INVALID_REQUEST),
+        ("GET", "/v1/history?after=-2", 422, ErrorReason.INVALID_REQUEST),
+    ],
+)
+def test_every_error_has_the_same_body(
+    running: Aggregator, method: str, path: str, status: int, expected: ErrorReason
+) -> None:
+    response = call(running, method, path)
+    assert (response.status_code, reason(response)) == (status, expected)
+
+
+def test_bodies_that_are_no_json_or_too_large_are_refused(running: Aggregator) -> None:
+    for body in (b"", b"{", b"[]", b'{"taskId": 1}', b'{"taskId":"t","phase":"train","loss":NaN}'):
+        response = call(running, "POST", "/v1/progress", content=body, headers={"Content-Type": "application/json"})
+        assert (response.status_code, reason(response)) == (422, ErrorReason.INVALID_REQUEST)
+    response = call(running, "POST", "/v1/progress", content=b" " * (2**20 + 1))
+    assert (response.status_code, reason(response)) == (413, ErrorReason.INVALID_REQUEST)
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(64):
+            yield b" " * 2**16
+
+    response = call(running, "POST", "/v1/progress", content=endless())
+    assert (response.status_code, reason(response)) == (413, ErrorReason.INVALID_REQUEST)
+
+
+def test_rounds_that_are_over_or_unknown(running: Aggregator) -> None:
+    parts = [Part(index=0, start=0, stop=1, size_bytes=1, sha256="0" * 64)]
+    json = {"Content-Type": "application/json"}
+
+    def post(path: str, body: object) -> httpx.Response:
+        return call(running, "POST", path, content=body.model_dump_json(by_alias=True), headers=json)  # type: ignore[attr-defined]
+
+    request = PartsRequest(plan="0" * 64, parts=parts)
+    for number, status, expected in (
+        (0, 404, ErrorReason.UNKNOWN_ROUND),
+        (1, 404, ErrorReason.UNKNOWN_ROUND),
+        (2, 503, ErrorReason.NOT_READY),
+        (99, 404, ErrorReason.UNKNOWN_ROUND),
+    ):
+        response = post(f"/v1/rounds/{number}/parts", request)
+        assert (response.status_code, reason(response)) == (status, expected), number
+    head = running.engine.state.head
+    assert head is not None
+    result = HeldOutResult(loss_sum=1.0, tokens=1, bytes=1)
+    good = Evaluation(job=head.commit.job, round=0, commit=head.digest, participant="north", result=result)
+    assert post("/v1/rounds/0/evaluation", good).status_code == 204
+    for field, value in (("commit", "0" * 64), ("job", "0" * 64), ("participant", "south"), ("round", 1)):
+        response = post("/v1/rounds/0/evaluation", good.model_copy(update={field: value}))
+        assert (response.status_code, reason(response)) == (422, ErrorReason.INVALID_REQUEST), field
+    assert reason(post("/v1/rounds/55/evaluation", good)) is ErrorReason.UNKNOWN_ROUND
+
+
+def test_a_repeated_evaluation_changes_nothing(running: Aggregator, store: ObjectStore) -> None:
+    head = running.engine.state.head
+    assert head is not None
+    for loss in (1.0, 2.0):
+        result = HeldOutResult(loss_sum=loss, tokens=1, bytes=1)
+        evaluation = Evaluation(job=head.commit.job, round=0, commit=head.digest, participant="north", result=result)
+        response = call(
+            running,
+            "POST",
+            "/v1/rounds/0/evaluation",
+            content=evaluation.model_dump_json(by_alias=True),
+            headers={"Content-Type": "application/json"},
+        )
+        assert response.status_code == 204
+    assert running.engine.state.evaluations[0]["north"].loss_sum == 1.0
+    kept = Evaluation.model_validate_json(store.get("rounds/00000/evaluations/north.json"))
+    assert kept.result.loss_sum == 1.0
+
+
+def test_probes(running: Aggregator) -> None:
+    assert call(running, "GET", "/healthz", None).json() == {"status": "ok"}
+    assert call(running, "GET", "/readyz", None).json() == {"status": "ready"}
+
+
+def test_before_the_initial_model_is_there_the_aggregator_lives_but_is_not_ready(
+    store: ObjectStore, storage: StorageSpec
+) -> None:
+    job = job_document(storage, ["north"])
+    with aggregator(job, store, stop_when_done=False) as running:
+        assert call(running, "GET", "/healthz", None).status_code == 200
+        for path in ("/readyz", "/v1/job"):
+            response = call(running, "GET", path)
+            assert (response.status_code, reason(response)) == (503, ErrorReason.NOT_READY)
+        assert call(running, "GET", "/v1/task?wait_seconds=0").status_code == 204
+        status = JobStatus.model_validate(running.get("/v1/status"))
+        assert status.conditions[0].reason == "WaitingForInit"
+        assert running.get("/v1/history") == []
+        write_round_zero(job, store)
+        running.until(lambda engine: engine.state.open is not None)
+        assert call(running, "GET", "/readyz").status_code == 200
+
+
+def test_a_long_poll_is_answered_the_moment_there_is_work(running: Aggregator) -> None:
+    began = time.monotonic()
+    assert call(running, "GET", "/v1/task?wait_seconds=0.2&done=train-00001").status_code == 204
+    assert time.monotonic() - began > 0.15
+    task = call(running, "GET", "/v1/task").json()["task"]
+    assert (task["kind"], task["id"], task["round"]) == ("train", "train-00001", 1)
+    names = [found["file"]["name"] for found in task["model"]["files"]]
+    assert names == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_progress_is_shown_and_bytes_are_counted_once(running: Aggregator) -> None:
+    worker = FakeWorker("north", [running.url])
+    for sent, step in ((100, 1), (100, 1), (250, 2)):
+        reply = worker.report(
+            "train-00001",
+            "train",
+            step=step,
+            loss=3.0 - step,
+            learning_rate=1e-3,
+            tokens_per_second=123.0,
+            bytes_up=sent,
+            bytes_down=10,
+            seconds={"pull": 0.5, "train": float(step)},
+        )
+        assert not reply.cancel
+    worker.report("evaluate-00001", "evaluate", bytes_up=5)
+    status = JobStatus.model_validate(running.get("/v1/status"))
+    north, south = status.participants
+    assert (north.state, north.in_cohort, north.loss, north.learning_rate) == ("Evaluating", True, 1.0, 1e-3)
+    assert (north.bytes_up, north.bytes_down) == (255, 10)
+    assert (south.state, south.last_seen_seconds) == ("Absent", None)
+    assert (status.bytes_up, status.participants_present) == (255, 1)
+    assert worker.report("train-00000", "train").cancel
+    worker.http.close()
+
+
+def test_status_history_events_and_metrics_of_a_finished_job(store: ObjectStore, storage: StorageSpec) -> None:
+    job = job_document(storage, ["north", "south"], rounds=2)
+    write_round_zero(job, store)
+    with aggregator(job, store, stop_when_done=False) as running:
+        with working(FakeWorker("north", [running.url]), FakeWorker("south", [running.url])):
+            pass
+        status = JobStatus.model_validate(running.get("/v1/status"))
+        history = running.get("/v1/history")
+        later = running.get("/v1/history?after=1")
+        events = running.get("/v1/events")
+        metrics = {
+            sample.name: sample
+            for family in text_string_to_metric_families(running.text("/metrics"))
+            for sample in family.samples
+        }
+    assert (status.round, status.committed_rounds, status.rounds) == (2, 2, 2)
+    assert {c.type: (c.status, c.reason) for c in status.conditions} == {
+        "Running": ("False", "RoundsDone"),
+        "Complete": ("True", "RoundsDone"),
+        "Failed": ("False", "RoundsDone"),
+        "Suspended": ("False", "RoundsDone"),
+    }
+    assert status.train_loss == 1.5
+    assert status.evaluated_round == 2
+    assert status.validation_perplexity is not None
+    assert status.last_commit == history[-1]["digest"]
+    assert status.checkpoint == store.uri(history[-1]["commit"]["folder"])
+    assert [entry["commit"]["round"] for entry in history] == [0, 1, 2]
+    assert later == history[2:]
+    log = history[1]["log"]
+    assert log["participants"]["north"]["outcome"] == "Accepted"
+    assert log["seconds"]["train"] == 0.5
+    assert log["seconds"]["merge"] > 0
+    assert log["bytesUp"] > 0
+    kinds = [event["kind"] for event in events]
+    assert kinds.count("RoundCommitted") == 2
+    assert kinds[-1] == "JobEnded"
+    assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
+    assert metrics["photon_round"].value == 2
+    assert metrics["photon_tokens_total"].value == status.tokens
+    assert metrics["photon_job_finished"].value == 1
+    assert metrics["photon_participant_bytes_up_total"].value > 0
+
+
+def test_every_name_in_metric_names_is_a_metric(store: ObjectStore, storage: StorageSpec) -> None:
+    """Dashboards and alerts rely on it: no name without a series, no series without a name."""
+    job = job_document(storage, ["north", "south"], rounds=3, participation={"quorum": 1})
+    write_round_zero(job, store)
+    with aggregator(job, store, stop_when_done=False) as running:
+        north, south = (FakeWorker(name, [running.url]) for name in ("north", "south"))
+        figures = {"learning_rate": 1e-3, "memory_bytes": 1, "mfu": 0.5, "loss": 1.0, "tokens_per_second": 1.0}
+        south.tamper = lambda worker, task, prepared: (
+            worker.stop.set() if task.round == 3 else worker.train_honestly(task, prepared)
+        )
+        with working(north, south):
+            running.until(lambda engine: engine.state.head is not None and engine.state.head.round == 2)
+            running.until(lambda engine: engine.state.open is not None and bool(engine.state.open.admissions))
+            north.report("train-00003", "train", **figures)
+            text = running.text("/metrics")
+            north.stop.set()
+    names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}
+    declared = {value for key, value in vars(metric_names).items() if key.isupper()}
+    assert names - declared == set()
+    # Nothing was refused in this job, so the counter of refusals has no series yet.
+    assert declared - names == {metric_names.REFUSED_UPDATES}
+
+
+def test_openapi_describes_every_route(running: Aggregator) -> None:
+    document = running.get("/openapi.json")
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], (method, path)
+            assert operation["description"], (method, path)
+    assert set(document["paths"]) >= {
+        "/v1/job",
+        "/v1/task",
+        "/v1/progress",
+        "/v1/rounds/{round}/parts",
+        "/v1/rounds/{round}/update",
+        "/v1/rounds/{round}/evaluation",
+        "/v1/status",
+        "/v1/history",
+        "/v1/events",
+        "/metrics",
+        "/healthz",
+        "/readyz",
+    }
+    progress = document["components"]["schemas"]["Progress"]
+    assert set(Progress.model_json_schema(by_alias=True)["properties"]) == set(progress["properties"])
