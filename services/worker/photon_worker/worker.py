@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from photon.api.training import ParallelStrategy
 from photon.protocol.messages import (
     ErrorReason,
     EvaluateTask,
@@ -60,6 +61,8 @@ def run(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts)
     job = client.job()
     local = job.learning.local
     log.info("participant %s of job %s", job.participant, job.name)
+    if local.strategy is not ParallelStrategy.SINGLE:
+        raise Mistake(f"spec.local.strategy: this worker trains in one process; use Single, not {local.strategy.value}")
     with locked(settings.work_dir):
         data = Mixture.open(data_by_name(settings.data, job.participant), settings.work_dir / "data")
         data.require(batch_size=local.batch_size, sequence_length=local.sequence_length)
