@@ -1,0 +1,160 @@
+"""``photon-aggregator`` as a process: options, exit codes, one clear line for a mistake, and nothing of torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from photon.api.placement import StorageSpec
+from photon.store.objects import ObjectStore
+from tests.aggregator.fake_worker import FakeWorker, job_document, token_digests, write_round_zero
+from tests.aggregator.running import chain, working
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Program:
+    """The files and environment of one start."""
+
+    def __init__(self, folder: Path, s3: Any, job: Any, names: list[str]) -> None:
+        self.job, self.tokens = folder / "job.yaml", folder / "tokens.json"
+        document = job.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        document |= {"apiVersion": job.api_version, "kind": job.kind}
+        self.job.write_text(yaml.safe_dump(document))
+        self.tokens.write_text(json.dumps(token_digests(names)))
+        self.port = free_port()
+        self.environment = {
+            **os.environ,
+            "AWS_ACCESS_KEY_ID": s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": s3.secret_key,
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def start(self, *more: str, **replaced: str) -> subprocess.Popen[str]:
+        options = {"--job": str(self.job), "--tokens": str(self.tokens), "--listen": f"127.0.0.1:{self.port}"}
+        options |= {f"--{name}": value for name, value in replaced.items()}
+        command = [sys.executable, "-c", "from photon_aggregator.main import main; main()"]
+        command += [word for pair in options.items() for word in pair]
+        return subprocess.Popen([*command, *more], env=self.environment, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *more: str, **replaced: str) -> tuple[int, str]:
+        process = self.start(*more, **replaced)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        return process.returncode, errors
+
+
+@pytest.fixture
+def program(tmp_path: Path, s3: Any, storage: StorageSpec, store: ObjectStore) -> Program:
+    return Program(tmp_path, s3, job_document(storage, ["north", "south"], rounds=2), ["north", "south"])
+
+
+def test_a_job_from_start_to_end(program: Program, store: ObjectStore, storage: StorageSpec) -> None:
+    write_round_zero(job_document(storage, ["north", "south"], rounds=2), store)
+    process = program.start("--stop-when-done")
+    url = f"http://127.0.0.1:{program.port}"
+    with working(FakeWorker("north", [url]), FakeWorker("south", [url])):
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert len(chain(store)) == 3
+    assert " aggregator  round 2: RoundCommitted" in errors
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_at_once_though_workers_hold_the_line(
+    number: signal.Signals, code: int, program: Program, store: ObjectStore, storage: StorageSpec
+) -> None:
+    write_round_zero(job_document(storage, ["north", "south"], rounds=2), store)
+    process = program.start()
+    worker = FakeWorker("north", [f"http://127.0.0.1:{program.port}"])
+    assert worker.next_task(None) is not None
+    held = FakeWorker("south", worker.urls, patience=1)
+    with working():
+        import threading
+
+        poll = threading.Thread(target=lambda: _quiet(held))
+        poll.start()
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+        poll.join(20)
+    worker.http.close()
+    held.http.close()
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+
+
+def _quiet(worker: FakeWorker) -> None:
+    try:
+        worker.next_task("train-00001", wait_seconds=30)
+    except RuntimeError:
+        return
+
+
+def test_mistakes_end_with_one_line_and_code_2(program: Program, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(program.job.read_text().replace("rounds:", "round:"))
+    half = tmp_path / "half.json"
+    half.write_text(json.dumps(token_digests(["north"])))
+    plain = tmp_path / "plain.json"
+    plain.write_text(json.dumps({"north": "secret", "south": "secret"}))
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    cases = [
+        ({"job": str(tmp_path / "none.yaml")}, "none.yaml"),
+        ({"job": str(broken)}, "round"),
+        ({"tokens": str(tmp_path / "none.json")}, "there is no such file"),
+        ({"tokens": str(half)}, "no token for south"),
+        ({"tokens": str(plain)}, "64 hex digits"),
+        ({"listen": "8080"}, "HOST:PORT"),
+        ({"listen": f"127.0.0.1:{taken.getsockname()[1]}"}, "Address already in use"),
+    ]
+    for options, text in cases:
+        code, errors = program.run(**options)
+        assert code == 2, (options, errors)
+        assert text in errors, (options, errors)
+        assert "Traceback" not in errors
+    taken.close()
+
+
+def test_a_job_file_that_does_not_fit_the_bucket_is_a_mistake(
+    program: Program, store: ObjectStore, storage: StorageSpec
+) -> None:
+    write_round_zero(job_document(storage, ["north", "south"], rounds=2, outer={"type": "FedAvg"}), store)
+    code, errors = program.run("--stop-when-done")
+    assert code == 2
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert "outer" in errors
+    assert "Traceback" not in errors
+
+
+def test_wrong_keys_are_said_in_one_line(program: Program) -> None:
+    program.environment["AWS_SECRET_ACCESS_KEY"] = "wrong"
+    code, errors = program.run()
+    assert code == 1
+    assert errors.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in errors
+
+
+def test_the_aggregator_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, photon_aggregator.main\n"
+        "heavy = {'torch', 'transformers', 'tokenizers', 'pyarrow', 'kopf', 'kubernetes'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
