@@ -7,6 +7,7 @@ process; started again, the job goes on where its bucket says it was.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,8 @@ _POLL_SECONDS: Final = 0.2
 _STATUS_SECONDS: Final = 1.0
 # After the job has ended, workers hear so by their long poll; then the rest is stopped.
 _FAREWELL_SECONDS: Final = 15.0
+# With less than this left, no process can be expected to live, and starting it again would only hide why.
+_FULL_DISK_BYTES: Final = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,17 +248,30 @@ class _Supervisor:
         if ended.code == USER_MISTAKE:
             message = ended.error or f"{name} refused to start:\n{ended.log_tail}"
             raise UserMistake(f"{ended.process.participant}: {message}" if ended.process.participant else message)
+        why = f": {ended.error}" if ended.error else ""
+        free = shutil.disk_usage(self._run.root).free
+        if free < _FULL_DISK_BYTES:
+            raise RunFailed(
+                f"the disk of {self._run.shown} is full ({free / 2**20:.0f} MiB left), so {name} failed{why}; "
+                "free space, and the same command resumes"
+            )
         if not ended.final:
+            left = ended.restarts_left - 1
             self._display.event(
-                f"{name} died ({ended.reason}); starting it again, {ended.restarts_left - 1} tries left"
+                f"{name} died ({ended.reason}{why}); starting it again, {left} more {'try' if left == 1 else 'tries'}"
             )
             return
-        tail = "\n".join(f"    {line}" for line in ended.log_tail.splitlines())
-        tries = f" {ended.process.restarts + 1} times" if ended.process.restarts else ""
-        why = f": {ended.error}" if ended.error else ""
-        raise RunFailed(
-            f"{name} failed{tries} ({ended.reason}){why}\nlast lines of {shown(self._run.log(name))}:\n{tail}"
-        )
+        raise RunFailed(failure(ended, shown(self._run.log(name))))
+
+
+def failure(ended: Exit, log: str) -> str:
+    """What is said of a process that failed for good: its own message where it has one, else how its log ends."""
+    tries = f" {ended.process.restarts + 1} times" if ended.process.restarts else ""
+    text = f"{ended.process.name} failed{tries} ({ended.reason})"
+    if ended.error:
+        return f"{text}: {ended.error}; its log is {log}"
+    tail = "\n".join(f"    {line}" for line in ended.log_tail.splitlines())
+    return f"{text}; the last lines of {log}:\n{tail}"
 
 
 def environment(

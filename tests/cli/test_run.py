@@ -93,7 +93,7 @@ def test_interrupted_in_every_way_it_ends_with_the_same_commit(runs: Any, eventu
     code, out, err = runs.finish(process, 60)
     assert code == 130
     assert err.strip().endswith("stopped; the same command resumes")
-    assert "worker-north died (killed by SIGKILL); starting it again, 4 tries left" in out
+    assert "worker-north died (killed by SIGKILL); starting it again, 4 more tries" in out
     assert runs.processes() == []
 
     # `photon run` itself is killed outright: its children go with it.

@@ -1,0 +1,64 @@
+"""Parts of the launcher that need no process."""
+
+from __future__ import annotations
+
+import pytest
+
+from photon.cli.children import Exit
+from photon.cli.errors import UserMistake
+from photon.cli.programs import find_program
+from photon.cli.run import Keys, environment, failure
+from photon.launch import Process, Role, SecretEnv, SecretSource
+
+KEYS = Keys(access_key="store-id", secret_key="store-secret")
+AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def process(*secrets: SecretEnv) -> Process:
+    return Process(
+        role=Role.WORKER, name="worker-a", participant="a", command=("x",), cpus=1, restarts=2, secret_env=secrets
+    )
+
+
+def ended(*, error: str | None) -> Exit:
+    return Exit(process=process(), code=-9, final=True, restarts_left=0, error=error, log_tail="first\nTraceback: boom")
+
+
+def test_a_process_that_failed_without_a_word_is_named_with_the_last_lines_of_its_log() -> None:
+    assert failure(ended(error=None), "runs/x/logs/worker-a.log").splitlines() == [
+        "worker-a failed 3 times (killed by SIGKILL); the last lines of runs/x/logs/worker-a.log:",
+        "    first",
+        "    Traceback: boom",
+    ]
+
+
+def test_a_process_that_said_why_it_failed_is_quoted_and_nothing_more() -> None:
+    text = failure(ended(error="no room"), "runs/x/logs/worker-a.log")
+    assert text == "worker-a failed 3 times (killed by SIGKILL): no room; its log is runs/x/logs/worker-a.log"
+
+
+def test_a_worker_inherits_no_credentials() -> None:
+    inherited = {"PATH": "/bin", "AWS_ACCESS_KEY_ID": "mine", "AWS_SESSION_TOKEN": "mine", "PHOTON_TOKEN": "stale"}
+    token = SecretEnv(name="PHOTON_TOKEN", source=SecretSource.TOKEN)
+    env = environment(process(token), keys=KEYS, tokens={"a": "fresh", "b": "other"}, inherited=inherited)
+    assert env["PHOTON_TOKEN"] == "fresh"
+    assert env["PATH"] == "/bin"
+    assert not {*inherited.values(), "store-id", "store-secret", "other"} & set(env.values()) - {"/bin"}
+
+
+def test_a_process_that_may_use_the_bucket_gets_its_keys() -> None:
+    secrets = [SecretEnv(name=name, source=SecretSource.STORAGE) for name in AWS]
+    env = environment(process(*secrets), keys=KEYS, tokens={}, inherited={"AWS_ACCESS_KEY_ID": "mine"})
+    assert [env[name] for name in AWS] == ["store-id", "store-secret"]
+
+
+def test_a_worker_with_data_in_s3_gets_the_users_keys_where_there_are_any() -> None:
+    secrets = [SecretEnv(name=name, source=SecretSource.DATA) for name in AWS]
+    env = environment(process(*secrets), keys=KEYS, tokens={}, inherited={"AWS_ACCESS_KEY_ID": "mine"})
+    assert env["AWS_ACCESS_KEY_ID"] == "mine"
+    assert "AWS_SECRET_ACCESS_KEY" not in env
+
+
+def test_a_program_that_is_not_installed_is_the_users_to_install() -> None:
+    with pytest.raises(UserMistake, match="pip install"):
+        find_program("photon-no-such-program")
