@@ -236,7 +236,7 @@ def main() -> None:
     """Run everything, or one measured child process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="runs of each loop")
-    parser.add_argument("--steps", type=int, default=23, help="steps of a run, three of them to warm up")
+    parser.add_argument("--steps", type=int, default=15, help="steps of a run, three of them to warm up")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of the job")
     parser.add_argument("--round-steps", type=int, default=8, help="local steps of a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
