@@ -73,7 +73,9 @@ def test_the_deadline_without_a_quorum_fails_the_job(store: ObjectStore, storage
         worker = FakeWorker("north", [running.url])
         with working(worker):
             running.until(lambda engine: bool(engine.state.open and engine.state.open.admissions))
-            clock.advance(running, 100.0)
+            clock.advance(running, 99.0)
+            worker.report("train-00001", "wait")
+            clock.advance(running, 1.0)
         running.wait()
         assert worker.finish is not None
         assert (worker.finish.failed, worker.finish.reason) == (True, "QuorumLost")

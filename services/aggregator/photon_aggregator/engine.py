@@ -195,7 +195,9 @@ class Engine:
                 await event.wait()
 
     async def in_thread(self, work: Callable[[], Result]) -> Result:
-        """The result of blocking ``work``."""
+        """The result of blocking ``work``; raises Stopped when the process is about to exit."""
+        if self._stopping:
+            raise Stopped
         running = self._workers.submit(work)
         self._in_flight.add(running)
         running.add_done_callback(self._in_flight.discard)
@@ -279,6 +281,8 @@ class Engine:
                 stored = await self.in_thread(lambda: self.retries(lambda: recovery.stored_job(self.store)))
             except StoreError as error:
                 self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
+                return None
+            except Stopped:
                 return None
             if stored is not None:
                 return stored

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from photon.protocol.messages import ErrorDetail, ErrorReason, ErrorReply
 from photon.store.errors import StoreError
+from photon_aggregator.bucket import Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,9 @@ def install(app: FastAPI) -> None:
     async def storage(_: Request, error: Exception) -> JSONResponse:
         return error_response(ErrorReason.STORAGE_UNAVAILABLE, str(error))
 
+    async def stopped(_: Request, __: Exception) -> JSONResponse:
+        return error_response(ErrorReason.NOT_READY, "the aggregator is stopping; try again in a moment")
+
     async def internal(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return error_response(ErrorReason.INTERNAL, f"{request.method} {request.url.path} failed; see the log")
@@ -76,4 +80,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(StoreError, storage)
+    app.add_exception_handler(Stopped, stopped)
     app.add_exception_handler(Exception, internal)
