@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -84,14 +85,11 @@ def test_a_signal_ends_it_at_once_though_workers_hold_the_line(
     worker = FakeWorker("north", [f"http://127.0.0.1:{program.port}"])
     assert worker.next_task(None) is not None
     held = FakeWorker("south", worker.urls, patience=1)
-    with working():
-        import threading
-
-        poll = threading.Thread(target=lambda: _quiet(held))
-        poll.start()
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
-        poll.join(20)
+    poll = threading.Thread(target=_quiet, args=(held,))
+    poll.start()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    poll.join(20)
     worker.http.close()
     held.http.close()
     assert process.returncode == code, errors
