@@ -101,6 +101,7 @@ def merge_round(
             layers=Layers(header.entries),
         )
         sums = _Run(task, sinks, on_progress, cancelled).work(settings.threads)
+        sums.squares[:] = np.square([update.norm for update in ordered])
         if not math.isfinite(float(sums.model.sum())):
             raise MergeError("the new global model is not finite: lower outer.learningRate")
         written = {name: sink.commit() for name, sink in sinks.items()}

@@ -32,8 +32,9 @@ def use_one_blas_thread() -> None:
 class Sums:
     """What is summed over elements. K updates u_k with weights w_k, their mean m; L layers.
 
-    ``squares`` [K] of the u_k; ``dots`` [K] of u_k with m; ``unit_square`` of the sum of the u_k / norm_k; ``mean`` and
-    ``model`` [L] squares by layer of m and of the new theta; ``momentum`` square of the outer momentum.
+    ``squares`` [K] of the u_k, known from admission and set once; ``dots`` [K] of u_k with m; ``unit_square`` of the sum
+    of the u_k / norm_k; ``mean`` and ``model`` [L] squares by layer of m and of the new theta; ``momentum`` square of the
+    outer momentum.
     """
 
     squares: Float64
@@ -48,7 +49,6 @@ class Sums:
         return cls(squares=np.zeros(updates), dots=np.zeros(updates), mean=np.zeros(layers), model=np.zeros(layers))
 
     def add(self, other: Sums) -> None:
-        self.squares += other.squares
         self.dots += other.dots
         self.mean += other.mean
         self.model += other.model
@@ -79,17 +79,15 @@ def add_update_sums(sums: Sums, values: Float32, mean: Float32, inverse_norms: F
     at 256 updates that would cost more than the merge); so norms must be known beforehand. Values whose squares exceed
     fp32 are summed again in fp64.
     """
-    squares = np.vecdot(values, values)
     dots = values @ mean
     unit = inverse_norms @ values
     unit_square = float(np.dot(unit, unit))
-    if not (math.isfinite(float(squares.sum()) + unit_square) and np.isfinite(dots).all()):
+    if not (math.isfinite(unit_square) and np.isfinite(dots).all()):
         if not np.isfinite(values).all():
             return False
         wide = values.astype(np.float64)
-        squares, dots = np.vecdot(wide, wide), wide @ mean.astype(np.float64)
+        dots = wide @ mean.astype(np.float64)
         unit_square = float(np.square(inverse_norms.astype(np.float64) @ wide).sum())
-    sums.squares += squares
     sums.dots += dots
     sums.unit_square += unit_square
     return True
