@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ CENTRALISED: Final = "centralised"
 
 def main() -> None:
     arguments = _arguments()
+    # Also a polite kill ends the runs that are under way.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runs: Path = arguments.runs_dir
     job = load_job(arguments.job, overrides=arguments.overrides)
     if arguments.fresh:

@@ -32,9 +32,9 @@ def use_one_blas_thread() -> None:
 class Sums:
     """What is summed over elements. K updates u_k with weights w_k, their mean m; L layers.
 
-    ``squares`` [K] of the u_k, known from admission and set once; ``dots`` [K] of u_k with m; ``unit_square`` of the sum
-    of the u_k / norm_k; ``mean`` and ``model`` [L] squares by layer of m and of the new theta; ``momentum`` square of the
-    outer momentum.
+    ``squares`` [K] of the u_k, known from admission and set once; ``dots`` [K] of u_k with m; ``unit_square`` of the
+    sum of the u_k / norm_k; ``mean`` and ``model`` [L] squares by layer of m and of the new theta; ``momentum`` square
+    of the outer momentum.
     """
 
     squares: Float64
