@@ -386,6 +386,17 @@ def test_a_worker_that_dies_while_it_evaluates_does_not_hold_the_end_up() -> Non
     assert machine.stage is Stage.DONE
 
 
+def test_who_falls_silent_is_noted_as_absent_and_who_never_came_is_not() -> None:
+    machine = Machine(settings(absent_seconds=15.0))
+    machine.opened()
+    machine.send(Heard(at=1001.0, participant="north"))
+    machine.send(Tick(at=1016.0))
+    machine.send(Tick(at=1017.0))
+    assert machine.notes().count("ParticipantAbsent") == 1
+    machine.send(Heard(at=1018.0, participant="north"))
+    assert machine.notes().count("ParticipantJoined") == 2
+
+
 def test_evaluations_have_a_deadline_too() -> None:
     machine = Machine(settings(rounds=1))
     machine.recovered()
