@@ -12,7 +12,7 @@ import pytest
 
 from tests.end_to_end.whole_runs import Run, all_gone, prepare_data, step_of, write_job
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
