@@ -83,10 +83,10 @@ def run_together(
 def measure(checkpoint: Path, data: Mapping[str, Path], *, sequence_length: int) -> dict[str, Any]:
     """Held-out perplexity of a Hugging Face folder on every institution's text: {all: figures, sources: {name: ...}}.
 
-    In fp32, with the whole machine, the same way for every model.
+    In fp32, on one core, the same way for every model.
     """
     command = [program("photon-worker"), "evaluate", "--checkpoint", str(checkpoint), "--json"]
-    command += ["--sequence-length", str(sequence_length)]
+    command += ["--sequence-length", str(sequence_length), "--batch-size", "32", "--threads", "1"]
     for name, folder in data.items():
         command += ["--data", f"{name}={folder}"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
