@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 # How long workers may take to fetch their last task before the process exits.
 LEAVE_SECONDS: Final = 10.0
+LAST_LOOK_SECONDS: Final = 2.5
 DRAIN_SECONDS: Final = 3
 KEEP_ALIVE_SECONDS: Final = 75
 
@@ -119,8 +120,12 @@ async def serve(
 
 
 async def _let_leave(engine: Engine, ending: asyncio.Event) -> None:
-    """Wait until everyone who is here was told that the job has ended, or for a few seconds."""
+    """Wait until everyone who is here was told that the job has ended, or for a few seconds.
+
+    In any case so long that who looks at the status each second has seen how it ended.
+    """
     loop = asyncio.get_running_loop()
+    seen = loop.time() + LAST_LOOK_SECONDS
     until = loop.time() + LEAVE_SECONDS
-    while not engine.all_left() and loop.time() < until and not ending.is_set():
-        await engine.changed(min(0.5, max(0.01, until - loop.time())))
+    while not ending.is_set() and (now := loop.time()) < until and not (now >= seen and engine.all_left()):
+        await engine.changed(min(0.5, max(0.01, until - now)))
