@@ -24,7 +24,7 @@ $(STAMP): requirements.txt pyproject.toml
 
 setup: $(STAMP) ## Make the virtual environment
 
-demo: $(STAMP) ## Four institutions train one model on real text; ends with a model, a table and a report (12 min)
+demo: $(STAMP) ## Four institutions train one model on real text; ends with a model, a table and a report
 	$(BIN)/python -m benchmarks.demo
 
 run: $(STAMP) ## Run a job on this machine: make run JOB=path/to/job.yaml
