@@ -196,3 +196,14 @@ class Machine:
 
 
 __all__ = ["Check", "Machine", "admission", "head", "manifest", "next_commit", "result", "settings"]
+
+
+NAMES = ("east", "north", "south")
+
+
+def train_round(machine: Machine, names: tuple[str, ...] = NAMES) -> None:
+    """The planned round, all of ``names`` admitted, committed."""
+    plan = machine.planned()
+    for name in names:
+        machine.admit(name, plan)
+    machine.commit()

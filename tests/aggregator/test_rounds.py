@@ -25,23 +25,23 @@ from photon_aggregator.events import (
     Merge,
     PlanReady,
     Refused,
-    Submitted,
     Tick,
     Told,
     WritePlan,
 )
 from photon_aggregator.rounds import next_wake
 from photon_aggregator.state import Stage
-from tests.aggregator.machine import Machine, admission, head, manifest, next_commit, result, settings
-
-NAMES = ("east", "north", "south")
-
-
-def train_round(machine: Machine, names: tuple[str, ...] = NAMES) -> None:
-    plan = machine.planned()
-    for name in names:
-        machine.admit(name, plan)
-    machine.commit()
+from tests.aggregator.machine import (
+    NAMES,
+    Machine,
+    admission,
+    head,
+    manifest,
+    next_commit,
+    result,
+    settings,
+    train_round,
+)
 
 
 def test_nothing_happens_before_the_bucket_was_read() -> None:
@@ -434,83 +434,3 @@ def test_a_store_that_failed_ends_the_job_as_failed() -> None:
         "no object store answers",
         True,
     )
-
-
-# --- tasks ------------------------------------------------------------------------------------------------------------
-
-
-def test_evaluation_comes_before_training_and_each_is_given_once() -> None:
-    machine = Machine(settings())
-    machine.recovered()
-    train_round(machine)
-    plan = machine.planned()
-    assert tasks.task_for(machine.state, "north", None) == tasks.Evaluate(round=1)
-    training = tasks.task_for(machine.state, "north", "evaluate-00001")
-    assert isinstance(training, tasks.Train)
-    assert training.open.round == 2
-    machine.send(Evaluated(at=machine.at, round=1, participant="north", result=result(1.0)))
-    assert isinstance(tasks.task_for(machine.state, "north", None), tasks.Train)
-    machine.submit("north", plan)
-    assert tasks.task_for(machine.state, "north", None) is None
-
-
-def test_who_was_refused_gets_the_task_again_unless_it_says_that_it_is_through() -> None:
-    machine = Machine(settings(evaluate_every=0))
-    plan = machine.opened()
-    machine.submit("north", plan)
-    name = digest(manifest("north", plan))
-    machine.send(
-        Refused(at=machine.at, round=1, participant="north", digest=name, reason=RefusalReason.NOT_FINITE, message="")
-    )
-    assert tasks.task_for(machine.state, "north", "train-00001") is None
-    assert isinstance(tasks.task_for(machine.state, "north", None), tasks.Train)
-
-
-def test_a_worker_that_is_ahead_of_this_aggregator_gets_nothing_old() -> None:
-    machine = Machine(settings(rounds=50))
-    machine.opened()
-    assert tasks.task_for(machine.state, "north", "train-00002") is None
-    assert tasks.task_for(machine.state, "north", "evaluate-00001") is None
-    assert not tasks.cancelled(machine.state, "north", "train-00002")
-    assert tasks.verdict(machine.state, "north", 2, "f" * 64) is None
-    refused = tasks.verdict(machine.state, "north", 40, "f" * 64)
-    assert refused is not None
-    assert refused.reason is RefusalReason.WRONG_ROUND
-
-
-def test_only_the_cohort_trains_and_everyone_evaluates() -> None:
-    machine = Machine(settings(cohort_size=1, quorum=1))
-    machine.recovered()
-    plan = machine.planned()
-    machine.admit(plan.cohort[0], plan)
-    machine.commit()
-    plan = machine.planned()
-    for name in NAMES:
-        assert tasks.task_for(machine.state, name, None) == tasks.Evaluate(round=1)
-        trains = tasks.task_for(machine.state, name, "evaluate-00001")
-        assert isinstance(trains, tasks.Train) == (name in plan.cohort)
-
-
-def test_a_restarted_aggregator_accepts_the_update_of_its_head_and_no_other() -> None:
-    machine = Machine(settings())
-    plan = machine.opened()
-    for name in NAMES:
-        machine.admit(name, plan)
-    machine.commit()
-    accepted = tasks.verdict(machine.state, "north", 1, digest(manifest("north", plan)))
-    assert accepted is not None
-    assert accepted.state == "accepted"
-    other = tasks.verdict(machine.state, "north", 1, "f" * 64)
-    assert other is not None
-    assert other.reason is RefusalReason.TOO_LATE
-
-
-def test_submissions_to_a_round_that_is_being_planned_wait() -> None:
-    machine = Machine(settings())
-    machine.recovered()
-    assert machine.stage is Stage.PLAN
-    assert tasks.verdict(machine.state, "north", 1, "f" * 64) is None
-    event = Submitted(
-        at=machine.at, round=1, participant="north", manifest=manifest("north", machine.last(WritePlan).plan), digest=""
-    )
-    assert machine.send(event) == []
