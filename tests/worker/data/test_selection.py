@@ -111,7 +111,9 @@ def test_adding_documents_moves_none_across_the_border(
 
     before, decisions = placed([text(n) for n in numbers], held_out_fraction=fraction, seed=seed)
     after, _ = placed([text(n) for n in numbers + more], held_out_fraction=fraction, seed=seed)
-    assert not before[TRAIN] & after[HELD_OUT] or len(after[HELD_OUT]) == 1
+    # Small sets bend the border: one document is always held out, and one is always trained on.
+    bent = len(after[HELD_OUT]) == 1 or len(before[TRAIN]) == 1
+    assert not before[TRAIN] & after[HELD_OUT] or bent
     assert not after[TRAIN] & after[HELD_OUT]
     assert not before[TRAIN] & before[HELD_OUT]
     assert decisions.left_out.exact_duplicates == len(numbers) - len(set(numbers))
