@@ -14,11 +14,12 @@ from typing import Final
 
 from photon.store.tensors import MODEL_ALIGNMENT, Header, TensorEntry
 
-# The blocks of all updates together: about a core's second-level cache. Smaller blocks cost more in calls than the
-# cache saves (measured on Zen 4: 8 blocks of 2^15 values are read at 9 GB/s, of 2^12 at 6).
-CACHE_BYTES: Final = 2**20
+# The blocks of all updates together: a thread's share of the third-level cache. Blocks of a quarter the size fit the
+# second level and are no faster on one thread; on two they are twice as slow, for then calls are so short that the
+# threads wait for each other's interpreter lock (measured on Zen 4, 8 updates).
+CACHE_BYTES: Final = 4 * 2**20
 LEAST_BLOCK: Final = 1024
-LARGEST_BLOCK: Final = 2**15
+LARGEST_BLOCK: Final = 2**17
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +31,12 @@ class MergeSettings:
     """
 
     threads: int = 2
-    read_bytes: int = 2**20
+    read_bytes: int = 2**19
     memory_bytes: int = 256 * 2**20
 
 
-# Reads of a megabyte keep a cold disk busy (with 128 KiB a merge took twice as long); eight of them still fit the
-# third-level cache.
+# Reads of half a megabyte keep a cold disk busy (with 128 KiB a merge took twice as long), and eight of them still lie
+# in the third-level cache when they are added.
 FROM_FILES: Final = MergeSettings()
 # A request costs a millisecond, and while one thread waits for bytes another computes.
 FROM_STORE: Final = MergeSettings(threads=4, read_bytes=8 * 2**20, memory_bytes=384 * 2**20)

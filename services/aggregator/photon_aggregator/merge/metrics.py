@@ -1,7 +1,7 @@
 """The sums behind a round's metrics, taken block by block while the values are in the cache.
 
-Sums of a block are fp32 (BLAS, a few thousand values), sums over blocks fp64 and always in the order of the stripes, so
-that one machine gives the same figures whatever the number of threads.
+Sums of a block are fp32 (BLAS, up to 2^17 values in many partial sums), sums over blocks fp64 and always in the order
+of the stripes, so that one machine gives the same figures whatever the number of threads.
 """
 
 from __future__ import annotations
