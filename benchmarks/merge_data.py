@@ -101,8 +101,8 @@ def write_files(case: Case, folder: Path) -> None:
     os.sync()
 
 
-def write_objects(case: Case, folder: Path, store: ObjectStore) -> None:
-    """The same files as objects, under the same names."""
+def move_to_store(case: Case, folder: Path, store: ObjectStore) -> None:
+    """The same files as objects of the same names. Each file goes once it is stored, so the disk holds one of each."""
     for name in file_names(case):
         source = FileSource(folder / name)
         stripe = multipart_stripe_bytes(source.size_bytes)
@@ -114,3 +114,4 @@ def write_objects(case: Case, folder: Path, store: ObjectStore) -> None:
                 sink.write(index, piece)
             sink.commit()
         source.close()
+        (folder / name).unlink()
