@@ -1,0 +1,113 @@
+{{- define "photon.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What a Service or a Deployment selects by: (dict "root" $ "component" "operator"). Never changes. */}}
+{{- define "photon.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "photon.labels" -}}
+{{ include "photon.selectorLabels" . }}
+app.kubernetes.io/part-of: photon
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{/* (dict "root" $ "image" .Values.operator.image) */}}
+{{- define "photon.image" -}}
+{{- $repository := .image.repository -}}
+{{- with .root.Values.image.registry -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $repository -}}
+{{- end -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $repository (default .root.Chart.AppVersion .root.Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "photon.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (printf "%s-operator" (include "photon.fullname" .)) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.create is false: name an existing ServiceAccount in serviceAccount.name" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Namespaces in which jobs are expected, as JSON: {"names": [...]}. */}}
+{{- define "photon.jobNamespaces" -}}
+{{- dict "names" (.Values.watchNamespaces | default (list .Release.Namespace)) | toJson -}}
+{{- end -}}
+
+{{- define "photon.policyNamespaces" -}}
+{{- dict "names" (.Values.networkPolicy.namespaces | default .Values.watchNamespaces | default (list .Release.Namespace)) | toJson -}}
+{{- end -}}
+
+{{- define "photon.caConfigMap" -}}
+{{- if .Values.ca.existingConfigMap -}}
+{{- .Values.ca.existingConfigMap -}}
+{{- else if .Values.ca.bundle -}}
+{{- printf "%s-ca" (include "photon.fullname" .) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "photon.storeSecret" -}}
+{{- default (printf "%s-seaweedfs" (include "photon.fullname" .)) .Values.seaweedfs.existingSecret -}}
+{{- end -}}
+
+{{/* The environment of all job pods, as JSON. What lies inside the cluster is never asked of a proxy. */}}
+{{- define "photon.childEnv" -}}
+{{- $env := dict -}}
+{{- if or .Values.proxy.https .Values.proxy.http -}}
+{{- $direct := list "localhost" "127.0.0.1" ".svc" ".svc.cluster.local" -}}
+{{- with .Values.proxy.noProxy -}}
+{{- $direct = concat (splitList "," .) $direct -}}
+{{- end -}}
+{{- $variables := dict "HTTPS_PROXY" .Values.proxy.https "HTTP_PROXY" .Values.proxy.http "NO_PROXY" (join "," $direct) -}}
+{{- range $name, $value := $variables -}}
+{{- if $value -}}
+{{- $env = merge $env (dict $name $value (lower $name) $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $value := .Values.jobs.env -}}
+{{- $_ := set $env $name (toString $value) -}}
+{{- end -}}
+{{- $env | toJson -}}
+{{- end -}}
+
+{{/* The restricted Pod Security Standard, for a pod and for a container. */}}
+{{- define "photon.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "photon.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "photon.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
