@@ -42,10 +42,10 @@ def render(histories: Sequence[History]) -> str:
     title = " · ".join(h.name for h in histories)
     return _PAGE.substitute(
         title=escape(f"{title} - Photon report"),
-        chart_style=_asset("vendor/uPlot.min.css"),
-        style=_asset("page.css"),
+        chart_style=_shared("uPlot.min.css"),
+        style=_shared("palette.css") + _asset("page.css"),
         data=json_block([run_data(h) for h in histories]),
-        chart_script=_asset("vendor/uPlot.iife.min.js"),
+        chart_script=_shared("uPlot.iife.min.js"),
         script=_asset("page.js"),
     )
 
@@ -60,3 +60,8 @@ def json_block(value: Any) -> str:
 
 def _asset(name: str) -> str:
     return files("photon.cli.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _shared(name: str) -> str:
+    """What the report has in common with the page that the aggregator serves."""
+    return files("photon").joinpath("web_assets", name).read_text(encoding="utf-8")
