@@ -145,6 +145,8 @@ def _worker(name: str, worker: WorkerSpec, context: LaunchContext, *, distribute
     token = SecretEnv(name="PHOTON_TOKEN", source=SecretSource.TOKEN)
     resources = _resources(worker)
     resources["env"] = _threads(threads)
+    if worker.data.endpoint is not None:
+        resources["env"]["AWS_ENDPOINT_URL"] = worker.data.endpoint
     return Process(
         role=Role.WORKER,
         name=f"worker-{name}",

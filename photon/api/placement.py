@@ -105,7 +105,17 @@ class DataSpec(ApiModel):
             description="Several folders; each gives an equal share of every batch. batchSize must be a multiple.",
         ),
     ] = None
-    credentials_secret_ref: SecretRef | None = None
+    endpoint: Annotated[
+        LongText | None,
+        Field(
+            pattern=r"^https?://",
+            description="URL of the S3 API that holds s3:// data; default AWS, or AWS_ENDPOINT_URL on a laptop.",
+        ),
+    ] = None
+    credentials_secret_ref: Annotated[
+        SecretRef | None,
+        Field(description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop the environment's."),
+    ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule("has(self.uri) != has(self.sources)", "data needs either uri or sources"),
     )

@@ -59,6 +59,9 @@ def centralised(job: FederatedTrainingJob) -> FederatedTrainingJob:
     mixed = [name for name, worker in workers.items() if worker.data.uri is None]
     if mixed:
         raise ValueError(f"--centralised needs one data folder a participant, but {', '.join(mixed)} has data.sources")
+    endpoints = {worker.data.endpoint for worker in workers.values()}
+    if len(endpoints) > 1:
+        raise ValueError("--centralised needs all data at one data.endpoint, but the participants name several")
     batch = job.spec.local.batch_size * job.spec.cohort_size
     if batch % len(workers):
         raise ValueError(
@@ -66,7 +69,8 @@ def centralised(job: FederatedTrainingJob) -> FederatedTrainingJob:
             f"participants: make local.batchSize a multiple of {len(workers)}"
         )
     worker = _dump(job)["spec"]["participants"][0]["worker"]
-    worker["data"] = {"sources": [{"name": name, "uri": w.data.uri} for name, w in workers.items()]}
+    sources = [{"name": name, "uri": w.data.uri} for name, w in workers.items()]
+    worker["data"] = {"sources": sources, "endpoint": endpoints.pop()}
     worker["resources"]["cpus"] = min(1024, sum(w.resources.cpus for w in workers.values()))
     worker["resources"]["memory"] = None
     document = _one_participant(job, CENTRALISED, CENTRALISED, worker)

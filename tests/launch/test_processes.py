@@ -75,6 +75,13 @@ def test_workers_never_get_the_keys_of_the_bucket() -> None:
             }
 
 
+def test_a_worker_reads_its_data_where_the_job_says_that_it_lies() -> None:
+    data = {"uri": "s3://texts/a", "endpoint": "http://s3.example.org:9000"}
+    *others, worker = processes(job([{"name": "a", "worker": {"data": data}}]), CONTEXT)
+    assert worker.env["AWS_ENDPOINT_URL"] == "http://s3.example.org:9000"
+    assert all("AWS_ENDPOINT_URL" not in process.env for process in others)
+
+
 def test_a_worker_with_data_in_s3_gets_the_keys_of_its_data() -> None:
     participant = {"name": "a", "worker": {"data": {"uri": "s3://texts/a"}}}
     worker = processes(job([participant]), CONTEXT)[-1]
