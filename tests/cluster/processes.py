@@ -1,0 +1,75 @@
+"""Child processes that end with their owner, free ports, and waiting with a deadline."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+END_SECONDS: Final = 20.0
+
+# The owner may be killed outright; then the kernel must kill the child too (PR_SET_PDEATHSIG = 1, SIGKILL = 9). The
+# child has to ask for it itself; the comparison closes the gap in which the owner dies before the child has asked.
+_TIED: Final = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def start(arguments: Sequence[str | Path], *, log: Path, tied: bool = False) -> subprocess.Popen[bytes]:
+    """Start a program whose output is appended to ``log``, in a session of its own.
+
+    ``tied``: it is killed when this process ends, however that ends. Call from a thread that lives as long.
+    """
+    command = [str(argument) for argument in arguments]
+    if tied:
+        command = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, close_fds=True
+        )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL: nothing that these programs hold outlives the cluster."""
+    process.kill()
+    process.wait(timeout=END_SECONDS)
+
+
+def until(holds: Callable[[], bool], what: str, *, seconds: float, logs: Path | None = None) -> None:
+    """Wait until ``holds``; raises TimeoutError that says ``what`` and the last lines of the logs in ``logs``."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s{_tails(logs)}")
+        time.sleep(0.05)
+
+
+def _tails(folder: Path | None, lines: int = 8) -> str:
+    if folder is None:
+        return ""
+    tails = (f"\n--- {path}\n" + "\n".join(_last(path, lines)) for path in sorted(folder.rglob("*.log")))
+    return "".join(tails)
+
+
+def _last(path: Path, lines: int) -> list[str]:
+    return path.read_text(errors="replace").splitlines()[-lines:]
+
+
+def free_ports(number: int) -> list[int]:
+    """So many free ports of 127.0.0.1; all are held at once, so they differ."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in held]
