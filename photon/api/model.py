@@ -39,7 +39,11 @@ class TokenizerSpec(ApiModel):
         Field(description="With kind 'file': path or s3:// URI of a tokenizer.json, or of the folder that holds it."),
     ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
-        CelRule("(self.kind == 'file') == has(self.path)", "path is needed with kind 'file', and only then"),
+        # has(): the API server also tries rules on a default ({}), before it fills in the defaults within.
+        CelRule(
+            "(has(self.kind) && self.kind == 'file') == has(self.path)",
+            "path is needed with kind 'file', and only then",
+        ),
     )
 
     @model_validator(mode="after")

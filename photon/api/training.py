@@ -172,7 +172,7 @@ class ExchangeSpec(ApiModel):
         Field(gt=0, le=1e12, description="An update with a larger L2 norm is refused; null: no bound."),
     ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
-        CelRule("self.partBytes % 4096 == 0", "partBytes must be a multiple of 4096"),
+        CelRule("!has(self.partBytes) || self.partBytes % 4096 == 0", "partBytes must be a multiple of 4096"),
     )
 
     @model_validator(mode="after")
