@@ -1,0 +1,34 @@
+"""``python -m tests.cluster up|down``: what ``make cluster-up`` and ``make cluster-down`` run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.cluster.launcher import Cluster, why_no_pods
+from tests.cluster.tools import cache
+
+
+def main() -> int:
+    """Exit code 2 when pods cannot run here."""
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
+    parser.add_argument("action", choices=("up", "down"))
+    parser.add_argument("--name", default="photon", help="default photon: the one that tests use when it is up")
+    parser.add_argument("--nodes", type=int, default=1)
+    arguments = parser.parse_args()
+    cluster = Cluster(arguments.name)
+    if arguments.action == "down":
+        cluster.down()
+        return 0
+    if reason := why_no_pods():
+        sys.stderr.write(f"error: {reason}\n")
+        return 2
+    started = time.monotonic()
+    cluster.up(nodes=arguments.nodes)
+    sys.stdout.write(
+        f"{cluster.name}: {arguments.nodes} node(s) ready in {time.monotonic() - started:.1f} s\n"
+        f"export KUBECONFIG={cluster.kube.kubeconfig}\n"
+        f"kubectl and helm, if you have none: {cache()}/bin\n"
+    )
+    return 0
