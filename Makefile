@@ -39,13 +39,17 @@ check: $(STAMP) ## Format, lint, types, import contracts, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m photon.api.crd --check manifests/crd.yaml
+	$(BIN)/python -m photon.api.crd --check charts/photon/files/crd.yaml
+	$(BIN)/python -m tests.chart.values_table --check charts/photon/README.md
 
 format: $(STAMP) ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-generate: $(STAMP) ## Write the generated files (the CRD)
+generate: $(STAMP) ## Write the generated files (the CRD, its copy in the chart, the chart's table of values)
 	$(BIN)/python -m photon.api.crd --write manifests/crd.yaml
+	cp manifests/crd.yaml charts/photon/files/crd.yaml
+	$(BIN)/python -m tests.chart.values_table --write charts/photon/README.md
 
 pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --group dev --no-header --no-annotate -o requirements.txt

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -78,4 +79,4 @@ def _build(work: Path, program: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(helm(3))
+    sys.stdout.write(f"{helm(3)}\n")

@@ -1,0 +1,156 @@
+"""What the chart's pods may do, what its roles allow, and who may talk to whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import CHART, CI_VALUES, NAMESPACE, Chart, Object, named, of_kind, pod_specs
+
+pytestmark = pytest.mark.timeout(1500)
+
+VARIANTS = pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.name.removesuffix("-values.yaml"))
+NAMESPACED = CHART / "ci" / "namespaced-values.yaml"
+JOB_PODS = {"app.kubernetes.io/name": "photon", "app.kubernetes.io/managed-by": "photon-operator"}
+
+
+@VARIANTS
+def test_every_pod_meets_the_restricted_standard_and_more(chart: Chart, values: Path) -> None:
+    found = list(pod_specs(chart.render(values=values)))
+    assert found
+    for name, spec in found:
+        pod = spec["securityContext"]
+        assert pod["runAsNonRoot"] is True, name
+        assert (pod["runAsUser"], pod["runAsGroup"]) == (10001, 10001), name
+        assert pod["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys(), name
+        assert spec["enableServiceLinks"] is False, name
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert container["resources"]["requests"], name
+            assert container["resources"]["limits"]["memory"], name
+        for volume in spec.get("volumes", []):
+            assert volume.keys() - {"name"} <= {"emptyDir", "configMap", "secret"}, name
+
+
+@VARIANTS
+def test_only_the_operator_has_a_token(chart: Chart, values: Path) -> None:
+    objects = chart.render(values=values)
+    with_token = [name for name, spec in pod_specs(objects) if spec["automountServiceAccountToken"] is not False]
+    assert len(with_token) == 1
+    assert with_token[0].startswith("Deployment/")
+    assert all(account["automountServiceAccountToken"] is False for account in of_kind(objects, "ServiceAccount"))
+
+
+def test_with_named_namespaces_nothing_is_granted_beyond_them(chart: Chart) -> None:
+    objects = chart.render(values=NAMESPACED)
+    assert not [item["kind"] for item in objects if item["kind"].startswith("Cluster")]
+    roles = of_kind(objects, "Role")
+    assert [role["metadata"]["namespace"] for role in roles] == ["team-a", "team-b"]
+    for binding in of_kind(objects, "RoleBinding"):
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "photon-operator", "namespace": NAMESPACE}]
+        assert binding["roleRef"]["kind"] == "Role"
+
+
+def granted(role: Object) -> dict[str, set[str]]:
+    return {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+
+
+def test_the_operator_is_granted_what_it_needs_and_no_wildcard(chart: Chart) -> None:
+    everywhere = granted(named(chart.render(), "ClusterRole", "photon-operator"))
+    somewhere = granted(of_kind(chart.render(values=NAMESPACED), "Role")[0])
+    assert "*" not in {*everywhere, *(verb for verbs in everywhere.values() for verb in verbs)}
+    assert everywhere["pods"] == {"get", "list", "watch", "delete"}, "pods are the Jobs' to make"
+    assert "delete" not in everywhere["federatedtrainingjobs"], "jobs are the user's"
+    assert everywhere.keys() - somewhere.keys() == {"namespaces", "customresourcedefinitions"}
+    assert everywhere["customresourcedefinitions"] == {"get", "list", "watch"}
+    assert all(somewhere[resource] == everywhere[resource] for resource in somewhere)
+
+
+def test_who_may_edit_a_namespace_may_edit_its_jobs(chart: Chart) -> None:
+    view = named(chart.render(), "ClusterRole", "photon-view")
+    edit = named(chart.render(), "ClusterRole", "photon-edit")
+    assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
+    assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+    assert granted(view)["federatedtrainingjobs"] == {"get", "list", "watch"}
+    assert "federatedtrainingjobs/status" not in granted(edit)
+
+
+def policy(objects: list[Object], name: str, namespace: str = NAMESPACE) -> Any:
+    (found,) = [
+        item
+        for item in of_kind(objects, "NetworkPolicy")
+        if (item["metadata"]["name"], item["metadata"]["namespace"]) == (name, namespace)
+    ]
+    return found["spec"]
+
+
+def test_job_pods_are_denied_everything_but_dns_and_storage(chart: Chart) -> None:
+    spec = policy(chart.render(), "photon-jobs")
+    assert spec["podSelector"]["matchLabels"] == JOB_PODS
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in spec
+    dns, storage = spec["egress"]
+    assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
+    assert storage["ports"] == [{"protocol": "TCP", "port": 443}]
+    blocks = [peer["ipBlock"] for peer in storage["to"]]
+    assert all(block["except"] for block in blocks), "credentials of the node are never a job's"
+
+
+def test_workers_reach_their_aggregator_and_each_other(chart: Chart) -> None:
+    spec = policy(chart.render(), "photon-workers")
+    assert spec["podSelector"]["matchLabels"] == {**JOB_PODS, "photon.dev/role": "worker"}
+    aggregator, workers = spec["egress"]
+    assert aggregator["to"][0]["podSelector"]["matchLabels"]["photon.dev/role"] == "aggregator"
+    assert aggregator["ports"] == [{"protocol": "TCP", "port": 8080}]
+    assert workers["to"][0]["podSelector"]["matchLabels"]["photon.dev/role"] == "worker"
+    assert all("namespaceSelector" not in peer for rule in spec["egress"] for peer in rule["to"])
+
+
+def test_aggregators_answer_workers_the_operator_and_who_is_named(chart: Chart) -> None:
+    workers, operator = policy(chart.render(), "photon-aggregators")["ingress"][0]["from"]
+    assert workers["podSelector"]["matchLabels"]["photon.dev/role"] == "worker"
+    pod = named(chart.render(), "Deployment", "photon-operator")["spec"]["template"]["metadata"]["labels"]
+    assert operator["podSelector"]["matchLabels"].items() <= pod.items()
+    assert operator["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": NAMESPACE}
+    site = chart.render(values=CHART / "ci" / "restricted-site-values.yaml")
+    *_, ingress = policy(site, "photon-aggregators", "research")["ingress"][0]["from"]
+    assert ingress["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "ingress"}
+
+
+def test_further_egress_and_storage_of_a_closed_network(chart: Chart) -> None:
+    site = chart.render(values=CHART / "ci" / "restricted-site-values.yaml")
+    for namespace in ("photon", "research"):
+        dns, storage, proxy = policy(site, "photon-jobs", namespace)["egress"]
+        assert {port["port"] for port in dns["ports"]} == {53, 5353}
+        assert storage["to"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+        assert [port["port"] for port in storage["ports"]] == [443, 9000]
+        assert proxy["to"] == [{"ipBlock": {"cidr": "198.51.100.7/32"}}]
+
+
+def test_the_bundled_store_answers_job_pods_of_the_watched_namespaces_only(chart: Chart) -> None:
+    objects = chart.render(values=NAMESPACED)
+    spec = policy(objects, "photon-seaweedfs")
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in spec
+    (peer,) = spec["ingress"][0]["from"]
+    assert peer["podSelector"]["matchLabels"] == JOB_PODS
+    assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["team-a", "team-b"]
+    store = named(objects, "StatefulSet", "photon-seaweedfs")["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= store.items()
+    *_, to_store = policy(objects, "photon-jobs", "team-a")["egress"]
+    assert to_store["to"][0]["podSelector"]["matchLabels"].items() <= store.items()
+    assert to_store["ports"] == [{"protocol": "TCP", "port": 8333}]
+
+
+def test_prometheus_reaches_what_it_is_to_scrape(chart: Chart) -> None:
+    objects = chart.render(values=CHART / "ci" / "monitoring-values.yaml")
+    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert prometheus in policy(objects, "photon-operator")["ingress"][0]["from"]
+    assert prometheus in policy(objects, "photon-aggregators")["ingress"][0]["from"]
