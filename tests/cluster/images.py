@@ -1,0 +1,198 @@
+"""Our images: built with buildah from the parts' Dockerfiles and handed to a node's containerd, without a registry.
+
+buildah keeps its layers in the cache, so dependencies are installed once; of an image that a node has already, only the
+layers that it lacks are sent (the worker's dependencies are 6 GB, its code is one). The base image is Debian with
+Python, made here, since nothing can be pulled; ``PHOTON_TEST_BASE`` names another.
+
+    python -m tests.cluster.images [NAME...]        # build; prints names and sizes
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.cluster.archive import blob_path, write_thin
+from tests.cluster.node import Node
+from tests.cluster.tools import cache
+
+ROOT: Final = Path(__file__).parents[2]
+REGISTRY: Final = "localhost"
+DOCKERFILES: Final = {
+    "photon-operator": "operator/Dockerfile",
+    "photon-aggregator": "services/aggregator/Dockerfile",
+    "photon-worker": "services/worker/Dockerfile",
+    "photon-seaweedfs": "services/store/Dockerfile",
+}
+BASE: Final = f"{REGISTRY}/photon-base:bookworm"
+BASE_PACKAGES: Final = "python3,python3-venv,ca-certificates"
+# Where Debian keeps certificates; a machine behind an institution's proxy has its own among them.
+CERTIFICATES: Final = Path("/etc/ssl/certs")
+BUILD_SECONDS: Final = 1800.0
+IMPORT_SECONDS: Final = 900.0
+
+
+def version() -> str:
+    """The release, which is also the images' tag."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+def why_no_images() -> str | None:
+    """Why images cannot be built here; None when they can."""
+    missing = [name for name in ("buildah", "mmdebstrap") if shutil.which(name) is None]
+    if os.geteuid() != 0:
+        return "images need root: buildah mounts"
+    if missing:
+        return f"images need {', '.join(missing)}: install the packages in tests/cluster/packages.txt"
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A built image: its name with tag, and the descriptor of its manifest in the layout."""
+
+    name: str
+    manifest: dict[str, Any]
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """Descriptors with ``digest`` and ``size`` (bytes, uncompressed), from the base up."""
+        found: list[dict[str, Any]] = self._blob(self.manifest["digest"])["layers"]
+        return found
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a container of it is started with: User, Env, Cmd."""
+        config: dict[str, Any] = self._blob(self._blob(self.manifest["digest"])["config"]["digest"])["config"]
+        return config
+
+    def _blob(self, digest: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((layout() / blob_path(digest)).read_text())
+        return document
+
+
+def layout() -> Path:
+    """The OCI layout that holds all built images; layers that they share are in it once."""
+    return cache() / "images" / "layout"
+
+
+def build(name: str) -> Image:
+    """Build the image ``name`` of this tree. Raises RuntimeError with the end of what buildah said."""
+    tagged = f"{REGISTRY}/{name}:{version()}"
+    with _lock():
+        base = _base()
+        _buildah(
+            *("build", "--layers", "--isolation", "chroot", "--network", "host", "--quiet"),
+            *_surroundings(),
+            *("--build-arg", f"BASE={base}", "--file", str(ROOT / DOCKERFILES[name]), "--tag", tagged, str(ROOT)),
+        )
+        return _export(tagged)
+
+
+def base() -> Image:
+    """The image below all others."""
+    with _lock():
+        return _export(_base())
+
+
+def load(image: Image, nodes: list[Node]) -> None:
+    """Give ``image`` to the containerd of each of ``nodes``."""
+    for node in nodes:
+        try:
+            _send(image, node, without=node.blobs())
+        except RuntimeError:  # containerd may have thrown away, meanwhile, a layer that belongs to no image
+            _send(image, node, without=set())
+
+
+def _send(image: Image, node: Node, *, without: set[str]) -> None:
+    running = node.importer()
+    assert running.stdin is not None
+    assert running.stderr is not None
+    # A broken pipe is explained by what the importer says.
+    with suppress(BrokenPipeError):
+        write_thin(layout(), image.manifest, image.name, without=without, to=running.stdin)
+    with suppress(BrokenPipeError):
+        running.stdin.close()
+    said = running.stderr.read().decode()
+    if running.wait(timeout=IMPORT_SECONDS):
+        raise RuntimeError(f"{node.name} cannot import {image.name}: {said[-1000:]}")
+
+
+def _base() -> str:
+    if chosen := os.environ.get("PHOTON_TEST_BASE"):
+        return chosen
+    if _buildah("images", "--quiet", BASE, check=False).returncode == 0:
+        return BASE
+    with tempfile.TemporaryDirectory(dir=cache() / "images") as work:
+        tar = Path(work) / "base.tar"
+        command = ["mmdebstrap", "--variant=minbase", f"--include={BASE_PACKAGES}", "bookworm", str(tar)]
+        subprocess.run(command, check=True, capture_output=True, timeout=BUILD_SECONDS)
+        container = _buildah("from", "scratch").stdout.strip()
+        _buildah("add", "--quiet", container, str(tar), "/")
+        _buildah("commit", "--quiet", "--rm", container, BASE)
+    return BASE
+
+
+def _surroundings() -> list[str]:
+    """What of this machine a build may see: its certificates and pip's settings, and uv's downloads."""
+    seen = []
+    if CERTIFICATES.is_dir():
+        seen += ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
+        seen += ["--build-arg", f"SSL_CERT_FILE={CERTIFICATES}/ca-certificates.crt"]
+    if Path("/etc/pip.conf").is_file():
+        seen += ["--volume", "/etc/pip.conf:/etc/pip.conf:ro"]
+    return seen
+
+
+def _export(tagged: str) -> Image:
+    """Write the image into the layout; blobs that are there are not written again."""
+    layout().mkdir(parents=True, exist_ok=True)
+    _buildah("push", "--quiet", "--disable-compression", tagged, f"oci:{layout()}:{tagged}")
+    index = json.loads((layout() / "index.json").read_text())
+    found = [m for m in index["manifests"] if m["annotations"]["org.opencontainers.image.ref.name"] == tagged]
+    return Image(name=tagged, manifest={key: found[-1][key] for key in ("mediaType", "digest", "size")})
+
+
+def _buildah(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    store = cache() / "images" / "buildah"
+    command = ["buildah", "--root", str(store / "root"), "--runroot", str(store / "run"), *arguments]
+    # buildah's cache mounts and its temporary copies of layers lie there.
+    environment = {**os.environ, "TMPDIR": str(cache() / "images" / "temporary")}
+    Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, env=environment, check=False)
+    if check and done.returncode:
+        raise RuntimeError(f"buildah {arguments[0]} failed: {(done.stderr + done.stdout).strip()[-2000:]}")
+    return done
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    (cache() / "images").mkdir(parents=True, exist_ok=True)
+    with (cache() / "images" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main(names: list[str]) -> None:
+    """Build ``names`` (default: all)."""
+    for name in names or DOCKERFILES:
+        started = time.monotonic()
+        image = build(name)
+        size = sum(layer["size"] for layer in image.layers) / 1e6
+        sys.stderr.write(f"{image.name}: {size:.0f} MB in {time.monotonic() - started:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
