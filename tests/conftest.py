@@ -10,6 +10,14 @@ import pytest
 from photon.api.placement import StorageSpec
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
+from tests.cluster.fixtures import (  # noqa: F401 - fixtures are found by their names here
+    cluster,
+    cluster_namespace,
+    control_plane,
+    control_plane_processes,
+    namespace,
+    with_crd,
+)
 
 
 @pytest.fixture(scope="session")

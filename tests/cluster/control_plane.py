@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -53,7 +54,11 @@ class Settings:
         return [
             *("--data-dir", str(self.data), "--unsafe-no-fsync", "--log-level=warn"),
             *(f"--listen-client-urls={client}", f"--advertise-client-urls={client}"),
-            *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}"),
+            *(
+                f"--listen-peer-urls={peer}",
+                f"--initial-advertise-peer-urls={peer}",
+                f"--initial-cluster=default={peer}",
+            ),
         ]
 
     def api_server(self) -> list[str]:
@@ -121,6 +126,7 @@ class ControlPlane:
     def __init__(self) -> None:
         self._folder: Path | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._arguments: dict[str, list[str]] = {}
 
     def start(self) -> Kube:
         """Return when the API server answers and the controllers have begun."""
@@ -148,7 +154,7 @@ class ControlPlane:
         )
         for who in ("admin", "scheduler"):
             pki.kubeconfig(who, f"https://127.0.0.1:{api}", self._folder / f"{who}.kubeconfig")
-        kube = Kube(kubeconfig=self._folder / "admin.kubeconfig")
+        kube = self.kube
         self._launch("etcd", settings.etcd())
         self._launch("kube-apiserver", settings.api_server())
         self._until(kube.ready, "API server")
@@ -157,15 +163,18 @@ class ControlPlane:
         self._until(lambda: kube.exists("serviceaccount/default", namespace="default"), "the controllers")
         return kube
 
+    @property
+    def kube(self) -> Kube:
+        """With all rights."""
+        if self._folder is None:
+            raise RuntimeError("the control plane is not started")
+        return Kube(kubeconfig=self._folder / "admin.kubeconfig")
+
     def restart(self, name: str) -> None:
         """kill -9 ``name`` and start it again; returns when the API server answers."""
         end(self._processes[name])
-        arguments = self._processes[name].args
-        assert self._folder is not None
-        assert isinstance(arguments, list)
-        command = arguments[arguments.index("-c") + 3 :] if "-c" in arguments else arguments
-        self._processes[name] = start(command, log=self._folder / "log" / f"{name}.log", tied=True)
-        self._until(Kube(kubeconfig=self._folder / "admin.kubeconfig").ready, "API server")
+        self._launch(name, self._arguments[name])
+        self._until(self.kube.ready, "API server")
 
     def stop(self) -> None:
         """End all and remove what they wrote."""
@@ -183,16 +192,15 @@ class ControlPlane:
     def _launch(self, name: str, arguments: list[str]) -> None:
         assert self._folder is not None
         log = self._folder / "log" / f"{name}.log"
+        self._arguments[name] = arguments
         self._processes[name] = start([program(name), *arguments], log=log, tied=True)
 
-    def _until(self, holds: object, what: str) -> None:
-        assert callable(holds)
-
+    def _until(self, holds: Callable[[], bool], what: str) -> None:
         def alive_and_holds() -> bool:
             ended = [name for name, process in self._processes.items() if process.poll() is not None]
             if ended:
                 raise _EndedError(", ".join(ended))
-            return bool(holds())
+            return holds()
 
         until(alive_and_holds, what, seconds=READY_SECONDS, logs=self._folder)
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
-
-import kubernetes.client
-import kubernetes.config
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.cluster.tools import tool
+
+if TYPE_CHECKING:
+    import kubernetes.client
 
 COMMAND_SECONDS: Final = 120.0
 
@@ -93,12 +93,12 @@ class Kube:
 
     def apply_file(self, path: Path, *, namespace: str | None = None) -> str:
         """Server-side apply of a file. Raises KubectlError."""
-        return self.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", str(path), namespace=namespace
-        )
+        return self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path), namespace=namespace)
 
     def api(self) -> kubernetes.client.ApiClient:
-        """For many quick requests: the Python client."""
+        """For many quick requests: the Python client. Imported here: most tests, which share our fixtures, need it not."""
+        import kubernetes.config
+
         return kubernetes.config.new_client_from_config(str(self.kubeconfig), context=self.context)
 
     @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +54,7 @@ class Cluster:
     @property
     def nodes(self) -> list[Node]:
         """In the order of their numbers."""
-        return sorted((Node(path) for path in self.folder.glob("node*")), key=lambda node: node.number)
+        return sorted((Node(path) for path in self.folder.glob("node*/")), key=lambda node: node.number)
 
     @property
     def kube(self) -> Kube:
@@ -86,7 +87,7 @@ class Cluster:
         self._until(self.kube.ready, "the API server")
         self._start_controllers()
         for node in machines:
-            node.start_kubelet(self._pki, self.folder)
+            node.start_kubelet(self._pki, self.folder / "inside")
         self._start_dns()
         self._make_disks(machines)
         self._until(lambda: self._ready_nodes() == nodes, "the nodes")
@@ -125,7 +126,7 @@ class Cluster:
         inside.mkdir(mode=0o700)
         for who in ("admin", "scheduler", "dns"):
             self._pki.kubeconfig(who, "https://127.0.0.1:6443", inside / f"{who}.kubeconfig")
-        self._pki.kubeconfig("proxy", f"https://{network.GATEWAY}:6443", self.folder / "proxy.kubeconfig")
+        self._pki.kubeconfig("proxy", f"https://{network.GATEWAY}:6443", inside / "proxy.kubeconfig")
         settings = self._settings()
         self.gateway.start("etcd", [program("etcd"), *settings.etcd()])
         self.gateway.start("kube-apiserver", [program("kube-apiserver"), *settings.api_server()])
@@ -181,7 +182,7 @@ class Cluster:
         listed = self.kube.run("get", "nodes", "--no-headers").stdout
         return sum(line.split()[1] == "Ready" for line in listed.splitlines())
 
-    def _until(self, holds: Any, what: str) -> None:
+    def _until(self, holds: Callable[[], bool], what: str) -> None:
         until(holds, f"{self.name}: {what}", seconds=READY_SECONDS, logs=self.folder)
 
 
@@ -262,5 +263,3 @@ def _disk(node: Node, number: int, folder: Path) -> dict[str, Any]:
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]}},
         },
     }
-
-
