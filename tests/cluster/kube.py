@@ -96,7 +96,7 @@ class Kube:
         return self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path), namespace=namespace)
 
     def api(self) -> kubernetes.client.ApiClient:
-        """For many quick requests: the Python client. Imported here: most tests, which share our fixtures, need it not."""
+        """For many quick requests: the Python client. Imported late: most tests share our fixtures and need none."""
         import kubernetes.config
 
         return kubernetes.config.new_client_from_config(str(self.kubeconfig), context=self.context)
