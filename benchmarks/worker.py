@@ -1,8 +1,8 @@
 """`make bench-worker`: the worker's loop beside a plain PyTorch loop, and what of a round is not training.
 
 (a) Tokens a second of photon_worker's training loop and of the shortest loop that anyone would write with the same
-    Hugging Face model, optimiser settings, precision and data. Each run is a fresh process; the two take turns; the
-    result is the median of the ratios of neighbouring runs, because the machine may be shared.
+    Hugging Face model, optimiser settings, precision and data. In each of several fresh processes the two take turns,
+    a few steps each; the result is the median of the ratios of neighbouring blocks, because the machine may be shared.
 (b) A real job of two workers through `photon run`: wall time of a round less the longest training time in it, from the
     records that the run leaves; the mean over the rounds but the first.
 
@@ -12,6 +12,7 @@ Writes runs/bench/worker.json.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -60,16 +62,29 @@ def prepare_data(folder: Path) -> Path:
     return out
 
 
-def child(loop: str, data: Path, *, steps: int, threads: int, precision: str) -> None:
-    """One measured run in this process; prints tokens a second."""
+def child(data: Path, *, blocks: int, steps: int, threads: int, precision: str) -> None:
+    """One measured process: both loops, block by block in turn; prints tokens a second of each block."""
     import torch
 
     torch.set_num_threads(threads)
-    print(json.dumps({"photon": photon_loop, "plain": plain_loop}[loop](data, steps, precision)))
+    loops = {
+        "photon": photon_loop(data, precision, until=WARM_UP_STEPS + blocks * steps),
+        "plain": plain_loop(data, precision),
+    }
+    for run in loops.values():
+        run(WARM_UP_STEPS)
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for block in range(blocks):
+        # Who goes first alternates: a machine that slows down would otherwise favour one.
+        for name in list(loops) if block % 2 == 0 else list(reversed(loops)):
+            began = time.perf_counter()
+            loops[name](steps)
+            rates[name].append(steps * BATCH * SEQUENCE / (time.perf_counter() - began))
+    print(json.dumps(rates))
 
 
-def photon_loop(data: Path, steps: int, precision: str) -> float:
-    """Tokens a second of the worker's own loop, with all that it does after a step but checkpoints."""
+def photon_loop(data: Path, precision: str, *, until: int) -> Callable[[int], None]:
+    """The worker's own loop with all that it does after a step but checkpoints. Called with the number of steps to go."""
     import torch
 
     from photon.api.presets import PRESETS
@@ -83,12 +98,12 @@ def photon_loop(data: Path, steps: int, precision: str) -> float:
 
     local = LocalSpec.model_validate(
         {
-            "steps": steps,
+            "steps": until,
             "batchSize": BATCH,
             "microBatchSize": BATCH,
             "sequenceLength": SEQUENCE,
             "precision": precision,
-            "learningRate": LearningRate(total_steps=steps).model_dump(),
+            "learningRate": LearningRate(total_steps=until).model_dump(),
         }
     )
     mixture = Mixture.open({"bench": str(data)})
@@ -98,7 +113,7 @@ def photon_loop(data: Path, steps: int, precision: str) -> float:
     flat = torch.cat([p.detach().reshape(-1) for p in models.parameters(initial).values()])
     strategy.write("weights", 0, flat.numpy())
     progress = TaskProgress("train-00001")
-    times: list[float] = []
+    totals = Totals(device)
 
     class Batches:
         def batch(self, step: int) -> Any:
@@ -108,24 +123,25 @@ def photon_loop(data: Path, steps: int, precision: str) -> float:
         progress.step, progress.loss = report.local_step, report.loss
         progress.memory_bytes = devices.memory_bytes(device)
         progress.check()
-        times.append(time.perf_counter())
 
-    train(
-        strategy=strategy,
-        batches=Batches(),
-        local=local,
-        seed=0,
-        participant="bench",
-        first_step=0,
-        until=steps,
-        totals=Totals(device),
-        after_step=after_step,
-    )
-    return _rate(times)
+    def run(steps: int) -> None:
+        train(
+            strategy=strategy,
+            batches=Batches(),
+            local=local,
+            seed=0,
+            participant="bench",
+            first_step=0,
+            until=totals.steps + steps,
+            totals=totals,
+            after_step=after_step,
+        )
+
+    return run
 
 
-def plain_loop(data: Path, steps: int, precision: str) -> float:
-    """Tokens a second of a minimal loop: no accumulation, no resume, no reports."""
+def plain_loop(data: Path, precision: str) -> Callable[[int], None]:
+    """A minimal loop: no accumulation, no resume, no reports; called with how many steps to go on."""
     import torch
     import torch.nn.functional as F
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -139,47 +155,43 @@ def plain_loop(data: Path, steps: int, precision: str) -> float:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(config.pop("model_type"), **config)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.0)
-    times: list[float] = []
-    for step in range(steps):
-        rows = mixture.batch(seed=0, step=step, batch_size=BATCH, sequence_length=SEQUENCE)
-        tokens = torch.from_numpy(rows).to(device)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-            loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        loss.item()
-        times.append(time.perf_counter())
-    return _rate(times)
+    numbers = itertools.count()
+
+    def run(steps: int) -> None:
+        for step in itertools.islice(numbers, steps):
+            rows = mixture.batch(seed=0, step=step, batch_size=BATCH, sequence_length=SEQUENCE)
+            tokens = torch.from_numpy(rows).to(device)
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16"):
+                logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+                loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            loss.item()
+
+    return run
 
 
-def _rate(times: list[float]) -> float:
-    steps = len(times) - WARM_UP_STEPS
-    return steps * BATCH * SEQUENCE / (times[-1] - times[WARM_UP_STEPS - 1])
-
-
-def compare_loops(data: Path, *, runs: int, steps: int, threads: int) -> dict[str, Any]:
-    """Ratios of tokens/s by precision, and the rates that they are made of."""
+def compare_loops(data: Path, *, runs: int, blocks: int, steps: int, threads: int) -> dict[str, Any]:
+    """Ratios of tokens/s by precision: the median over all pairs of neighbouring blocks of all runs."""
     result: dict[str, Any] = {}
     for precision in ("bf16", "fp32"):
         rates: dict[str, list[float]] = {"photon": [], "plain": []}
-        for run in range(runs):
-            # Who goes first alternates: a machine that slows down would otherwise favour one.
-            for loop in ("photon", "plain") if run % 2 == 0 else ("plain", "photon"):
-                command = [
-                    *(sys.executable, "-m", "benchmarks.worker", "--child", loop, "--data", str(data)),
-                    *("--steps", str(steps), "--threads", str(threads), "--precision", precision),
-                ]
-                env = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-                output = subprocess.run(command, check=True, env=env, stdout=subprocess.PIPE, text=True).stdout
-                rates[loop].append(json.loads(output.splitlines()[-1]))
+        for _ in range(runs):
+            command = [
+                *(sys.executable, "-m", "benchmarks.worker", "--child", "--data", str(data)),
+                *("--blocks", str(blocks), "--steps", str(steps), "--threads", str(threads), "--precision", precision),
+            ]
+            env = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+            output = subprocess.run(command, check=True, env=env, stdout=subprocess.PIPE, text=True).stdout
+            for loop, values in json.loads(output.splitlines()[-1]).items():
+                rates[loop] += values
         ratios = [ours / theirs for ours, theirs in zip(rates["photon"], rates["plain"], strict=True)]
         result[precision] = {
             "of_plain_loop": statistics.median(ratios),
             "tokens_per_second": {loop: statistics.median(values) for loop, values in rates.items()},
-            "runs": rates,
+            "blocks": rates,
         }
     return result
 
@@ -235,20 +247,21 @@ def _program(name: str) -> str:
 def main() -> None:
     """Run everything, or one measured child process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="runs of each loop")
-    parser.add_argument("--steps", type=int, default=15, help="steps of a run, three of them to warm up")
+    parser.add_argument("--runs", type=int, default=3, help="processes that run both loops")
+    parser.add_argument("--blocks", type=int, default=4, help="blocks of each loop in a run")
+    parser.add_argument("--steps", type=int, default=4, help="steps of a block")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of the job")
     parser.add_argument("--round-steps", type=int, default=8, help="local steps of a round")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", choices=["loop", "rounds"])
-    parser.add_argument("--child", choices=["photon", "plain"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(
-            arguments.child,
             arguments.data,
+            blocks=arguments.blocks,
             steps=arguments.steps,
             threads=arguments.threads,
             precision=arguments.precision,
@@ -259,7 +272,9 @@ def main() -> None:
         folder = Path(temporary)
         data = prepare_data(folder)
         if arguments.only != "rounds":
-            loops = compare_loops(data, runs=arguments.runs, steps=arguments.steps, threads=arguments.threads)
+            loops = compare_loops(
+                data, runs=arguments.runs, blocks=arguments.blocks, steps=arguments.steps, threads=arguments.threads
+            )
             result |= {"of_plain_loop": loops["bf16"]["of_plain_loop"], "loops": loops}
             print(f"\n{'tokens/s':10}{'plain loop':>14}{'photon':>14}{'ratio':>10}")
             for precision, values in loops.items():
