@@ -84,7 +84,7 @@ def child(data: Path, *, blocks: int, steps: int, threads: int, precision: str) 
 
 
 def photon_loop(data: Path, precision: str, *, until: int) -> Callable[[int], None]:
-    """The worker's own loop with all that it does after a step but checkpoints. Called with the number of steps to go."""
+    """The worker's own loop with all that it does after a step but checkpoints. Called with the steps to go."""
     import torch
 
     from photon.api.presets import PRESETS
