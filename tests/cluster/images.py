@@ -40,6 +40,7 @@ BASE: Final = f"{REGISTRY}/photon-base:bookworm"
 BASE_PACKAGES: Final = "python3,python3-venv,ca-certificates"
 # Where Debian keeps certificates; a machine behind an institution's proxy has its own among them.
 CERTIFICATES: Final = Path("/etc/ssl/certs")
+UV_CACHE: Final = Path("/var/cache/uv")  # as the Dockerfiles name it
 BUILD_SECONDS: Final = 1800.0
 IMPORT_SECONDS: Final = 900.0
 
@@ -51,7 +52,7 @@ def version() -> str:
 
 def why_no_images() -> str | None:
     """Why images cannot be built here; None when they can."""
-    missing = [name for name in ("buildah", "mmdebstrap") if shutil.which(name) is None]
+    missing = [name for name in ("buildah", "mmdebstrap", "skopeo") if shutil.which(name) is None]
     if os.geteuid() != 0:
         return "images need root: buildah mounts"
     if missing:
@@ -93,6 +94,7 @@ def build(name: str) -> Image:
     tagged = f"{REGISTRY}/{name}:{version()}"
     with _lock():
         base = _base()
+        _share_downloads()
         _buildah(
             *("build", "--layers", "--isolation", "chroot", "--network", "host", "--quiet"),
             *_surroundings(),
@@ -156,24 +158,53 @@ def _surroundings() -> list[str]:
     return seen
 
 
+def _share_downloads() -> None:
+    """Let the Dockerfiles' cache mount be the folder in which uv keeps what `make setup` fetched and unpacked."""
+    told = subprocess.run(
+        [Path(sys.executable).with_name("uv"), "cache", "dir"], capture_output=True, text=True, timeout=60, check=False
+    )
+    mount = cache() / "images" / "temporary" / "buildah-cache" / UV_CACHE.relative_to("/")
+    if told.returncode or mount.exists():
+        return
+    mount.parent.mkdir(parents=True, exist_ok=True)
+    mount.symlink_to(told.stdout.strip())
+
+
 def _export(tagged: str) -> Image:
     """Write the image into the layout; blobs that are there are not written again."""
     layout().mkdir(parents=True, exist_ok=True)
-    _buildah("push", "--quiet", "--disable-compression", tagged, f"oci:{layout()}:{tagged}")
+    # Not compressed: a layer's digest is then known beforehand, and one that is there is neither read nor written.
+    store = f"containers-storage:[overlay@{_storage('root')}+{_storage('run')}]{tagged}"
+    _run("skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", store, f"oci:{layout()}:{tagged}")
     index = json.loads((layout() / "index.json").read_text())
     found = [m for m in index["manifests"] if m["annotations"]["org.opencontainers.image.ref.name"] == tagged]
     return Image(name=tagged, manifest={key: found[-1][key] for key in ("mediaType", "digest", "size")})
 
 
+def _storage(kind: str) -> Path:
+    """Where buildah keeps layers ("root") and notes what is mounted ("run")."""
+    return cache() / "images" / "buildah" / kind
+
+
 def _buildah(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    store = cache() / "images" / "buildah"
-    command = ["buildah", "--root", str(store / "root"), "--runroot", str(store / "run"), *arguments]
+    storage = ("--root", str(_storage("root")), "--runroot", str(_storage("run")))
+    return _run("buildah", *storage, *arguments, check=check)
+
+
+def _run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     # buildah's cache mounts and its temporary copies of layers lie there.
-    environment = {**os.environ, "TMPDIR": str(cache() / "images" / "temporary")}
-    Path(environment["TMPDIR"]).mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_SECONDS, env=environment, check=False)
+    temporary = cache() / "images" / "temporary"
+    temporary.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_SECONDS,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        check=False,
+    )
     if check and done.returncode:
-        raise RuntimeError(f"buildah {arguments[0]} failed: {(done.stderr + done.stdout).strip()[-2000:]}")
+        raise RuntimeError(f"{' '.join(command[:6])} ... failed: {(done.stderr + done.stdout).strip()[-2000:]}")
     return done
 
 

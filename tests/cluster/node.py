@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -23,6 +24,9 @@ IMPORT_SECONDS: Final = 900.0
 
 # kubelet sets these for the whole machine; files that hold its wishes already, bound over them, keep it from that.
 _SYSCTLS: Final = {"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
+# Requests of a whole job's pods add up to more cores than a test machine has, and its few cores run them all the same,
+# only slower. So a node says that it has this many.
+CORES: Final = 32
 _PRIVATE_FOLDERS: Final = (
     *("/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers"),
     *("/run/netns", "/run/containerd"),
@@ -72,7 +76,9 @@ class Node(Machine):
             f"mkdir -p {path} {self.folder}/private{path}; mount --bind {self.folder}/private{path} {path}"
             for path in _PRIVATE_FOLDERS
         )
-        self.run(f"{over}\n{own}\nmount --make-rshared /")
+        self._claim_cores()
+        cores = "\n".join(f"mount --bind {self.folder}/{kind} /sys/devices/system/{kind}" for kind in ("cpu", "node"))
+        self.run(f"{over}\n{own}\n{cores}\nmount --make-rshared /")
         for group in self._cgroups():
             group.mkdir(exist_ok=True)
             if group.parent.name == "cpuset":
@@ -80,6 +86,21 @@ class Node(Machine):
                     (group / file).write_text((group.parent / file).read_text())
             if group.parent == CGROUPS:
                 (group / "cgroup.subtree_control").write_text("+cpuset +cpu +io +memory +pids")
+
+    def _claim_cores(self) -> None:
+        """What kubelet counts: one folder a core. Containers see the kernel's own.
+
+        kubelet also allows its pods exactly the processors that it counted, so only those that exist may be named:
+        each is there several times, as cpu1, cpu01, cpu001, ...
+        """
+        (self.folder / "node").mkdir()
+        real = os.cpu_count() or 1
+        for core in range(CORES):
+            topology = self.folder / "cpu" / f"cpu{'0' * (core // real)}{core % real}" / "topology"
+            topology.mkdir(parents=True)
+            (topology / "core_id").write_text(f"{core}\n")
+            (topology / "physical_package_id").write_text("0\n")
+        (self.folder / "cpu" / "online").write_text(Path("/sys/devices/system/cpu/online").read_text())
 
     def _cgroups(self) -> list[Path]:
         if (CGROUPS / "cgroup.controllers").exists():  # version 2

@@ -273,7 +273,7 @@ def broken(path: str, value: Any) -> Document:
 
 
 @pytest.mark.parametrize(
-    ("path", "bound", "value"), bounds(), ids=lambda value: value if isinstance(value, str) else ""
+    ("path", "bound", "value"), list(bounds()), ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_every_bound_refuses_and_names_the_field(jobs: Jobs, path: str, bound: str, value: Any) -> None:
     with pytest.raises(Refused) as refusal:
