@@ -143,6 +143,9 @@ class Progress(ApiModel):
     bytes_up: Annotated[Count, Field(description="Of this task so far.")] = 0
     bytes_down: Count = 0
     seconds: Annotated[dict[Phase, Finite], Field(description="Of this task so far, by phase.")] = {}
+    retries: Annotated[
+        dict[Phase, Count], Field(description="Requests to the object store that were repeated, by phase.")
+    ] = {}
 
 
 class ProgressReply(ApiModel):

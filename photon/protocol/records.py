@@ -161,6 +161,7 @@ class ParticipantLog(ApiModel):
     memory_bytes: Count | None = None
     bytes_up: Count = 0
     bytes_down: Count = 0
+    retries: dict[Phase, Count] = {}
 
 
 class RoundLog(ApiModel):
@@ -173,3 +174,4 @@ class RoundLog(ApiModel):
     participants: dict[Name, ParticipantLog] = {}
     bytes_up: Count = 0
     bytes_down: Count = 0
+    update_bytes: Annotated[Count, Field(description="Size of the accepted updates as they were encoded.")] = 0

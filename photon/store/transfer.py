@@ -29,6 +29,7 @@ STRIPE_BYTES: Final = 8 * 1024 * 1024
 # Bytes between two reports of progress, and between two looks at whether the transfer was given up.
 STEP_BYTES: Final = 1024 * 1024
 OnBytes = Callable[[int], None]
+OnRetry = Callable[[], None]
 Result = TypeVar("Result")
 
 
@@ -44,6 +45,7 @@ def upload(
     headers: Mapping[str, str],
     data: memoryview,
     *,
+    on_retry: OnRetry | None = None,
     retry: RetryPolicy | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
@@ -66,7 +68,7 @@ def upload(
                 raise connection.refused(response)
             return UploadOutcome.CREATED
 
-        return _persistently(attempt, policy=policy, sleep=sleep)
+        return _persistently(attempt, policy=policy, sleep=sleep, on_retry=on_retry)
 
 
 def download(
@@ -76,13 +78,15 @@ def download(
     file: FileRecord,
     connections: int = 4,
     on_bytes: OnBytes | None = None,
+    on_retry: OnRetry | None = None,
     retry: RetryPolicy | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Fetch an object to ``path`` over several connections; the file is there, whole and verified, or not at all.
 
-    ``on_bytes`` is told of every few bytes that arrived, one call at a time, from other threads. Raises DigestMismatch
+    ``on_bytes`` is told of every few bytes that arrived, one call at a time, and ``on_retry`` of each repeated request,
+    both from other threads. Raises DigestMismatch
     when size or sha256 are not those of ``file``, StorageFull when this machine's disk is full, otherwise StoreError.
     """
     if shutil.disk_usage(path.parent).free < file.size_bytes:
@@ -91,7 +95,9 @@ def download(
     part = Path(name)
     try:
         try:
-            fetch = _Download(url, descriptor, file=file, on_bytes=on_bytes, timeout_seconds=timeout_seconds)
+            fetch = _Download(
+                url, descriptor, file=file, on_bytes=on_bytes, on_retry=on_retry, timeout_seconds=timeout_seconds
+            )
             digest = fetch.run(connections, policy=retry or RetryPolicy(), sleep=sleep)
             if digest != file.sha256:
                 raise DigestMismatch(
@@ -113,12 +119,20 @@ class _Download:
     """One object on its way into one file: stripes arrive in any order, the digest follows in theirs."""
 
     def __init__(
-        self, url: str, descriptor: int, *, file: FileRecord, on_bytes: OnBytes | None, timeout_seconds: float
+        self,
+        url: str,
+        descriptor: int,
+        *,
+        file: FileRecord,
+        on_bytes: OnBytes | None,
+        on_retry: OnRetry | None,
+        timeout_seconds: float,
     ) -> None:
         self._url = url
         self._descriptor = descriptor
         self._file = file
         self._on_bytes = on_bytes
+        self._on_retry = on_retry
         self._timeout_seconds = timeout_seconds
         self._given_up = Event()
         self._lock = Lock()
@@ -161,7 +175,7 @@ class _Download:
             while position < stop and not self._given_up.is_set():
                 position += self._step(connection, response, position, stop)
 
-        _persistently(attempt, policy=policy, sleep=sleep, given_up=self._given_up)
+        _persistently(attempt, policy=policy, sleep=sleep, given_up=self._given_up, on_retry=self._on_retry)
 
     def _step(self, connection: Connection, response: HTTPResponse, position: int, stop: int) -> int:
         buffer: bytearray = self._mine.buffer
@@ -214,6 +228,7 @@ def _persistently(
     policy: RetryPolicy,
     sleep: Callable[[float], None],
     given_up: Event | None = None,
+    on_retry: OnRetry | None = None,
 ) -> Result:
     """Run ``attempt`` until it does not raise TryAgain, ``policy.attempts`` times at most."""
     failures = 0
@@ -224,6 +239,8 @@ def _persistently(
             failures += 1
             if failures >= policy.attempts or (given_up is not None and given_up.is_set()):
                 raise type(again.error)(f"{again.error} (after {failures} attempts)") from again
+        if on_retry is not None:
+            on_retry()
         sleep(policy.pause_seconds(failures))
 
 

@@ -14,7 +14,6 @@ from photon.api.status import JobStatus
 from photon.protocol.messages import ErrorReason, ErrorReply, PartsRequest, Progress
 from photon.protocol.records import Evaluation, HeldOutResult, Part
 from photon.store.objects import ObjectStore
-from photon.telemetry import metric_names
 from tests.aggregator.fake_worker import FakeWorker, job_document, token_of, write_round_zero
 from tests.aggregator.running import Aggregator, aggregator, working
 
@@ -243,29 +242,6 @@ def test_status_history_events_and_metrics_of_a_finished_job(store: ObjectStore,
     assert metrics["photon_tokens_total"].value == status.tokens
     assert metrics["photon_job_finished"].value == 1
     assert metrics["photon_participant_bytes_up_total"].value > 0
-
-
-def test_every_name_in_metric_names_is_a_metric(store: ObjectStore, storage: StorageSpec) -> None:
-    """Dashboards and alerts rely on it: no name without a series, no series without a name."""
-    job = job_document(storage, ["north", "south"], rounds=3, participation={"quorum": 1})
-    write_round_zero(job, store)
-    with aggregator(job, store, stop_when_done=False) as running:
-        north, south = (FakeWorker(name, [running.url]) for name in ("north", "south"))
-        figures = {"learning_rate": 1e-3, "memory_bytes": 1, "mfu": 0.5, "loss": 1.0, "tokens_per_second": 1.0}
-        south.tamper = lambda worker, task, prepared: (
-            worker.stop.set() if task.round == 3 else worker.train_honestly(task, prepared)
-        )
-        with working(north, south):
-            running.until(lambda engine: engine.state.head is not None and engine.state.head.round == 2)
-            running.until(lambda engine: engine.state.open is not None and bool(engine.state.open.admissions))
-            north.report("train-00003", "train", **figures)
-            text = running.text("/metrics")
-            north.stop.set()
-    names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}
-    declared = {value for key, value in vars(metric_names).items() if key.isupper()}
-    assert names - declared == set()
-    # Nothing was refused in this job, so the counter of refusals has no series yet.
-    assert declared - names == {metric_names.REFUSED_UPDATES}
 
 
 def test_openapi_describes_every_route(running: Aggregator) -> None:

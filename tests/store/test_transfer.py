@@ -102,14 +102,17 @@ def test_a_download_goes_on_where_it_was_cut(
     store.put("a", small)
     proxy.plan(Fault(cut_answer_after=600_000))
     arrived: list[int] = []
+    repeated: list[None] = []
     download(
         far.presign_get("a", valid_seconds=600),
         tmp_path / "a",
         file=record(small),
         on_bytes=arrived.append,
+        on_retry=lambda: repeated.append(None),
         retry=RETRY,
     )
     assert sum(arrived) == len(small)
+    assert len(repeated) == 1
     assert proxy.seen("GET") == 2
 
 

@@ -66,9 +66,10 @@ class Bucket:
             ]
         )
 
-    def upload(self, url: str, _headers: Any, _data: Any) -> None:
+    def upload(self, url: str, _headers: Any, _data: Any, *, on_retry: Callable[[], None]) -> None:
         index = int(url.rpartition("/")[2])
         if self.failures.get(index):
+            on_retry()
             raise self.failures[index].pop(0)
         self.sent.append(index)
 
@@ -110,6 +111,13 @@ def test_an_expired_url_is_asked_for_again(send: Any) -> None:
     send(bucket, TaskProgress("t"))
     assert [1] in bucket.windows
     assert bucket.sent.count(1) == 1
+
+
+def test_a_repeated_request_is_reported_with_its_phase(send: Any) -> None:
+    progress = TaskProgress("t")
+    with progress.phase("push"):
+        send(Bucket(failures={1: [AccessDenied("expired")]}), progress)
+    assert progress.snapshot().retries == {"push": 1}
 
 
 def test_urls_that_are_refused_for_ever_end_it(send: Any) -> None:

@@ -15,11 +15,11 @@ from photon.api.base import ApiModel
 from photon.protocol.messages import Progress
 from photon.protocol.records import Count, Phase, RoundLog
 from photon_aggregator.events import Head, Note, NoteKind
+from photon_aggregator.totals import Totals, seconds_of
 
 EVENTS_KEPT: Final = 1000
 ROUNDS_KEPT: Final = 2000
 PACE_ROUNDS: Final = 10
-OWN_PHASES: Final = frozenset[Phase]({"admit", "merge", "commit"})
 
 
 class EventRecord(ApiModel):
@@ -44,6 +44,7 @@ class Share:
     """What one participant spent, since the last commit or altogether."""
 
     seconds: dict[Phase, float] = field(default_factory=dict)
+    retries: dict[Phase, int] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
 
@@ -72,9 +73,11 @@ class Board:
         self.round_events: list[EventRecord] = []
         self.refusals: Counter[tuple[str, str]] = Counter()
         self.aggregator_seconds: dict[Phase, float] = {}
-        self.phase_totals: dict[Phase, float] = {}
+        self.totals = Totals()
         self.opened_at: float | None = None
         self.committed_at: float | None = None
+        # Whether ``committed_at`` is of this process: the time between two processes is nobody's pace.
+        self._running = False
         self._pace: deque[float] = deque(maxlen=PACE_ROUNDS)
         self.commits: dict[int, Head] = {}
         self.logs: dict[int, RoundLog] = {}
@@ -97,11 +100,9 @@ class Board:
             for phase, seconds in progress.seconds.items():
                 new = max(0.0, seconds - before.seconds.get(phase, 0.0))
                 share.seconds[phase] = share.seconds.get(phase, 0.0) + new
-        for phase, seconds in progress.seconds.items():
-            if phase in OWN_PHASES:
-                continue  # a worker's wait for a verdict; the aggregator counts its own time
-            new = max(0.0, seconds - before.seconds.get(phase, 0.0))
-            self.phase_totals[phase] = self.phase_totals.get(phase, 0.0) + new
+            for phase, count in progress.retries.items():
+                again = max(0, count - before.retries.get(phase, 0))
+                share.retries[phase] = share.retries.get(phase, 0) + again
         desk.progress = progress
         # What a task does not measure (an evaluation has no learning rate) stays as it was last measured.
         desk.loss = progress.loss if progress.loss is not None else desk.loss
@@ -114,8 +115,7 @@ class Board:
 
     def spent(self, phase: Phase, seconds: float) -> None:
         """The aggregator's own work in the running round."""
-        for totals in (self.aggregator_seconds, self.phase_totals):
-            totals[phase] = totals.get(phase, 0.0) + seconds
+        self.aggregator_seconds[phase] = self.aggregator_seconds.get(phase, 0.0) + seconds
 
     def noted(self, note: Note) -> EventRecord:
         """Write an entry of the event log."""
@@ -137,6 +137,11 @@ class Board:
             self.opened_at = note.at
         return record
 
+    @property
+    def last_sequence(self) -> int:
+        """That of the latest entry; 0 when there is none."""
+        return self._sequence
+
     def events(self, after: int = 0) -> list[EventRecord]:
         """Entries with a larger ``sequence``, oldest first; the last thousand are kept."""
         return [record for record in self._events if record.sequence > after]
@@ -147,6 +152,9 @@ class Board:
             self._count(head)
         for number, log in sorted(logs.items()):
             self._keep_log(number, log)
+            self.totals.keep(log)
+            self._pace.append(seconds_of(log))
+            self.committed_at = datetime.fromisoformat(log.committed_at).timestamp()
             for name, entry in log.participants.items():
                 share = self.desk(name).shares
                 share.bytes_up += entry.bytes_up
@@ -156,11 +164,11 @@ class Board:
         """A round ended: count it, and begin the books of the next."""
         self._count(head)
         self._keep_log(head.round, log)
-        if self.committed_at is not None:
+        if self.committed_at is not None and self._running:
             self._pace.append(at - self.committed_at)
         elif self.opened_at is not None:
             self._pace.append(at - self.opened_at)
-        self.committed_at = at
+        self.committed_at, self._running = at, True
         self.opened_at = None
         self.aggregator_seconds = {}
         self.round_events = []
@@ -168,7 +176,7 @@ class Board:
             desk.round_share = Share()
 
     def seconds_per_round(self) -> float | None:
-        """Mean duration of the last rounds of this process; None before the first."""
+        """Mean duration of the last rounds; None before the first."""
         return sum(self._pace) / len(self._pace) if self._pace else None
 
     def _count(self, head: Head) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,6 +17,9 @@ from photon.store.objects import ObjectStore
 Record = TypeVar("Record", bound=BaseModel)
 Result = TypeVar("Result")
 
+# What is repeated when the store fails; the label of the metric.
+Work = Literal["admit", "merge", "commit", "other"]
+WORK: Final[tuple[Work, ...]] = get_args(Work)
 # With the store's own attempts (about 10 s each) a store that is down for a minute or two is outlived.
 RETRY_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
@@ -72,19 +76,19 @@ class Retries:
     def __init__(self, *, pauses: tuple[float, ...] = RETRY_PAUSES_SECONDS) -> None:
         self._pauses = pauses
         self._stop = threading.Event()
-        self.count = 0
+        self.counts: Counter[Work] = Counter()
 
     def stop(self) -> None:
         """End all pauses, now and from now on, with Stopped."""
         self._stop.set()
 
-    def __call__(self, work: Callable[[], Result]) -> Result:
+    def __call__(self, work: Callable[[], Result], of: Work = "other") -> Result:
         """The result of ``work``, which must be safe to repeat. Raises the last StoreError, or Stopped."""
         for pause in self._pauses:
             try:
                 return work()
             except Unreachable:
-                self.count += 1
+                self.counts[of] += 1
                 if self._stop.wait(pause):
                     raise Stopped from None
         return work()

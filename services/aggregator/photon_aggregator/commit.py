@@ -69,17 +69,20 @@ def merge_and_commit(
     faults(FaultPoint.BEFORE_MERGE)
     started = clock()
     try:
-        result = retries(lambda: _merge(merge, context, folder, cancelled, faults))
+        result = retries(lambda: _merge(merge, context, folder, cancelled, faults), "merge")
     except MergeError:
         if cancelled.is_set():
             raise Stopped from None
         raise
     merged = clock()
     # The same few files in every folder, so that each is a whole Hugging Face checkpoint.
-    retries(lambda: list(pool.map(lambda item: store.put(f"{folder}/{item[0]}", item[1]), context.small_files.items())))
+    small = context.small_files.items()
+    retries(lambda: list(pool.map(lambda item: store.put(f"{folder}/{item[0]}", item[1]), small)), "commit")
     ours = _record(merge, context, folder, result)
     faults(FaultPoint.BEFORE_COMMIT)
-    commit, commit_digest, there_since = retries(lambda: bucket.create(store, keys.commit(round_number), ours))
+    commit, commit_digest, there_since = retries(
+        lambda: bucket.create(store, keys.commit(round_number), ours), "commit"
+    )
     if commit.job != ours.job or commit.previous != ours.previous:
         raise RecordError(f"{store.uri(keys.commit(round_number))} does not follow from round {round_number - 1}")
     faults(FaultPoint.AFTER_COMMIT)

@@ -104,6 +104,7 @@ class Engine:
         self._finished = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
+        self._keeping: asyncio.Task[object] | None = None
         self._in_flight: set[Future[Any]] = set()
         self._cancelled = threading.Event()
 
@@ -236,29 +237,34 @@ class Engine:
             case Look():
                 self._spawn(self._guarded(lambda: self._look(action)))
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, object]) -> asyncio.Task[object] | None:
         if self._group is None:
             work.close()
-            return
-        self._group.create_task(work)
+            return None
+        return self._group.create_task(work)
 
     async def _guarded(
         self, work: Callable[[], list[Event]], phase: Phase | None = None, *, repeat: bool = True
-    ) -> None:
-        """Do ``work`` in a thread, again if the store failed (``repeat``); send the events that it answers with."""
+    ) -> bool:
+        """Do ``work`` in a thread, again if the store failed (``repeat``); send the events that it answers with.
+
+        False when it could not be done.
+        """
         started = self.clock()
+        of: bucket.Work = "admit" if phase == "admit" else "other"
         try:
-            events = await self.in_thread((lambda: self.retries(work)) if repeat else work)
+            events = await self.in_thread((lambda: self.retries(work, of)) if repeat else work)
         except StoreError as error:
             logger.error("%s", error)
             self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
-            return
+            return False
         except Stopped:
-            return
+            return False
         if phase is not None:
             self.board.spent(phase, max(0.0, self.clock() - started))
         for event in events:
             self.send(event)
+        return True
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
@@ -417,16 +423,27 @@ class Engine:
         past = self.board.commits.get(head.round - (kept.keep_last_rounds or 0))
 
         def tidy() -> list[Event]:
-            log.write(self.store, entry, records)
             retention.prune(self.store, kept, head, past)
             return []
 
-        self._spawn(self._guarded(tidy))
+        def write() -> list[Event]:
+            log.write(self.store, entry, records)
+            return []
+
+        async def keep() -> None:
+            if await self._guarded(write):
+                self.board.totals.keep(entry)
+            await self._guarded(tidy)
+
+        self._keeping = self._spawn(keep())
 
     async def _finish(self) -> None:
         """Write the last round's log once more, now with its evaluation; then the job is over."""
         state = self.state
         head = state.head
+        if self._keeping is not None:
+            # What it writes would take the place of what is written here.
+            await self._keeping
         if head is not None and head.round in self.board.logs and state.outcome is not None:
             entry = log.with_evaluations(self.board.logs[head.round], self.board)
             self.board.logs[head.round] = entry
@@ -436,6 +453,7 @@ class Engine:
                 if reason is not JobReason.STORAGE_FAILED:
                     records = list(self.board.round_events)
                     await self.in_thread(lambda: log.append(self.store, entry, records))
+                    self.board.totals.keep(entry)
             except StoreError as error:
                 logger.warning("the log of the last round could not be written: %s", error)
         self.wake()

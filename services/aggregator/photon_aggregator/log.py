@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from photon.protocol.records import ParticipantLog, Phase, RoundLog
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.board import Board, EventRecord, iso
-from photon_aggregator.events import Head
+from photon_aggregator.events import Admission, Head
 from photon_aggregator.state import Check, OpenRound
+
+Amount = TypeVar("Amount", int, float)
 
 
 def round_log(board: Board, head: Head, open_round: OpenRound | None, at: float) -> RoundLog:
     """The log of the round that ``head`` committed; ``open_round`` is how it stood before.
 
-    The seconds of a phase are those of the slowest participant, and the aggregator's own for admit, merge and commit.
+    The seconds of a phase are those of the slowest participant, and the aggregator's own for admit, merge and commit;
+    ``wait`` is the time that these do not account for. A participant's ``wait`` is the time in which it did nothing.
     """
     cohort = open_round.plan.cohort if open_round is not None else [u.participant for u in head.commit.accepted]
-    participants = {name: _participant(board, name, head, open_round) for name in _who(board, cohort)}
+    opened_at = board.opened_at if board.opened_at is not None else at
+    participants = {name: _participant(board, name, head, open_round, at - opened_at) for name in _who(board, cohort)}
     seconds: dict[Phase, float] = {}
     for entry in participants.values():
         for phase, spent in entry.seconds.items():
+            if phase == "wait":
+                continue
             seconds[phase] = max(seconds.get(phase, 0.0), spent)
     seconds.update(board.aggregator_seconds)
+    seconds["wait"] = _rest(at - opened_at, seconds)
     return RoundLog(
         round=head.round,
-        started_at=iso(board.opened_at if board.opened_at is not None else at),
+        started_at=iso(opened_at),
         committed_at=iso(at),
         seconds=seconds,
         participants=participants,
         bytes_up=sum(entry.bytes_up for entry in participants.values()),
         bytes_down=sum(entry.bytes_down for entry in participants.values()),
+        update_bytes=sum(p.size_bytes for a in _merged(head, open_round) for p in a.manifest.parts),
     )
 
 
@@ -44,6 +53,7 @@ def with_evaluations(log: RoundLog, board: Board) -> RoundLog:
         participants[name] = entry.model_copy(
             update={
                 "seconds": _added(entry.seconds, share.seconds),
+                "retries": _added(entry.retries, share.retries),
                 "bytes_up": entry.bytes_up + share.bytes_up,
                 "bytes_down": entry.bytes_down + share.bytes_down,
             }
@@ -86,7 +96,13 @@ def _who(board: Board, cohort: Sequence[str]) -> list[str]:
     return sorted({*cohort, *(name for name, desk in board.desks() if desk.round_share.seconds)})
 
 
-def _participant(board: Board, name: str, head: Head, open_round: OpenRound | None) -> ParticipantLog:
+def _merged(head: Head, open_round: OpenRound | None) -> list[Admission]:
+    """The updates that the commit was made of, as far as this aggregator admitted them itself."""
+    manifests = {update.manifest for update in head.commit.accepted}
+    return [a for a in open_round.admissions if a.digest in manifests] if open_round is not None else []
+
+
+def _participant(board: Board, name: str, head: Head, open_round: OpenRound | None, duration: float) -> ParticipantLog:
     desk = board.desk(name)
     accepted = {update.participant: update for update in head.commit.accepted}
     submission = open_round.submissions.get(name) if open_round is not None else None
@@ -103,7 +119,8 @@ def _participant(board: Board, name: str, head: Head, open_round: OpenRound | No
     return ParticipantLog(
         outcome=outcome,
         message=message[:1024],
-        seconds=desk.round_share.seconds,
+        seconds={**desk.round_share.seconds, "wait": _rest(duration, desk.round_share.seconds)},
+        retries=desk.round_share.retries,
         tokens=accepted[name].tokens if name in accepted else 0,
         tokens_per_second=progress.tokens_per_second if progress is not None else None,
         mfu=progress.mfu if progress is not None else None,
@@ -113,5 +130,10 @@ def _participant(board: Board, name: str, head: Head, open_round: OpenRound | No
     )
 
 
-def _added(first: Mapping[Phase, float], second: Mapping[Phase, float]) -> dict[Phase, float]:
-    return {phase: first.get(phase, 0.0) + second.get(phase, 0.0) for phase in [*first, *second]}
+def _rest(duration: float, seconds: Mapping[Phase, float]) -> float:
+    """What of ``duration`` no phase but waiting accounts for."""
+    return max(0.0, duration - sum(spent for phase, spent in seconds.items() if phase != "wait"))
+
+
+def _added(first: Mapping[Phase, Amount], second: Mapping[Phase, Amount]) -> dict[Phase, Amount]:
+    return {phase: first.get(phase, 0) + second.get(phase, 0) for phase in [*first, *second]}

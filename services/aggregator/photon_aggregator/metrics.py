@@ -1,35 +1,53 @@
-"""Prometheus metrics, read from the state and the board when they are asked for; nothing is counted twice."""
+"""Prometheus metrics of one job, read from its state, the board and the totals when they are asked for.
+
+Nothing is counted for the metrics' sake. The series end with the process: an aggregator lives as long as its job.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from photon.api.status import JobStatus, ParticipantState, ParticipantStatus
-from photon.protocol.records import AcceptedUpdate, LearningMetrics
+from photon.api.status import JobReason, JobStatus, ParticipantState, ParticipantStatus
+from photon.protocol.records import LearningMetrics
 from photon.telemetry import metric_names as names
+from photon.telemetry.metric_names import Metric
+from photon_aggregator.bucket import WORK
+from photon_aggregator.context import weights_record
 from photon_aggregator.engine import Engine
 from photon_aggregator.state import Stage
+from photon_aggregator.stopping import perplexity
 
-_PARTICIPANT_GAUGES: tuple[tuple[str, str, Callable[[ParticipantStatus], float | None]], ...] = (
-    (names.PARTICIPANT_STEP, "Local step of the running round.", lambda p: p.step),
-    (names.PARTICIPANT_LOSS, "Training loss, nats a token.", lambda p: p.loss),
-    (names.PARTICIPANT_LEARNING_RATE, "Inner learning rate.", lambda p: p.learning_rate),
-    (names.PARTICIPANT_TOKENS_PER_SECOND, "Training speed.", lambda p: p.tokens_per_second),
-    (names.PARTICIPANT_MEMORY, "Memory in use.", lambda p: p.memory_bytes),
-    (names.PARTICIPANT_MFU, "Share of the device's peak FLOP/s.", lambda p: p.mfu),
-    (names.PARTICIPANT_PERPLEXITY, "Of the last evaluated global model on its held-out text.", lambda p: p.perplexity),
+# The values of all labels but ``job``, and the sample's value.
+Rows = Iterable[tuple[tuple[str, ...], float | None]]
+
+_PARTICIPANT_FIGURES: tuple[tuple[Metric, Callable[[ParticipantStatus], float | None]], ...] = (
+    (names.PARTICIPANT_UP, lambda p: p.state is not ParticipantState.ABSENT),
+    (names.PARTICIPANT_IN_COHORT, lambda p: p.in_cohort),
+    (names.PARTICIPANT_LAST_ROUND, lambda p: p.last_round),
+    (names.PARTICIPANT_TOKENS, lambda p: p.tokens),
+    (names.PARTICIPANT_STEP, lambda p: p.step),
+    (names.PARTICIPANT_LOSS, lambda p: p.loss),
+    (names.PARTICIPANT_LEARNING_RATE, lambda p: p.learning_rate),
+    (names.PARTICIPANT_TOKENS_PER_SECOND, lambda p: p.tokens_per_second),
+    (names.PARTICIPANT_MEMORY, lambda p: p.memory_bytes),
+    (names.PARTICIPANT_MFU, lambda p: p.mfu),
+    (names.PARTICIPANT_PERPLEXITY, lambda p: p.perplexity),
 )
-_LEARNING_GAUGES: tuple[tuple[str, str, Callable[[LearningMetrics], float | None]], ...] = (
-    (names.TRAIN_LOSS, "Mean training loss of the accepted updates, nats a token.", lambda m: m.train_loss),
-    (names.PSEUDO_GRADIENT_NORM, "L2 norm of the mean update.", lambda m: m.pseudo_gradient_norm),
-    (names.MODEL_NORM, "L2 norm of the global model.", lambda m: m.model_norm),
-    (names.MOMENTUM_NORM, "L2 norm of the outer momentum.", lambda m: m.momentum_norm),
-    (names.CONSENSUS, "Norm of the mean update over mean norm of the updates.", lambda m: m.consensus),
-    (names.PAIRWISE_COSINE, "Mean cosine of all pairs of updates.", lambda m: m.mean_pairwise_cosine),
-    (names.NOISE_SCALE, "Gradient noise scale, tokens.", lambda m: m.gradient_noise_scale),
+_LEARNING_FIGURES: tuple[tuple[Metric, Callable[[LearningMetrics], float | None]], ...] = (
+    (names.TRAIN_LOSS, lambda m: m.train_loss),
+    (names.TRAIN_PERPLEXITY, lambda m: perplexity(m.train_loss) if m.train_loss is not None else None),
+    (names.PSEUDO_GRADIENT_NORM, lambda m: m.pseudo_gradient_norm),
+    (names.MODEL_NORM, lambda m: m.model_norm),
+    (names.MOMENTUM_NORM, lambda m: m.momentum_norm),
+    (names.CONSENSUS, lambda m: m.consensus),
+    (names.PAIRWISE_COSINE, lambda m: m.mean_pairwise_cosine),
+    (names.NOISE_SCALE, lambda m: m.gradient_noise_scale),
 )
 
 
@@ -39,108 +57,133 @@ class JobCollector(Collector):
     def __init__(self, engine: Engine, status: Callable[[], JobStatus]) -> None:
         self._engine = engine
         self._status = status
+        self._job = engine.job.metadata.name
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         status = self._status()
-        yield from self._job(status)
-        yield from self._round(status)
-        yield from self._learning(status)
-        yield from self._participants(status)
+        yield from self._of_job(status)
+        yield from self._of_round()
+        yield from self._of_learning(status)
+        yield from self._of_participants(status)
+        yield from self._of_exchange()
 
-    def _job(self, status: JobStatus) -> Iterator[Metric]:
-        state = self._engine.state
-        yield _gauge(names.ROUND, "The round under way.", status.round)
-        yield _gauge(names.ROUNDS, "Rounds to train.", status.rounds)
-        yield _counter(names.COMMITTED_ROUNDS, "Committed rounds.", status.committed_rounds)
-        yield _counter(names.TOKENS, "Tokens in accepted updates.", status.tokens)
-        steps = state.head.commit.sequential_steps if state.head is not None else 0
-        yield _gauge(names.SEQUENTIAL_STEPS, "The global sequential step clock.", steps)
-        stages = GaugeMetricFamily(names.STAGE, "1 for what the job waits for, else 0.", labels=["stage"])
-        for stage in Stage:
-            stages.add_metric([stage.value], float(stage is state.stage))
-        yield stages
+    def _family(self, metric: Metric, rows: Rows) -> Family:
+        """A family with the rows that have a value."""
+        kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        family = kind(metric, metric.help, labels=metric.labels, unit=metric.unit)
+        for labels, value in rows:
+            if value is not None:
+                family.add_metric([self._job, *labels], float(value))
+        return family
+
+    def _one(self, metric: Metric, value: float | None) -> Family:
+        return self._family(metric, [((), value)])
+
+    def _of_job(self, status: JobStatus) -> Iterator[Family]:
+        state, spec = self._engine.state, self._engine.job.spec
+        preset = spec.model.preset
+        model = preset.value if preset is not None else "custom"
+        about = (version("photon"), model, spec.outer.type.value, spec.exchange.codec.value)
+        yield self._family(names.INFO, [(about, 1.0)])
+        yield self._one(names.ROUND, status.round)
+        yield self._one(names.ROUNDS, status.rounds)
+        yield self._one(names.COMMITTED_ROUNDS, status.committed_rounds)
+        yield self._one(names.TOKENS, status.tokens)
+        yield self._one(names.SEQUENTIAL_STEPS, state.head.commit.sequential_steps if state.head is not None else 0)
+        yield self._one(names.ETA, status.eta_seconds)
+        yield self._family(names.STAGE, [((stage.value,), stage is state.stage) for stage in Stage])
+        reason = status.conditions[0].reason
+        yield self._family(names.REASON, [((known.value,), known.value == reason) for known in JobReason])
         outcome = state.outcome
-        yield _gauge(names.FINISHED, "1 when the job has ended.", outcome is not None)
-        yield _gauge(names.FAILED, "1 when the job has failed.", outcome is not None and outcome.failed)
-        yield _counter(names.STORAGE_RETRIES, "Requests to the store that were repeated.", self._engine.retries.count)
+        yield self._one(names.FINISHED, outcome is not None)
+        yield self._one(names.FAILED, outcome is not None and outcome.failed)
+        yield self._one(names.PARTICIPANTS, len(status.participants))
 
-    def _round(self, status: JobStatus) -> Iterator[Metric]:
+    def _of_round(self) -> Iterator[Family]:
         state, board = self._engine.state, self._engine.board
         open_round = state.open
-        yield _gauge(names.PARTICIPANTS, "Participants of the job.", len(status.participants))
         if open_round is not None:
-            yield _gauge(names.COHORT_SIZE, "Cohort of the running round.", len(open_round.plan.cohort))
-            yield _gauge(names.QUORUM, "Quorum of the running round.", state.quorum_of(open_round.plan))
-            yield _gauge(names.ACCEPTED_UPDATES, "Updates of the running round.", len(open_round.admissions))
-            yield _gauge(names.ROUND_OPENED, "When the round's deadline began to count.", open_round.opened_at)
-            yield _gauge(names.ROUND_DEADLINE, "When the round is closed at the latest.", state.deadline(open_round))
-        if board.committed_at is not None:
-            yield _gauge(names.LAST_COMMIT, "When the last round was committed.", board.committed_at)
-        pace = board.seconds_per_round()
-        if pace is not None:
-            yield _gauge(names.ROUND_SECONDS, "Mean duration of the last rounds.", pace)
-        refused = CounterMetricFamily(
-            names.REFUSED_UPDATES, "Refused updates by reason.", labels=["participant", "reason"]
-        )
-        for (participant, reason), count in sorted(board.refusals.items()):
-            refused.add_metric([participant, reason], count)
-        yield refused
-        phases = CounterMetricFamily(
-            names.PHASE_SECONDS, "Seconds by phase: of all participants, and the aggregator's own.", labels=["phase"]
-        )
-        for phase, seconds in sorted(board.phase_totals.items()):
-            phases.add_metric([phase], seconds)
-        yield phases
+            accepted = {admission.participant for admission in open_round.admissions}
+            now = self._engine.clock()
+            waited = [name for name in open_round.plan.cohort if name not in accepted and state.present(name, now)]
+            yield self._one(names.COHORT_SIZE, len(open_round.plan.cohort))
+            yield self._one(names.QUORUM, state.quorum_of(open_round.plan))
+            yield self._one(names.ACCEPTED_UPDATES, len(accepted))
+            yield self._one(names.ATTAINABLE_UPDATES, len(accepted) + len(waited))
+            yield self._one(names.ROUND_OPENED, open_round.opened_at)
+            yield self._one(names.ROUND_DEADLINE, state.deadline(open_round))
+        yield self._one(names.LAST_COMMIT, board.committed_at)
+        yield self._one(names.ROUND_PACE, board.seconds_per_round())
+        yield self._durations()
+        totals = board.totals
+        yield self._family(names.PHASE_SECONDS, [((phase,), sum_) for phase, sum_ in sorted(totals.seconds.items())])
 
-    def _learning(self, status: JobStatus) -> Iterator[Metric]:
-        head = self._engine.state.head
-        if head is not None and head.commit.metrics is not None:
-            for name, text, value_of in _LEARNING_GAUGES:
-                value = value_of(head.commit.metrics)
-                if value is not None:
-                    yield _gauge(name, text, value)
-        for name, text, value in (
-            (names.VALIDATION_LOSS, "Held-out loss of the last evaluated round, nats a token.", status.validation_loss),
-            (names.VALIDATION_PERPLEXITY, "Held-out perplexity of that round.", status.validation_perplexity),
-            (names.EVALUATED_ROUND, "The last evaluated round.", status.evaluated_round),
-        ):
-            if value is not None:
-                yield _gauge(name, text, value)
+    def _durations(self) -> Family:
+        totals, below, buckets = self._engine.board.totals, 0, []
+        for bound, count in zip([*names.ROUND_BUCKETS, math.inf], totals.rounds, strict=True):
+            below += count
+            buckets.append((str(float(bound)) if bound < math.inf else "+Inf", float(below)))
+        metric = names.ROUND_SECONDS
+        family = HistogramMetricFamily(metric, metric.help, labels=metric.labels, unit=metric.unit)
+        family.add_metric([self._job], buckets, totals.rounds_seconds)
+        return family
 
-    def _participants(self, status: JobStatus) -> Iterator[Metric]:
-        people = status.participants
-        for name, text, value_of in _PARTICIPANT_GAUGES:
-            gauge = GaugeMetricFamily(name, text, labels=["participant"])
-            for person in people:
-                value = value_of(person)
-                if value is not None:
-                    gauge.add_metric([person.name], value)
-            yield gauge
-        up = GaugeMetricFamily(names.PARTICIPANT_UP, "1 when it was heard lately.", labels=["participant"])
-        states = GaugeMetricFamily(
-            names.PARTICIPANT_STATE, "1 for the state that it is in.", labels=["participant", "state"]
-        )
-        sent = CounterMetricFamily(names.PARTICIPANT_BYTES_UP, "Bytes it sent.", labels=["participant"])
-        received = CounterMetricFamily(names.PARTICIPANT_BYTES_DOWN, "Bytes it read.", labels=["participant"])
-        for person in people:
-            up.add_metric([person.name], float(person.state is not ParticipantState.ABSENT))
-            states.add_metric([person.name, person.state.value], 1.0)
-            sent.add_metric([person.name], person.bytes_up)
-            received.add_metric([person.name], person.bytes_down)
-        yield from (up, states, sent, received)
-        head = self._engine.state.head
-        accepted: list[AcceptedUpdate] = head.commit.accepted if head is not None else []
-        norms = GaugeMetricFamily(
-            names.PARTICIPANT_UPDATE_NORM, "L2 norm of its last accepted update.", labels=["participant"]
-        )
-        cosines = GaugeMetricFamily(
-            names.PARTICIPANT_COSINE, "Cosine of that update with the mean.", labels=["participant"]
-        )
-        for update in accepted:
-            norms.add_metric([update.participant], update.norm)
-            if update.cosine_to_mean is not None:
-                cosines.add_metric([update.participant], update.cosine_to_mean)
-        yield from (norms, cosines)
+    def _of_learning(self, status: JobStatus) -> Iterator[Family]:
+        head, spec = self._engine.state.head, self._engine.job.spec
+        measured = head.commit.metrics if head is not None else None
+        for metric, value_of in _LEARNING_FIGURES:
+            yield self._one(metric, value_of(measured) if measured is not None else None)
+        layers = measured.layer_pseudo_gradient_norms if measured is not None else {}
+        yield self._family(names.LAYER_PSEUDO_GRADIENT_NORM, [((name,), norm) for name, norm in layers.items()])
+        layers = measured.layer_model_norms if measured is not None else {}
+        yield self._family(names.LAYER_MODEL_NORM, [((name,), norm) for name, norm in layers.items()])
+        yield self._one(names.VALIDATION_LOSS, status.validation_loss)
+        yield self._one(names.VALIDATION_PERPLEXITY, status.validation_perplexity)
+        yield self._one(names.EVALUATED_ROUND, status.evaluated_round)
+        rates = [p.learning_rate for p in status.participants if p.learning_rate is not None]
+        yield self._one(names.INNER_LEARNING_RATE, max(rates, default=None))
+        yield self._one(names.OUTER_LEARNING_RATE, spec.outer.learning_rate)
+
+    def _of_participants(self, status: JobStatus) -> Iterator[Family]:
+        state, board, people = self._engine.state, self._engine.board, status.participants
+        for metric, value_of in _PARTICIPANT_FIGURES:
+            yield self._family(metric, [((person.name,), value_of(person)) for person in people])
+        yield self._family(names.PARTICIPANT_STATE, [((person.name, person.state.value), 1.0) for person in people])
+        yield self._family(names.PARTICIPANT_LAST_SEEN, [((name,), at) for name, at in sorted(state.seen.items())])
+        outcomes = sorted(board.totals.outcomes.items())
+        yield self._family(names.PARTICIPANT_ROUNDS, outcomes)
+        yield self._family(names.REFUSED_UPDATES, sorted(board.refusals.items()))
+        accepted = state.head.commit.accepted if state.head is not None else []
+        yield self._family(names.PARTICIPANT_UPDATE_NORM, [((u.participant,), u.norm) for u in accepted])
+        yield self._family(names.PARTICIPANT_COSINE, [((u.participant,), u.cosine_to_mean) for u in accepted])
+
+    def _of_exchange(self) -> Iterator[Family]:
+        engine, board = self._engine, self._engine.board
+        totals, participants = board.totals, engine.state.settings.participants
+        yield self._family(names.PARTICIPANT_BYTES_UP, [((name,), totals.bytes_up[name]) for name in participants])
+        yield self._family(names.PARTICIPANT_BYTES_DOWN, [((name,), totals.bytes_down[name]) for name in participants])
+        seconds = sorted(totals.participant_seconds.items())
+        yield self._family(names.PARTICIPANT_PHASE_SECONDS, seconds)
+        # There from the first scrape on, or the first increase would not be seen.
+        retries: dict[tuple[str, str], int] = {(name, phase): 0 for name in participants for phase in ("pull", "push")}
+        retries |= {(name, phase): count for (name, phase), count in totals.retries.items()}
+        yield self._family(names.PARTICIPANT_RETRIES, sorted(retries.items()))
+        yield self._family(names.STORAGE_RETRIES, [((work,), engine.retries.counts[work]) for work in WORK])
+        tasks = [(name, desk.progress) for name, desk in board.desks() if desk.progress is not None and not desk.idle]
+        moved = [((name, "up"), float(task.bytes_up)) for name, task in tasks]
+        moved += [((name, "down"), float(task.bytes_down)) for name, task in tasks]
+        yield self._family(names.PARTICIPANT_TASK_BYTES, moved)
+        yield self._family(names.COMPRESSION, self._compression())
+
+    def _compression(self) -> Rows:
+        context, head, last = self._engine.context, self._engine.state.head, self._engine.board.totals.last
+        if context is None or head is None:
+            return
+        dense = 4 * context.layout.elements
+        yield ("down",), dense / weights_record(head.commit).size_bytes
+        if last is not None and last.update_bytes:
+            accepted = sum(entry.outcome == "Accepted" for entry in last.participants.values())
+            yield ("up",), dense * accepted / last.update_bytes
 
 
 def registry_of(collector: JobCollector) -> CollectorRegistry:
@@ -148,11 +191,3 @@ def registry_of(collector: JobCollector) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return registry
-
-
-def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, value=float(value))
-
-
-def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
-    return CounterMetricFamily(name, text, value=float(value))

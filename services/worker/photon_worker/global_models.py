@@ -44,7 +44,7 @@ class GlobalModels:
                         raise WorkerError(f"the global model has a file with a path for a name: {get.file.name!r}")
                     if not _is(path, get.file.size_bytes, get.file.sha256):
                         progress.check()
-                        download(get.url, path, file=get.file, on_bytes=progress.received)
+                        download(get.url, path, file=get.file, on_bytes=progress.received, on_retry=progress.retried)
             except OSError as error:
                 raise WorkerError(
                     f"--work-dir: the global model cannot be written to {folder}: {error.strerror or error}"

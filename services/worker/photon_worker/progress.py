@@ -44,6 +44,7 @@ class TaskProgress:
         self._seconds: dict[Phase, float] = {}
         self._bytes_up = 0
         self._bytes_down = 0
+        self._retries: dict[Phase, int] = {}
         self._cancelled = threading.Event()
 
     @contextmanager
@@ -71,6 +72,11 @@ class TaskProgress:
         """Count bytes of the model received; from any thread."""
         with self._lock:
             self._bytes_down += count
+
+    def retried(self) -> None:
+        """Count a request to the object store that is repeated, in the phase that runs now; from any thread."""
+        with self._lock:
+            self._retries[self._phase] = self._retries.get(self._phase, 0) + 1
 
     def cancel(self) -> None:
         """The aggregator no longer wants the task."""
@@ -103,6 +109,7 @@ class TaskProgress:
                 bytes_up=self._bytes_up,
                 bytes_down=self._bytes_down,
                 seconds=seconds,
+                retries=dict(self._retries),
             )
 
 

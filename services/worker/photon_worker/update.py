@@ -127,7 +127,9 @@ class PartSender:
                 if to.present:
                     del left[to.index]
                 else:
-                    sending[to.index] = self._uploads.submit(upload, to.url, to.headers, left[to.index][1])
+                    sending[to.index] = self._uploads.submit(
+                        upload, to.url, to.headers, left[to.index][1], on_retry=self._progress.retried
+                    )
             for index, future in sending.items():
                 try:
                     future.result()

@@ -6,7 +6,8 @@ import asyncio
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
 from photon.protocol.messages import ErrorReason
 from photon.store import keys
@@ -42,6 +43,8 @@ async def readyz(engine: EngineDep) -> dict[str, str]:
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
-    """In the text format of Prometheus."""
+    """In the text format of Prometheus, or OpenMetrics for who accepts that."""
     registry: CollectorRegistry = request.app.state.registry
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    # Set as it is: media_type would add a charset to it, which is there already.
+    return Response(encode(registry), headers={"content-type": content_type})
