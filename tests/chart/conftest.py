@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,18 @@ import pytest
 from tests.chart.helms import NoHelm, helm
 from tests.chart.rendering import Chart
 
+# Helm 3 may have to be built first, which takes minutes: with the tests that need a cluster.
+HELMS = [pytest.param(4, id="helm4"), pytest.param(3, id="helm3", marks=pytest.mark.cluster)]
 
-@pytest.fixture(scope="session", params=[4, 3], ids=["helm4", "helm3"])
+
+@pytest.fixture(scope="session", params=HELMS)
 def helm_program(request: pytest.FixtureRequest) -> Path:
     """Helm 4, then Helm 3; skipped with the reason where it cannot be had."""
     try:
         return helm(request.param)
     except NoHelm as error:
+        if os.environ.get("PHOTON_TEST_REQUIRE"):
+            pytest.fail(str(error))
         pytest.skip(str(error))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kube import Kube
 from tests.cluster.programs import NoProgram
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 NAMESPACES = ("photon", "team-a", "team-b", "research")
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -46,15 +47,18 @@ def kube() -> Iterator[Kube]:
         for name in NAMESPACES
     ]
     monitors = [monitor_definition("PodMonitor"), monitor_definition("ServiceMonitor")]
-    try:
-        with ControlPlane() as plane:
-            started = plane.start()
-            started.apply(*namespaces, *monitors)
-            for monitor in monitors:
-                established(started, monitor["metadata"]["name"])
-            yield started
-    except NoProgram as error:
-        pytest.skip(str(error))
+    with ControlPlane() as processes:
+        try:
+            processes.start()
+        except NoProgram as error:
+            if os.environ.get("PHOTON_TEST_REQUIRE"):
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+        started = processes.kube
+        started.apply(*namespaces, *monitors)
+        for monitor in monitors:
+            established(started, monitor["metadata"]["name"])
+        yield started
 
 
 def established(kube: Kube, definition: str) -> None:

@@ -22,7 +22,7 @@ NAMESPACED = CHART / "ci" / "namespaced-values.yaml"
 
 # Runs in a network of its own, where the pod's fixed ports are free: starts the store, runs the hook, and asks.
 INSIDE = """
-import json, os, subprocess, sys, time
+import json, subprocess, sys, time, urllib.error, urllib.request
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
@@ -36,6 +36,12 @@ for attempt in ("first", "again"):
     try:
         subprocess.run(hook, check=True, timeout=90)
         outside = "http://192.0.2.1:8333"  # as other pods reach it
+        for _ in range(300):  # as the readiness probe does
+            try:
+                urllib.request.urlopen(outside + "/healthz", timeout=5)
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
         known = boto3.client("s3", endpoint_url=outside, region_name="us-east-1")
         assert {b["Name"] for b in known.list_buckets()["Buckets"]} == set(buckets), known.list_buckets()
         if attempt == "first":
