@@ -38,8 +38,17 @@ def test_every_module_of_the_tree_is_in_the_wheel(wheel: list[str]) -> None:
 
 
 def test_the_reports_assets_and_the_licence_of_what_is_vendored_are_in_the_wheel(wheel: list[str]) -> None:
-    for name in ("page.css", "page.js", "vendor/uPlot.iife.min.js", "vendor/uPlot.min.css", "vendor/LICENSE.uPlot"):
+    for name in ("page.css", "page.js"):
         assert f"photon/cli/report/{name}" in wheel
+    for name in ("palette.css", "uPlot.iife.min.js", "uPlot.min.css", "LICENSE.uPlot"):
+        assert f"photon/web_assets/{name}" in wheel
+
+
+def test_the_aggregators_page_is_in_the_wheel(wheel: list[str]) -> None:
+    folder = ROOT / "services" / "aggregator" / "photon_aggregator" / "web"
+    files = {f"photon_aggregator/web/{path.name}" for path in folder.iterdir() if path.is_file()}
+    assert "photon_aggregator/web/index.html" in files
+    assert files <= set(wheel)
 
 
 def test_tests_and_benchmarks_are_not_in_the_wheel(wheel: list[str]) -> None:

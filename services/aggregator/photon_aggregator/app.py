@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import secrets
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
 from photon.api.status import JobStatus
-from photon_aggregator import errors
-from photon_aggregator.auth import Tokens
+from photon_aggregator import assets, errors
+from photon_aggregator.auth import ReadToken, Tokens
+from photon_aggregator.curves import CurveBook
 from photon_aggregator.engine import Engine
+from photon_aggregator.headers import GzipForReaders, SecurityHeaders
 from photon_aggregator.limits import BodyLimit
 from photon_aggregator.metrics import JobCollector, registry_of
 from photon_aggregator.models import ModelUrls
-from photon_aggregator.routers import health, protocol, status
+from photon_aggregator.routers import health, page, protocol, status
 from photon_aggregator.status import Conditions, job_status
 
 
-def create_app(*, engine: Engine, tokens: Tokens) -> FastAPI:
-    """The application of one job."""
+def create_app(*, engine: Engine, tokens: Tokens, read_token: ReadToken | None = None) -> FastAPI:
+    """The application of one job. ``read_token``: who may look; None: everyone."""
     app = FastAPI(
         title="Photon aggregator",
         version=version("photon"),
         summary="Runs the rounds of a federated training job.",
-        description="Workers speak to /v1 with a bearer token; status, events and metrics are read without one.",
+        description="Workers speak to /v1 with a bearer token. Status, history and events are read without one, or "
+        "with the read token if one is set; metrics and probes always without.",
+        # They would load scripts from elsewhere; /openapi.json has all that they show.
+        docs_url=None,
+        redoc_url=None,
     )
     conditions = Conditions()
 
@@ -32,11 +39,16 @@ def create_app(*, engine: Engine, tokens: Tokens) -> FastAPI:
 
     app.state.engine = engine
     app.state.tokens = tokens
+    app.state.read_token = read_token or ReadToken(None)
+    app.state.instance = secrets.token_hex(8)
+    app.state.assets = assets.load()
+    app.state.curves = CurveBook()
     app.state.status = current
     app.state.model_urls = ModelUrls(engine.store, round_seconds=engine.job.spec.participation.round_deadline_seconds)
     app.state.registry = registry_of(JobCollector(engine, current))
     errors.install(app)
-    app.add_middleware(BodyLimit)
-    for router in (protocol.router, status.router, health.router):
+    for middleware in (BodyLimit, GzipForReaders, SecurityHeaders):
+        app.add_middleware(middleware)
+    for router in (protocol.router, status.router, page.data, page.files, health.router):
         app.include_router(router)
     return app

@@ -1,4 +1,4 @@
-"""Who speaks: bearer tokens, of which the aggregator knows only the sha256."""
+"""Who speaks: bearer tokens, of which the aggregator keeps only the sha256."""
 
 from __future__ import annotations
 
@@ -59,14 +59,54 @@ class Tokens:
 
         All digests are compared, each in constant time, so the time taken says nothing of what was nearly right.
         """
-        if authorization is None or not authorization.lower().startswith(_SCHEME):
+        digest = _digest_of(authorization)
+        if digest is None:
             return None
-        token = authorization[len(_SCHEME) :].strip()
-        if not token or len(token) > MAX_TOKEN_LENGTH:
-            return None
-        digest = sha256_hex(token.encode())
         found: str | None = None
         for name, known in self._digests.items():
             if hmac.compare_digest(digest, known):
                 found = name
         return found
+
+
+class ReadToken:
+    """The one token for whoever looks: status, history, events and the page. None: everyone may look."""
+
+    def __init__(self, token: str | None) -> None:
+        self._digest = sha256_hex(token.encode()) if token is not None else None
+
+    @classmethod
+    def of(cls, path: Path | None, environment: str | None) -> ReadToken:
+        """The token in a file, else the one of the environment, else none.
+
+        Raises:
+            TokensError: The file cannot be read, or the token is empty or too long.
+        """
+        if path is None:
+            if environment is None:
+                return cls(None)
+            token, where = environment.strip(), "PHOTON_READ_TOKEN"
+        else:
+            where = f"--page-token-file {path}"
+            try:
+                token = path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise TokensError(f"{where}: cannot be read: {error}") from error
+        if not token or len(token) > MAX_TOKEN_LENGTH:
+            raise TokensError(f"{where}: needs a token of 1 to {MAX_TOKEN_LENGTH} characters; leave it out for none")
+        return cls(token)
+
+    def allows(self, authorization: str | None) -> bool:
+        """Whether this ``Authorization`` header may look."""
+        if self._digest is None:
+            return True
+        digest = _digest_of(authorization)
+        return digest is not None and hmac.compare_digest(digest, self._digest)
+
+
+def _digest_of(authorization: str | None) -> str | None:
+    """The sha256 of the token in an ``Authorization`` header; None when it holds none."""
+    if authorization is None or not authorization.lower().startswith(_SCHEME):
+        return None
+    token = authorization[len(_SCHEME) :].strip()
+    return sha256_hex(token.encode()) if 0 < len(token) <= MAX_TOKEN_LENGTH else None

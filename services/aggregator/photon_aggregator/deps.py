@@ -9,7 +9,7 @@ from fastapi import Depends, Header, Request
 
 from photon.api.status import JobStatus
 from photon.protocol.messages import ErrorReason, ErrorReply
-from photon_aggregator.auth import Tokens
+from photon_aggregator.auth import ReadToken, Tokens
 from photon_aggregator.context import JobContext
 from photon_aggregator.engine import Engine
 from photon_aggregator.errors import ApiError
@@ -47,6 +47,17 @@ def _participant(
 
 
 ParticipantDep = Annotated[str, Depends(_participant)]
+
+
+def reader(
+    request: Request, authorization: Annotated[str | None, Header(description="Bearer TOKEN, if one is set")] = None
+) -> None:
+    """Let whoever holds the read token look, or everyone when there is none."""
+    allowed: ReadToken = request.app.state.read_token
+    if not allowed.allows(authorization):
+        raise ApiError(
+            ErrorReason.UNAUTHENTICATED, "needs 'Authorization: Bearer TOKEN' with the token for reading this job"
+        )
 
 
 def _context(engine: EngineDep) -> JobContext:

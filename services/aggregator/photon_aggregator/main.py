@@ -22,7 +22,7 @@ from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon_aggregator.app import create_app
-from photon_aggregator.auth import Tokens, TokensError
+from photon_aggregator.auth import ReadToken, Tokens, TokensError
 from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
 from photon_aggregator.serve import ListenError, listen, serve
 from photon_aggregator.state import Settings
@@ -43,6 +43,13 @@ def run(
     init_seconds: Annotated[
         float, typer.Option(min=1, help="How long to wait for the initial model (photon-worker init).")
     ] = 600.0,
+    page_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with the token that the page, /v1/status, /v1/history and /v1/events ask for; or set "
+            "PHOTON_READ_TOKEN. Without either everyone who reaches the address may look."
+        ),
+    ] = None,
 ) -> None:
     configure("aggregator")
     document = load_job(job)
@@ -50,6 +57,7 @@ def run(
     without = known.missing([participant.name for participant in document.spec.participants])
     if without:
         raise TokensError(f"--tokens {tokens}: no token for {', '.join(without)}")
+    read_token = ReadToken.of(page_token_file, os.environ.get("PHOTON_READ_TOKEN"))
     bound = listen(listen_on)
     store = ObjectStore.open(
         document.spec.storage,
@@ -63,7 +71,7 @@ def run(
         settings=Settings.of(document),
         options=EngineOptions(clock=time.time, init_seconds=init_seconds),
     )
-    application = create_app(engine=engine, tokens=known)
+    application = create_app(engine=engine, tokens=known, read_token=read_token)
     raise SystemExit(asyncio.run(serve(engine=engine, app=application, bound=bound, stop_when_done=stop_when_done)))
 
 

@@ -441,7 +441,13 @@ def _tick(state: JobState, at: float) -> Step:
     gone = frozenset(n for n in state.settings.participants if not state.present(n, at)) - state.absent
     round_number = state.head.round if state.head is not None else 0
     actions: list[Action] = [
-        Note(at=at, kind=NoteKind.PARTICIPANT_ABSENT, round=round_number, participant=name)
+        Note(
+            at=at,
+            kind=NoteKind.PARTICIPANT_ABSENT,
+            round=round_number,
+            participant=name,
+            message=f"no word for {at - state.seen[name]:.0f} s",
+        )
         for name in sorted(gone)
         if name in state.seen
     ]

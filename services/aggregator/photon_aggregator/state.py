@@ -13,8 +13,9 @@ from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Plan
 from photon_aggregator.events import Admission, Head, Outcome
 
-# A worker posts its progress every second or two; silence for so long means that it is gone, for now.
-ABSENT_SECONDS: Final = 15.0
+# A worker posts its progress each second, and asks for work at least twice in this time; silence for so long means that
+# it is gone, for now. People are promised to see it within 15 s.
+ABSENT_SECONDS: Final = 12.0
 # How often the bucket is read for what another aggregator wrote. Nothing waits for it when there is only one.
 LOOK_SECONDS: Final = 5.0
 SHORTEST_LOOK_SECONDS: Final = 0.5

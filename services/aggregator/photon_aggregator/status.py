@@ -150,6 +150,24 @@ def _participant(
     )
 
 
+def _absence(state: JobState, desk: Desk, name: str) -> str:
+    """Since when a participant is silent, and what it did last: whoever looks for it knows where to begin."""
+    heard = state.seen.get(name)
+    if heard is None:
+        return f"not heard of since the aggregator started at {_second(state.started_at)}"
+    progress = desk.progress
+    if desk.idle or progress is None:
+        doing = "waiting for work"
+    else:
+        step = f", step {progress.step}" if progress.phase == "train" else ""
+        doing = f"in {progress.task_id}, phase {progress.phase}{step}"
+    return f"no word since {_second(heard)}; it was {doing}"
+
+
+def _second(at: float) -> str:
+    return f"{iso(at)[:19]}Z"
+
+
 def participant_state(state: JobState, desk: Desk, name: str, at: float) -> tuple[ParticipantState, str]:
     """What a participant does now, and why it was left out where it was."""
     open_round = state.open
@@ -158,7 +176,7 @@ def participant_state(state: JobState, desk: Desk, name: str, at: float) -> tupl
     if submission is not None and submission.check is Check.REFUSED and submission.reason is not None:
         message = f"{submission.reason.value}: {submission.message}"
     if name not in state.seen or not state.present(name, at):
-        return ParticipantState.ABSENT, message
+        return ParticipantState.ABSENT, message or _absence(state, desk, name)
     if submission is not None and submission.check is Check.CHECKING:
         return ParticipantState.CHECKING, message
     if not desk.idle and desk.progress is not None:

@@ -36,11 +36,13 @@ from photon_aggregator.state import Check, OpenRound
 router = APIRouter(prefix="/v1", tags=["worker"], responses=ERRORS)
 
 MAX_WAIT_SECONDS: Final = 60.0
-# A participant must be heard every so often while it holds the line; see state.ABSENT_SECONDS.
-SIGN_OF_LIFE_SECONDS: Final = 5.0
+# How long to wait for a change before looking again at an update whose check is under way.
+LOOK_AGAIN_SECONDS: Final = 5.0
 UPLOAD_VALID_SECONDS: Final = 6 * 3600
 
-Wait = Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the line for so long at most.")]
+Wait = Annotated[
+    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the line for so long at most; it may be answered sooner.")
+]
 Done = Annotated[str | None, Query(max_length=64, description="Id of the task that you are through with.")]
 Round = Annotated[int, Path(ge=0, le=10**6, description="Number of the round.")]
 
@@ -72,16 +74,19 @@ async def get_task(
 ) -> Response | TaskReply:
     """Evaluate the latest model if that is due, else train if the round waits for you, else finish; or 204."""
     engine.board.asked(participant)
-    until = engine.clock() + wait_seconds
+    arrived = engine.clock()
+    # Only what arrives is a sign of life: a line that is held may end at a machine that died. So nobody is held so long
+    # that it would seem absent.
+    until = arrived + min(wait_seconds, engine.state.settings.absent_seconds / 2)
     while True:
         now = engine.clock()
-        engine.send(Heard(at=now, participant=participant, done=done))
+        engine.send(Heard(at=arrived, participant=participant, done=done))
         task = _task(engine, urls, participant, done, now)
         if task is not None:
             return TaskReply(task=task)
         if until - now <= 0 or engine.stopping:
             return Response(status_code=204)
-        await engine.changed(min(until - now, SIGN_OF_LIFE_SECONDS))
+        await engine.changed(until - now)
 
 
 def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, now: float) -> Task | None:
@@ -187,10 +192,11 @@ async def post_update(
             engine, participant, round, RefusalReason.WRONG_ROUND, f"the manifest is of round {manifest.round}"
         )
     name = digest(manifest)
-    until = engine.clock() + wait_seconds
+    arrived = engine.clock()
+    until = arrived + wait_seconds
     while True:
         now = engine.clock()
-        engine.send(Heard(at=now, participant=participant))
+        engine.send(Heard(at=arrived, participant=participant))
         if participant in _cohort(engine, round):
             engine.send(Submitted(at=now, round=round, participant=participant, manifest=manifest, digest=name))
         elif tasks.may_come(engine.state, round):
@@ -200,7 +206,7 @@ async def post_update(
             return _told(engine, participant, round, name, reply)
         if until - now <= 0 or engine.stopping:
             return UpdateReply(state="checking")
-        await engine.changed(min(until - now, SIGN_OF_LIFE_SECONDS))
+        await engine.changed(min(until - now, LOOK_AGAIN_SECONDS))
 
 
 def _cohort(engine: Engine, round_number: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from photon.api.base import ApiModel
 from photon.api.status import JobStatus
@@ -12,11 +12,11 @@ from photon.protocol.records import Commit, Evaluation, RoundLog, Sha256
 from photon.store import keys
 from photon_aggregator import bucket, recovery
 from photon_aggregator.board import EventRecord
-from photon_aggregator.deps import EngineDep, StatusDep
+from photon_aggregator.deps import EngineDep, StatusDep, reader
 from photon_aggregator.engine import Engine
 from photon_aggregator.events import Head
 
-router = APIRouter(prefix="/v1", tags=["status"])
+router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(reader)])
 
 MAX_ROUNDS: Final = 200
 
@@ -40,12 +40,13 @@ async def get_status(status: StatusDep) -> JobStatus:
 async def get_history(
     engine: EngineDep,
     after: Annotated[int, Query(ge=-1, le=10**6, description="Rounds later than this; -1: from round 0.")] = -1,
+    limit: Annotated[int, Query(ge=1, le=MAX_ROUNDS, description="So many rounds at most.")] = MAX_ROUNDS,
 ) -> list[HistoryEntry]:
     """At most 200 rounds; ask again with ``after`` the last round that you got."""
     head = engine.state.head
     if head is None:
         return []
-    rounds = range(after + 1, min(head.round, after + MAX_ROUNDS) + 1)
+    rounds = range(after + 1, min(head.round, after + limit) + 1)
     old = [number for number in rounds if number not in engine.board.commits]
     read = (
         await engine.in_thread(lambda: dict(engine.pool.map(lambda number: _read(engine, number), old))) if old else {}
