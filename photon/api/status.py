@@ -11,8 +11,9 @@ from photon.api.base import ApiModel, LongText, Name, ShortText
 
 
 class ConditionType(StrEnum):
-    """What can be true of a job."""
+    """What can be true of a job. In a cluster exactly one is; an aggregator, once it answers, is never pending."""
 
+    PENDING = "Pending"
     RUNNING = "Running"
     COMPLETE = "Complete"
     FAILED = "Failed"
@@ -23,6 +24,7 @@ class JobReason(StrEnum):
     """Why a condition has its value."""
 
     WAITING_FOR_INIT = "WaitingForInit"
+    STARTING = "Starting"
     TRAINING = "Training"
     MERGING = "Merging"
     EVALUATING = "Evaluating"
@@ -34,7 +36,37 @@ class JobReason(StrEnum):
     QUORUM_LOST = "QuorumLost"
     STORAGE_FAILED = "StorageFailed"
     MERGE_FAILED = "MergeFailed"
+    # Only a cluster has these.
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    CONFIGURATION_FAILED = "ConfigurationFailed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    PROGRAM_FAILED = "ProgramFailed"
+    INVALID_SPEC = "InvalidSpec"
     SUSPENDED = "Suspended"
+
+
+class ClusterReason(StrEnum):
+    """What only a cluster has to say of a job, or of one participant's pods."""
+
+    STARTING = "Starting"
+    QUEUED = "Queued"
+    UNSCHEDULABLE = "Unschedulable"
+    IMAGE_UNAVAILABLE = "ImageUnavailable"
+    SECRET_MISSING = "SecretMissing"
+    POD_REFUSED = "PodRefused"
+    OUT_OF_MEMORY = "OutOfMemory"
+    INTERRUPTED = "Interrupted"
+    ACCESS_DENIED = "AccessDenied"
+    BUCKET_MISSING = "BucketMissing"
+    STORAGE_UNREACHABLE = "StorageUnreachable"
+    STORAGE_FULL = "StorageFull"
+    MISTAKE = "Mistake"
+    PROGRAM_FAILED = "ProgramFailed"
+    INVALID_SPEC = "InvalidSpec"
+    NAME_TAKEN = "NameTaken"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    SUSPENDING = "Suspending"
 
 
 class ParticipantState(StrEnum):
@@ -113,3 +145,7 @@ class JobStatus(ApiModel):
     eta_seconds: float | None = None
     checkpoint: Annotated[LongText | None, Field(description="s3:// URI of the latest global model.")] = None
     last_commit: Annotated[ShortText | None, Field(description="sha256 of the latest commit record.")] = None
+    document_digest: Annotated[
+        ShortText | None,
+        Field(description="sha256 of what of the spec rounds depend on, as this status was given; in a cluster only."),
+    ] = None

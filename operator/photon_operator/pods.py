@@ -1,0 +1,240 @@
+"""A pod template from a process of the launch plan: what it runs, where it may run, and what it is allowed to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from photon.api.placement import DataSpec, PodSettings, SecretRef
+from photon.launch import LaunchContext, Process, Role, SecretSource
+from photon_operator import names, security
+from photon_operator.patch import PatchError, merge
+from photon_operator.settings import Settings
+
+JOB_FOLDER: Final = "/etc/photon/job"
+TOKENS_FOLDER: Final = "/etc/photon/tokens"
+CA_FOLDER: Final = "/etc/photon/ca"
+WORK_FOLDER: Final = "/var/lib/photon"
+JOB_FILE: Final = "job.json"
+DIGESTS_FILE: Final = "digests.json"
+TERMINATION_LOG: Final = "/dev/termination-log"
+# A worker finishes its step and writes a checkpoint after SIGTERM.
+WORKER_GRACE_SECONDS: Final = 60
+GRACE_SECONDS: Final = 30
+
+_CA_VARIABLES: Final = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+
+
+class InvalidPod(ValueError):
+    """What the job says of its pods cannot be; the message names the field and the fix."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodContext:
+    """What the pods of one job share. ``job_key`` and ``digests_key``: the keys of this version of the documents.
+
+    A file is mounted by a key that holds its digest: a node whose copy of the ConfigMap is old has no such key and waits,
+    where a fixed key would start a program with yesterday's document.
+    """
+
+    job: str
+    namespace: str
+    settings: Settings
+    job_key: str
+    digests_key: str
+    storage_secret: SecretRef | None
+
+
+def launch_context(job: str, namespace: str, participants: list[str]) -> LaunchContext:
+    """What a cluster's launcher knows: paths within pods, and names that its DNS resolves."""
+    return LaunchContext(
+        job_path=f"{JOB_FOLDER}/{JOB_FILE}",
+        tokens_path=f"{TOKENS_FOLDER}/{DIGESTS_FILE}",
+        listen=f"0.0.0.0:{names.AGGREGATOR_PORT}",
+        aggregator_url=f"http://{names.aggregator(job)}.{namespace}.svc:{names.AGGREGATOR_PORT}",
+        work_dir=WORK_FOLDER,
+        rendezvous={name: _rendezvous(names.worker(job, name), namespace) for name in participants},
+        stop_when_done=True,
+    )
+
+
+def _rendezvous(worker: str, namespace: str) -> str:
+    from photon.launch import RENDEZVOUS_PORT
+
+    return f"{worker}-0.{worker}.{namespace}.svc:{RENDEZVOUS_PORT}"
+
+
+def pod_template(
+    process: Process,
+    placement: PodSettings,
+    context: PodContext,
+    *,
+    field: str,
+    data: DataSpec | None = None,
+    subdomain: str | None = None,
+) -> dict[str, Any]:
+    """The template of ``process``'s pods; ``field`` is where the job says ``placement``, for messages.
+
+    Raises:
+        InvalidPod: A Secret is not named, or the patch is malformed or takes the pod below the security standard.
+    """
+    settings = context.settings
+    mounts, volumes = _files(process.role, context)
+    container = {
+        "name": process.role.value,
+        "image": _image(process.role, placement, settings),
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": list(process.command),
+        "env": [*_env(process, settings), *_secret_env(process, context, data, field)],
+        "resources": _resources(process, placement),
+        "securityContext": dict(security.CONTAINER),
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+        **(_served() if process.role is Role.AGGREGATOR else {}),
+    }
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": dict(security.POD),
+        "terminationGracePeriodSeconds": WORKER_GRACE_SECONDS if process.role is Role.WORKER else GRACE_SECONDS,
+        "containers": [container],
+        "volumes": volumes,
+    }
+    if settings.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    if placement.node_selector:
+        spec["nodeSelector"] = dict(placement.node_selector)
+    if placement.tolerations:
+        spec["tolerations"] = list(placement.tolerations)
+    if placement.priority_class_name:
+        spec["priorityClassName"] = placement.priority_class_name
+    if subdomain:
+        spec["subdomain"] = subdomain
+    labels = names.labels(context.job, process.role.value, process.participant)
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    return _patched(template, placement.pod_template_patch, process.role, field)
+
+
+def _patched(template: dict[str, Any], patch: Mapping[str, Any] | None, role: Role, field: str) -> dict[str, Any]:
+    if not patch:
+        return template
+    at = f"{field}.podTemplatePatch"
+    labels, spec = template["metadata"]["labels"], template["spec"]
+    try:
+        merged = merge(template, _for_role(patch, role))
+    except PatchError as error:
+        raise InvalidPod(f"{at}: {error}") from error
+    unknown = sorted(set(merged) - {"metadata", "spec"})
+    if unknown:
+        raise InvalidPod(f"{at}: a pod template has metadata and spec, not {', '.join(unknown)}")
+    merged["metadata"]["labels"] = {**merged["metadata"].get("labels", {}), **labels}
+    merged["spec"] = security.with_basics(merged["spec"])
+    if not any(c.get("name") == role.value and c.get("image") for c in merged["spec"].get("containers") or []):
+        raise InvalidPod(f"{at}: takes away the container {role.value!r}")
+    if merged["spec"].get("restartPolicy") != spec["restartPolicy"]:
+        raise InvalidPod(f"{at}.spec.restartPolicy: must be Never: the Job starts pods again")
+    broken = security.violations(merged["spec"])
+    if broken:
+        raise InvalidPod(f"{at}.{broken[0]} (restricted Pod Security Standard)")
+    return merged
+
+
+def _for_role(patch: Mapping[str, Any], role: Role) -> dict[str, Any]:
+    """The aggregator's patch also places init; what it says of the container ``aggregator`` is not for init's pod."""
+    if role is not Role.INIT or not isinstance(patch.get("spec"), Mapping):
+        return dict(patch)
+    spec = dict(patch["spec"])
+    if isinstance(spec.get("containers"), list):
+        spec["containers"] = [
+            entry
+            for entry in spec["containers"]
+            if not (isinstance(entry, Mapping) and entry.get("name") == Role.AGGREGATOR.value)
+        ]
+    return {**patch, "spec": spec}
+
+
+def _image(role: Role, placement: PodSettings, settings: Settings) -> str:
+    if role is Role.INIT:  # a worker's program, placed as the aggregator is
+        return settings.worker_image
+    return placement.image or (settings.aggregator_image if role is Role.AGGREGATOR else settings.worker_image)
+
+
+def _resources(process: Process, placement: PodSettings) -> dict[str, Any]:
+    """Cores are asked for and not capped: a capped process is paused in mid-step. Memory is both."""
+    requests: dict[str, Any] = {"cpu": str(min(process.cpus, placement.resources.cpus))}
+    limits: dict[str, Any] = {}
+    if process.memory is not None:
+        requests["memory"] = limits["memory"] = process.memory
+    if process.gpus:
+        requests[placement.resources.gpu_resource] = limits[placement.resources.gpu_resource] = str(process.gpus)
+    return {"requests": requests, **({"limits": limits} if limits else {})}
+
+
+def _env(process: Process, settings: Settings) -> list[dict[str, Any]]:
+    values = {"HOME": "/tmp", **settings.child_env, **process.env}
+    if settings.ca_config_map:
+        values |= dict.fromkeys(_CA_VARIABLES, f"{CA_FOLDER}/ca.crt")
+    if process.role is Role.AGGREGATOR:
+        values["PHOTON_TERMINATION_LOG"] = TERMINATION_LOG
+    return [{"name": name, "value": value} for name, value in values.items()]
+
+
+def _secret_env(process: Process, context: PodContext, data: DataSpec | None, field: str) -> list[dict[str, Any]]:
+    entries = []
+    for secret in process.secret_env:
+        match secret.source:
+            case SecretSource.TOKEN:
+                assert process.participant is not None, "only a participant's worker has a token"
+                name, key = names.tokens(context.job), names.token_key(process.participant)
+            case SecretSource.STORAGE:
+                if context.storage_secret is None:
+                    raise InvalidPod(
+                        "spec.storage.credentialsSecretRef: needed in a cluster: name a Secret of this namespace with "
+                        "the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                    )
+                name, key = context.storage_secret.name, secret.name
+            case SecretSource.DATA:
+                if data is None or data.credentials_secret_ref is None:
+                    continue  # data that anyone may read, or keys that the patch brings
+                name, key = data.credentials_secret_ref.name, secret.name
+        entries.append({"name": secret.name, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
+    return entries
+
+
+def _files(role: Role, context: PodContext) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Mounts and volumes."""
+    mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
+    if role is Role.WORKER:
+        mounts += [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "shm", "mountPath": "/dev/shm"}]
+        # The 64 MiB that a container gets are too little for collectives between processes.
+        volumes += [{"name": "work", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory"}}]
+    else:
+        mounts.append({"name": "job", "mountPath": JOB_FOLDER, "readOnly": True})
+        items = [{"key": context.job_key, "path": JOB_FILE}]
+        volumes.append({"name": "job", "configMap": {"name": names.config_map(context.job), "items": items}})
+    if role is Role.AGGREGATOR:
+        mounts.append({"name": "tokens", "mountPath": TOKENS_FOLDER, "readOnly": True})
+        items = [{"key": context.digests_key, "path": DIGESTS_FILE}]
+        volumes.append({"name": "tokens", "secret": {"secretName": names.tokens(context.job), "items": items}})
+    if context.settings.ca_config_map:
+        mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
+        volumes.append({"name": "ca", "configMap": {"name": context.settings.ca_config_map}})
+    return mounts, volumes
+
+
+def _served() -> dict[str, Any]:
+    """Ports and probes of the aggregator."""
+
+    def get(path: str) -> dict[str, Any]:
+        return {"httpGet": {"path": path, "port": "http"}}
+
+    return {
+        "ports": [{"name": "http", "containerPort": names.AGGREGATOR_PORT}],
+        "readinessProbe": {**get("/readyz"), "periodSeconds": 5, "timeoutSeconds": 6},
+        # Only a process that does not answer for minutes is stopped: a busy one is not ill.
+        "livenessProbe": {**get("/healthz"), "periodSeconds": 30, "timeoutSeconds": 10, "failureThreshold": 10},
+    }
