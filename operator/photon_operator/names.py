@@ -1,4 +1,4 @@
-"""Names, labels and annotations of everything that the operator makes. One file, so that nothing is spelt twice."""
+"""Names of children, labels, annotations: derived from the job alone, so that a restarted operator finds its own."""
 
 from __future__ import annotations
 
@@ -7,59 +7,73 @@ from typing import Final
 
 from photon.api.job import GROUP
 
-FIELD_MANAGER: Final = "photon-operator"
-MANAGED_BY: Final = "photon-operator"
+MANAGER: Final = "photon-operator"
 
-LABEL_NAME: Final = "app.kubernetes.io/name"
-LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
-LABEL_JOB: Final = f"{GROUP}/job"
-LABEL_ROLE: Final = f"{GROUP}/role"
-LABEL_PARTICIPANT: Final = f"{GROUP}/participant"
+JOB: Final = f"{GROUP}/job"
+ROLE: Final = f"{GROUP}/role"
+PARTICIPANT: Final = f"{GROUP}/participant"
+NAME: Final = "app.kubernetes.io/name"
+MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+# What the operator's watches and lists ask for.
+SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
+
+# sha256 of a child as it was last applied: an equal one costs no request.
+APPLIED_HASH: Final = f"{GROUP}/applied-hash"
 # sha256 of what of the job a child depends on. Only a change of that replaces running pods: neither an upgrade of the
-# operator nor a change of its settings does.
-ANNOTATION_HASH: Final = f"{GROUP}/spec-hash"
-KUEUE_PREFIX: Final = "kueue.x-k8s.io/"
+# operator nor one of its settings does.
+SPEC_HASH: Final = f"{GROUP}/spec-hash"
+# Rounds that were committed when a child was made: whether it got anywhere.
+FROM_ROUND: Final = f"{GROUP}/from-round"
+
+# Labels that begin so are Kueue's; they go on to the workers' Jobs, which Kueue then admits.
+KUEUE: Final = "kueue.x-k8s.io/"
+KUEUE_QUEUE: Final = f"{KUEUE}queue-name"
+
+# The value of spec.managedBy that means this operator.
+OURS: Final = f"{GROUP}/operator"
 
 AGGREGATOR_PORT: Final = 8080
-# A pod's host name is its Job's name and its index, and a host name has at most 63 letters.
-LONGEST: Final = 57
 
-
-def child(job: str, suffix: str) -> str:
-    """Name of a job's child; one that would be too long ends in a digest instead."""
-    name = f"{job}-{suffix}"
-    if len(name) <= LONGEST:
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: LONGEST - 9].rstrip('-')}-{digest}"
+# A pod's host name is its Job's name, '-' and its index, and holds 63 characters.
+_MAX_JOB_NAME: Final = 58
 
 
 def config_map(job: str) -> str:
-    """The ConfigMap with the job document."""
-    return child(job, "job")
+    return f"{job}-job"
 
 
 def tokens(job: str) -> str:
-    """The Secret with the participants' tokens."""
-    return child(job, "tokens")
+    return f"{job}-tokens"
 
 
 def init(job: str) -> str:
-    """The Job that writes round 0."""
-    return child(job, "init")
+    return f"{job}-init"
 
 
 def aggregator(job: str) -> str:
-    """The aggregator's Job and Service."""
-    return child(job, "aggregator")
+    return f"{job}-aggregator"
 
 
 def worker(job: str, participant: str) -> str:
-    """A participant's Job, and its Service when it has several nodes."""
-    return child(job, f"worker-{participant}")
+    """``JOB-worker-PARTICIPANT``; where that is too long, both cut and told apart by a digest of the whole."""
+    whole = f"{job}-worker-{participant}"
+    if len(whole) <= _MAX_JOB_NAME:
+        return whole
+    mark = hashlib.sha256(whole.encode()).hexdigest()[:6]
+    room = (_MAX_JOB_NAME - len("-worker--") - len(mark)) // 2
+    return f"{job[:room].rstrip('-')}-worker-{participant[:room].rstrip('-')}-{mark}"
 
 
-def labels(job: str, role: str, participant: str | None = None) -> dict[str, str]:
-    """Labels of a child of ``job``."""
-    found = {LABEL_NAME: "photon", LABEL_MANAGED_BY: MANAGED_BY, LABEL_JOB: job, LABEL_ROLE: role}
-    return found if participant is None else {**found, LABEL_PARTICIPANT: participant}
+def token_key(participant: str) -> str:
+    """The key of a participant's token within the Secret."""
+    return f"{participant}.token"
+
+
+def labels(job: str, role: str | None = None, participant: str | None = None) -> dict[str, str]:
+    """Labels of a child."""
+    found = {NAME: "photon", MANAGED_BY: MANAGER, JOB: job}
+    if role is not None:
+        found[ROLE] = role
+    if participant is not None:
+        found[PARTICIPANT] = participant
+    return found

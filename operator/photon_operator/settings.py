@@ -1,16 +1,16 @@
-"""The operator's settings: all from the environment, all with defaults, so the chart says everything in one place."""
+"""What the chart tells the operator, by environment variables; each has a default."""
 
 from __future__ import annotations
 
 import json
-import os
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
 
 class SettingsError(ValueError):
-    """A setting cannot be used; the message names the variable and what it needs."""
+    """An environment variable cannot be used; the message names it and the fix."""
 
 
 def _release(name: str) -> str:
@@ -19,12 +19,10 @@ def _release(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What holds for all jobs.
+    """``namespaces``: empty for all. ``child_env``: added to the containers of all job pods.
 
-    ``namespaces``: those that are watched, empty for all. ``child_env``: added to every pod of a job (proxies).
-    ``ca_config_map``: a ConfigMap of the job's namespace with ``ca.crt``, trusted by every pod of a job.
-    ``poll_seconds``: how often the aggregator of a running job is asked for its status. ``workers``: jobs that are
-    reconciled at a time.
+    ``ca_config_map``: in the job's namespace, with the key ca.crt. ``poll_seconds``: how often an aggregator is asked
+    for its status. ``aggregator_url``: where that is; ``{address}`` is the pod's.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -33,67 +31,64 @@ class Settings:
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     child_env: Mapping[str, str] = field(default_factory=dict)
-    ca_config_map: str | None = None
+    ca_config_map: str = ""
     http_port: int = 8080
     poll_seconds: float = 5.0
-    workers: int = 8
-    log_level: str = "INFO"
+    log_level: int = logging.INFO
+    aggregator_url: str = "http://{address}:8080"
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Raises SettingsError."""
+    def of(cls, environment: Mapping[str, str]) -> Settings:
+        """The settings of an environment.
+
+        Raises:
+            SettingsError: A value is not as it must be.
+        """
         default = cls()
+
+        def text(name: str, otherwise: str) -> str:
+            return environment.get(f"PHOTON_{name}", "").strip() or otherwise
+
+        def several(name: str) -> tuple[str, ...]:
+            return tuple(part.strip() for part in text(name, "").split(",") if part.strip())
+
         return cls(
-            namespaces=_names(environment.get("PHOTON_NAMESPACES", "")),
-            aggregator_image=environment.get("PHOTON_AGGREGATOR_IMAGE") or default.aggregator_image,
-            worker_image=environment.get("PHOTON_WORKER_IMAGE") or default.worker_image,
-            image_pull_policy=_one_of(
-                environment, "PHOTON_IMAGE_PULL_POLICY", ("IfNotPresent", "Always", "Never"), default.image_pull_policy
-            ),
-            image_pull_secrets=_names(environment.get("PHOTON_IMAGE_PULL_SECRETS", "")),
-            child_env=_object(environment, "PHOTON_CHILD_ENV"),
-            ca_config_map=environment.get("PHOTON_CA_CONFIGMAP") or None,
-            http_port=int(_number(environment, "PHOTON_HTTP_PORT", default.http_port, least=0)),
-            poll_seconds=_number(environment, "PHOTON_POLL_SECONDS", default.poll_seconds, least=0.1),
-            workers=int(_number(environment, "PHOTON_RECONCILE_WORKERS", default.workers, least=1)),
-            log_level=_one_of(
-                environment, "PHOTON_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), default.log_level
-            ),
+            namespaces=several("NAMESPACES"),
+            aggregator_image=text("AGGREGATOR_IMAGE", default.aggregator_image),
+            worker_image=text("WORKER_IMAGE", default.worker_image),
+            image_pull_policy=text("IMAGE_PULL_POLICY", default.image_pull_policy),
+            image_pull_secrets=several("IMAGE_PULL_SECRETS"),
+            child_env=_child_env(text("CHILD_ENV", "{}")),
+            ca_config_map=text("CA_CONFIGMAP", ""),
+            http_port=int(_number("HTTP_PORT", text("HTTP_PORT", str(default.http_port)), 0, 65535)),
+            poll_seconds=_number("POLL_SECONDS", text("POLL_SECONDS", str(default.poll_seconds)), 0.1, 3600),
+            log_level=_level(text("LOG_LEVEL", "info")),
+            aggregator_url=text("AGGREGATOR_URL", default.aggregator_url),
         )
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _one_of(environment: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> str:
-    value = environment.get(name) or default
-    if value not in allowed:
-        raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
-    return value
-
-
-def _number(environment: Mapping[str, str], name: str, default: float, *, least: float) -> float:
-    text = environment.get(name)
-    if not text:
-        return default
+def _number(name: str, value: str, least: float, most: float) -> float:
     try:
-        value = float(text)
+        number = float(value)
     except ValueError:
-        raise SettingsError(f"{name} is {text!r}; it must be a number") from None
-    if not value >= least:
-        raise SettingsError(f"{name} is {text}; it must be at least {least:g}")
-    return value
+        number = float("nan")
+    if not least <= number <= most:
+        raise SettingsError(f"PHOTON_{name} is {value!r}: it must be a number from {least:g} to {most:g}")
+    return number
 
 
-def _object(environment: Mapping[str, str], name: str) -> dict[str, str]:
-    text = environment.get(name)
-    if not text:
-        return {}
+def _child_env(value: str) -> dict[str, str]:
     try:
-        document = json.loads(text)
+        document = json.loads(value)
     except ValueError as error:
-        raise SettingsError(f"{name} is not JSON: {error}") from None
-    if not isinstance(document, dict) or not all(isinstance(value, str) for value in document.values()):
-        raise SettingsError(f"{name} must be a JSON object of strings")
+        raise SettingsError(f"PHOTON_CHILD_ENV is not JSON ({error}): it must be an object of strings") from error
+    if not isinstance(document, dict) or not all(isinstance(v, str) for v in document.values()):
+        raise SettingsError('PHOTON_CHILD_ENV must be a JSON object of strings, for example {"HTTPS_PROXY": "..."}')
     return document
+
+
+def _level(value: str) -> int:
+    found = logging.getLevelNamesMapping().get(value.upper())
+    if found is None:
+        raise SettingsError(f"PHOTON_LOG_LEVEL is {value!r}: use debug, info, warning or error")
+    return found
