@@ -51,20 +51,26 @@ class Folder(Place):
 
 
 class Objects(Place):
+    """``out`` names the bucket of the result: one of its own, so that whoever drops it has the room back at once."""
+
     def __init__(self, case: Case, out: str) -> None:
-        self.store = ObjectStore.open(
-            StorageSpec(endpoint=os.environ["BENCH_ENDPOINT"], bucket="bench", prefix=case.name),
-            access_key=os.environ["AWS_ACCESS_KEY_ID"],
-            secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+        inputs, self.results = (
+            ObjectStore.open(
+                StorageSpec(endpoint=os.environ["BENCH_ENDPOINT"], bucket=bucket, prefix=case.name),
+                access_key=os.environ["AWS_ACCESS_KEY_ID"],
+                secret_key=os.environ["AWS_SECRET_ACCESS_KEY"],
+            )
+            for bucket in ("bench", out)
         )
+        self.results.check(create_bucket=True)
         connections = Connections()
-        infos = {info.key: info for info in self.store.list()}
+        infos = {info.key: info for info in inputs.list()}
         super().__init__(
             case,
             FROM_STORE,
             {
                 name: UrlSource(
-                    self.store.presign_get(name, valid_seconds=3600),
+                    inputs.presign_get(name, valid_seconds=3600),
                     infos[name].size_bytes,
                     etag=infos[name].etag,
                     connections=connections,
@@ -72,14 +78,13 @@ class Objects(Place):
                 for name in file_names(case)
             },
         )
-        self._out = out
 
     def sink(self, header: Header) -> Sink:
         return MultipartSink(
-            self.store.multipart(self._out),
+            self.results.multipart(model_name()),
             header.file_bytes,
             stripe_bytes=multipart_stripe_bytes(header.file_bytes),
-            name=self._out,
+            name=model_name(),
         )
 
 
@@ -185,7 +190,7 @@ def plain_transfer(place: Objects) -> Callable[[], None]:
     offset = CODEC.byte_ranges(1, 0, 1)[0][0]
 
     def run() -> None:
-        with place.store.multipart("plain") as upload:
+        with place.results.multipart(model_name()) as upload:
 
             def make() -> Callable[[int], None]:
                 buffer = memoryview(bytearray(stripe_bytes))

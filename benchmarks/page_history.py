@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 import math
 import random
+import socket
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import uvicorn
 
@@ -34,7 +35,7 @@ from photon.protocol.records import (
 )
 from photon.store.objects import ObjectStore
 from photon_aggregator.app import create_app
-from photon_aggregator.auth import Tokens
+from photon_aggregator.auth import ReadToken, Tokens
 from photon_aggregator.board import iso
 from photon_aggregator.engine import Engine, EngineOptions
 from photon_aggregator.events import Committed, Evaluated, Head, Heard, PlanReady, Recovered
@@ -65,6 +66,14 @@ def job_of(participants: int, rounds: int) -> FederatedTrainingJob:
             },
         }
     )
+
+
+class _Server(uvicorn.Server):
+    """Signals are the caller's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 @dataclass(slots=True, kw_only=True)
@@ -237,9 +246,9 @@ def report(engine: Engine, history: MadeUp, share: float) -> None:
 
 
 async def go_on(engine: Engine, history: MadeUp, *, every_seconds: float) -> None:
-    """Report each second, and commit a round each ``every_seconds``, for ever."""
+    """Report each second, and commit a round each ``every_seconds``, until the job has ended."""
     began = time.monotonic()
-    while True:
+    while engine.state.outcome is None:
         passed = time.monotonic() - began
         if passed >= every_seconds:
             commit_next(engine, history)
@@ -248,19 +257,30 @@ async def go_on(engine: Engine, history: MadeUp, *, every_seconds: float) -> Non
         await asyncio.sleep(1.0)
 
 
-async def serve_made_up(engine: Engine, history: MadeUp, bound: Any, *, every_seconds: float) -> None:
-    """The application with this engine on a socket, until cancelled."""
-    tokens = Tokens({name: sha256_hex(name.encode()) for name in history.names})
-    config = uvicorn.Config(create_app(engine=engine, tokens=tokens), log_config=None, access_log=False, lifespan="off")
-    server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+async def serve_made_up(
+    engine: Engine,
+    history: MadeUp,
+    bound: socket.socket,
+    *,
+    every_seconds: float,
+    read_token: str | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """The application with this engine on a socket, until ``stop`` is set or the task is cancelled."""
+    app = create_app(
+        engine=engine,
+        tokens=Tokens({name: sha256_hex(name.encode()) for name in history.names}),
+        read_token=ReadToken(read_token),
+    )
+    server = _Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
     driver = asyncio.create_task(go_on(engine, history, every_seconds=every_seconds))
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
     try:
-        await server.serve(sockets=[bound])
+        await (stop or asyncio.Event()).wait()
     finally:
+        server.should_exit = True
         driver.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await driver
+        await asyncio.gather(driver, serving, return_exceptions=True)
 
 
 def main() -> None:
