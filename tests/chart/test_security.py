@@ -67,7 +67,8 @@ def test_the_operator_is_granted_what_it_needs_and_no_wildcard(chart: Chart) -> 
     somewhere = granted(of_kind(chart.render(values=NAMESPACED), "Role")[0])
     assert "*" not in {*everywhere, *(verb for verbs in everywhere.values() for verb in verbs)}
     assert everywhere["pods"] == {"get", "list", "watch", "delete"}, "pods are the Jobs' to make"
-    assert "delete" not in everywhere["federatedtrainingjobs"], "jobs are the user's"
+    assert "create" not in everywhere["federatedtrainingjobs"], "jobs are the user's to make"
+    assert everywhere["federatedtrainingjobs/finalizers"] == {"update"}
     assert everywhere.keys() - somewhere.keys() == {"namespaces", "customresourcedefinitions"}
     assert everywhere["customresourcedefinitions"] == {"get", "list", "watch"}
     assert all(somewhere[resource] == everywhere[resource] for resource in somewhere)
