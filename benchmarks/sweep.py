@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,6 +59,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="TEXT", help="recipes whose name has this text")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
     arguments = parser.parse_args()
+    # Also a polite kill ends the run that is under way.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     data = prepare_demo_data(Path("runs/demo/data"), say=lambda _: None)
     results = []
     for name, changes in {**CENTRALISED, **FEDERATED}.items():
