@@ -127,7 +127,8 @@ def _send(image: Image, node: Node, *, without: set[str]) -> None:
         write_thin(layout(), image.manifest, image.name, without=without, to=running.stdin)
     with suppress(BrokenPipeError):
         running.stdin.close()
-    said = running.stderr.read().decode()
+    with running.stderr:
+        said = running.stderr.read().decode()
     if running.wait(timeout=IMPORT_SECONDS):
         raise RuntimeError(f"{node.name} cannot import {image.name}: {said[-1000:]}")
 
