@@ -77,7 +77,8 @@ class LaunchContext:
     """What only the launcher knows.
 
     ``work_dir`` and ``rendezvous`` are templates in which ``{participant}`` is replaced: the folder of a worker's local
-    checkpoints, and host:port where the nodes of one participant find each other (unused with a single node).
+    checkpoints, and host:port where the nodes of one participant find each other (unused with a single node; a mapping
+    by participant where no template can say it).
     ``stop_when_done``: the aggregator ends with the job instead of serving its status on.
     """
 
@@ -86,7 +87,7 @@ class LaunchContext:
     listen: str
     aggregator_url: str
     work_dir: str
-    rendezvous: str = f"localhost:{RENDEZVOUS_PORT}"
+    rendezvous: str | Mapping[str, str] = f"localhost:{RENDEZVOUS_PORT}"
     stop_when_done: bool = False
     aggregator_program: tuple[str, ...] = ("photon-aggregator",)
     worker_program: tuple[str, ...] = ("photon-worker",)
@@ -175,11 +176,16 @@ def _torchrun(name: str, worker: WorkerSpec, context: LaunchContext) -> tuple[st
         else (
             "--rdzv-backend=c10d",
             f"--rdzv-id={name}",
-            f"--rdzv-endpoint={context.rendezvous.format(participant=name)}",
+            f"--rdzv-endpoint={_rendezvous(name, context)}",
         )
     )
     size = (f"--nnodes={worker.nodes}", f"--nproc-per-node={worker.processes_per_node}")
     return (*context.torchrun_program, *rendezvous, *size, "--max-restarts=0", "--no-python")
+
+
+def _rendezvous(name: str, context: LaunchContext) -> str:
+    where = context.rendezvous
+    return where.format(participant=name) if isinstance(where, str) else where[name]
 
 
 def _aws_keys(source: SecretSource) -> tuple[SecretEnv, ...]:

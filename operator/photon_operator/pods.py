@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from photon.api.placement import DataSpec, PodSettings, SecretRef
-from photon.launch import LaunchContext, Process, Role, SecretSource
+from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretSource
 from photon_operator import names, security
 from photon_operator.patch import PatchError, merge
 from photon_operator.settings import Settings
@@ -34,8 +34,8 @@ class InvalidPod(ValueError):
 class PodContext:
     """What the pods of one job share. ``job_key`` and ``digests_key``: the keys of this version of the documents.
 
-    A file is mounted by a key that holds its digest: a node whose copy of the ConfigMap is old has no such key and waits,
-    where a fixed key would start a program with yesterday's document.
+    A file is mounted by a key that holds its digest: a node whose copy of the ConfigMap is old has no such key and
+    waits, where a fixed key would start a program with yesterday's document.
     """
 
     job: str
@@ -60,8 +60,6 @@ def launch_context(job: str, namespace: str, participants: list[str]) -> LaunchC
 
 
 def _rendezvous(worker: str, namespace: str) -> str:
-    from photon.launch import RENDEZVOUS_PORT
-
     return f"{worker}-0.{worker}.{namespace}.svc:{RENDEZVOUS_PORT}"
 
 
@@ -77,7 +75,7 @@ def pod_template(
     """The template of ``process``'s pods; ``field`` is where the job says ``placement``, for messages.
 
     Raises:
-        InvalidPod: A Secret is not named, or the patch is malformed or takes the pod below the security standard.
+        InvalidPod: The patch is malformed or takes the pod below the security standard.
     """
     settings = context.settings
     mounts, volumes = _files(process.role, context)
@@ -86,7 +84,7 @@ def pod_template(
         "image": _image(process.role, placement, settings),
         "imagePullPolicy": settings.image_pull_policy,
         "command": list(process.command),
-        "env": [*_env(process, settings), *_secret_env(process, context, data, field)],
+        "env": [*_env(process, settings), *_secret_env(process, context, data)],
         "resources": _resources(process, placement),
         "securityContext": dict(security.CONTAINER),
         "terminationMessagePath": TERMINATION_LOG,
@@ -182,7 +180,7 @@ def _env(process: Process, settings: Settings) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def _secret_env(process: Process, context: PodContext, data: DataSpec | None, field: str) -> list[dict[str, Any]]:
+def _secret_env(process: Process, context: PodContext, data: DataSpec | None) -> list[dict[str, Any]]:
     entries = []
     for secret in process.secret_env:
         match secret.source:
@@ -191,10 +189,7 @@ def _secret_env(process: Process, context: PodContext, data: DataSpec | None, fi
                 name, key = names.tokens(context.job), names.token_key(process.participant)
             case SecretSource.STORAGE:
                 if context.storage_secret is None:
-                    raise InvalidPod(
-                        "spec.storage.credentialsSecretRef: needed in a cluster: name a Secret of this namespace with "
-                        "the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-                    )
+                    continue  # keys that the cluster's cloud or the patch brings
                 name, key = context.storage_secret.name, secret.name
             case SecretSource.DATA:
                 if data is None or data.credentials_secret_ref is None:

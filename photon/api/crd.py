@@ -40,6 +40,7 @@ _COLUMNS: Final = (
     ("Participants", "integer", ".status.participantsPresent", "Participants that are there"),
     ("Perplexity", "number", ".status.validationPerplexity", "Of the last evaluated model on held-out text"),
     ("State", "string", '.status.conditions[?(@.status=="True")].type', "The condition that holds"),
+    ("Reason", "string", '.status.conditions[?(@.status=="True")].reason', "Why that condition holds"),
     ("Age", "date", ".metadata.creationTimestamp", "Time since the job was made"),
 )
 

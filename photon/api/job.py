@@ -35,8 +35,16 @@ class JobSpec(ApiModel):
     aggregator: AggregatorSpec = AggregatorSpec()
     participants: Annotated[list[Participant], Field(min_length=1, max_length=MAX_PARTICIPANTS)]
     suspend: Annotated[bool, Field(description="Stop at the next round boundary; nothing is lost.")] = False
-    ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=10**9)] = None
-    managed_by: Annotated[ShortText | None, Field(description="Another controller that owns this job.")] = None
+    active_deadline_seconds: Annotated[
+        int | None,
+        Field(ge=1, le=10**9, description="The job fails when it has not ended so long after it was made or resumed."),
+    ] = None
+    ttl_seconds_after_finished: Annotated[
+        int | None, Field(ge=0, le=10**9, description="In a cluster: delete the job so long after it has ended.")
+    ] = None
+    managed_by: Annotated[
+        ShortText | None, Field(description="Another controller that owns this job; Photon's operator leaves it alone.")
+    ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule("self.model == oldSelf.model", "model is immutable", transition=True),
         CelRule(

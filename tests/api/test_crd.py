@@ -262,7 +262,7 @@ def test_columns_status_and_names() -> None:
     spec = definition()["spec"]
     (version,) = spec["versions"]
     columns = {c["name"] for c in version["additionalPrinterColumns"]}
-    assert columns == {"Round", "Rounds", "Participants", "Perplexity", "State", "Age"}
+    assert columns == {"Round", "Rounds", "Participants", "Perplexity", "State", "Reason", "Age"}
     assert all(c["description"] for c in version["additionalPrinterColumns"])
     assert version["subresources"] == {"status": {}}
     assert spec["names"]["shortNames"] == ["ftj"]

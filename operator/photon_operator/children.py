@@ -1,0 +1,263 @@
+"""The objects that a job consists of, as they should be: pure functions of the job, the settings and the tokens."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
+from photon.api.placement import PodSettings, WorkerSpec
+from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, processes
+from photon.protocol.canonical import digest
+from photon_operator import faults, names, pods
+from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE
+from photon_operator.settings import Settings
+
+# Not what rounds depend on: changing it disturbs no aggregator.
+_ASIDE: Final = {"aggregator", "active_deadline_seconds", "ttl_seconds_after_finished", "managed_by"}
+_MARK: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """All children of a job. ``document``: the digest of what rounds depend on, whether suspended or not."""
+
+    document: str
+    config_map: dict[str, Any]
+    secret: dict[str, Any]
+    service: dict[str, Any]
+    init: dict[str, Any]
+    aggregator: dict[str, Any]
+    workers: Mapping[str, dict[str, Any]]
+    worker_services: Mapping[str, dict[str, Any]]
+
+
+def document_digest(job: FederatedTrainingJob) -> str:
+    """Digest of what of a job rounds depend on: participants by name, no placement, not whether it is suspended."""
+    spec = job.spec.model_dump(mode="json", by_alias=True, exclude={*_ASIDE, "participants", "suspend", "storage"})
+    storage = job.spec.storage.model_dump(mode="json", by_alias=True, exclude={"credentials_secret_ref"})
+    return digest({**spec, "storage": storage, "participants": [p.name for p in job.spec.participants]})
+
+
+def make_family(
+    job: FederatedTrainingJob,
+    *,
+    uid: str,
+    namespace: str,
+    labels: Mapping[str, str],
+    tokens: Mapping[str, str],
+    committed_rounds: int,
+    settings: Settings,
+) -> Family:
+    """The children of ``job``. ``tokens``: of every participant; ``labels``: the job's own.
+
+    Raises:
+        pods.InvalidPod: A pod cannot be made as the job says.
+    """
+    name, spec = job.metadata.name, job.spec
+    document = document_digest(job)
+    version = digest({"document": document, "suspend": spec.suspend})[:_MARK]
+    digests = json.dumps({p: hashlib.sha256(t.encode()).hexdigest() for p, t in sorted(tokens.items())}, indent=1)
+    digests_version = hashlib.sha256(digests.encode()).hexdigest()[:_MARK]
+    text = json.dumps(_document(job), indent=1)
+    context = pods.PodContext(
+        job=name,
+        namespace=namespace,
+        settings=settings,
+        job_key=f"job-{version}.json",
+        digests_key=f"digests-{digests_version}.json",
+        storage_secret=spec.storage.credentials_secret_ref,
+    )
+    maker = _Maker(job=name, uid=uid, from_round=committed_rounds)
+    workers = {p.name: p.worker for p in spec.participants if p.worker is not None}
+    plan = {process.name: process for process in processes(job, pods.launch_context(name, namespace, list(workers)))}
+    storage = _dump(spec.storage.credentials_secret_ref)
+    init, aggregator = plan[INIT], plan[AGGREGATOR]
+    kueue = {key: value for key, value in labels.items() if key.startswith(names.KUEUE)}
+
+    def job_of(process: Process, child: str, placement: PodSettings, field: str, depends: Any, **more: Any) -> Any:
+        template = pods.pod_template(
+            process,
+            placement,
+            context,
+            field=field,
+            data=placement.data if isinstance(placement, WorkerSpec) else None,
+            subdomain=child if process.nodes > 1 else None,
+        )
+        return maker.work(child, process, template, digest(depends), **more)
+
+    return Family(
+        document=document,
+        config_map=maker.any(
+            CONFIG_MAP, names.config_map(name), {"data": {pods.JOB_FILE: text, context.job_key: text}}
+        ),
+        secret=maker.any(
+            SECRET,
+            names.tokens(name),
+            {
+                "type": "Opaque",
+                "data": {
+                    **{names.token_key(p): _base64(token) for p, token in tokens.items()},
+                    pods.DIGESTS_FILE: _base64(digests),
+                    context.digests_key: _base64(digests),
+                },
+            },
+        ),
+        service=maker.service(names.aggregator(name), Role.AGGREGATOR, None, {"name": "http", "port": 8080}),
+        init=job_of(
+            init, names.init(name), spec.aggregator, "spec.aggregator", [document, _dump(spec.aggregator), storage]
+        ),
+        aggregator=job_of(
+            aggregator,
+            names.aggregator(name),
+            spec.aggregator,
+            "spec.aggregator",
+            [document, spec.suspend, _dump(spec.aggregator), storage],
+        ),
+        workers={
+            participant: job_of(
+                plan[f"worker-{participant}"],
+                names.worker(name, participant),
+                worker,
+                f"spec.participants[{participant}].worker",
+                [_dump(worker), spec.local.strategy.value],
+                kueue=kueue,
+            )
+            for participant, worker in workers.items()
+        },
+        worker_services={
+            participant: maker.service(
+                names.worker(name, participant),
+                Role.WORKER,
+                participant,
+                {"name": "rendezvous", "port": RENDEZVOUS_PORT},
+                headless=True,
+            )
+            for participant, worker in workers.items()
+            if worker.nodes > 1
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Maker:
+    job: str
+    uid: str
+    from_round: int
+
+    def any(
+        self, kind: str, name: str, body: dict[str, Any], *, role: str | None = None, participant: str | None = None
+    ) -> dict[str, Any]:
+        made = {
+            "apiVersion": "batch/v1" if kind == JOB else "v1",
+            "kind": kind,
+            "metadata": {
+                "name": name,
+                "labels": names.labels(self.job, role, participant),
+                "annotations": {names.APPLIED_HASH: digest(body)},
+                "ownerReferences": [owner(self.job, self.uid)],
+            },
+            **body,
+        }
+        return made
+
+    def service(
+        self, name: str, role: Role, participant: str | None, port: dict[str, Any], *, headless: bool = False
+    ) -> dict[str, Any]:
+        spec: dict[str, Any] = {
+            "selector": names.labels(self.job, role.value, participant),
+            "ports": [{**port, "targetPort": port["port"], "protocol": "TCP"}],
+        }
+        if headless:  # nodes find each other before they are ready
+            spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
+        return self.any(SERVICE, name, {"spec": spec}, role=role.value, participant=participant)
+
+    def job_spec(self, process: Process, template: dict[str, Any]) -> dict[str, Any]:
+        spec: dict[str, Any] = {
+            "completions": process.nodes,
+            "parallelism": process.nodes,
+            "completionMode": "Indexed" if process.role is Role.WORKER else "NonIndexed",
+            # A pod is replaced when it is gone: two of one worker would want the same GPU.
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _failure_rules(process.role.value)},
+            "template": template,
+        }
+        retries = max(RESTARTS, process.restarts)
+        if process.role is Role.WORKER:
+            return {**spec, "backoffLimitPerIndex": retries, "maxFailedIndexes": 0}
+        return {**spec, "backoffLimit": retries}
+
+    def work(
+        self,
+        name: str,
+        process: Process,
+        template: dict[str, Any],
+        depends: str,
+        *,
+        kueue: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        spec = self.job_spec(process, template)
+        if kueue and names.KUEUE_QUEUE in kueue:
+            spec["suspend"] = True  # until Kueue admits it
+        made = self.any(JOB, name, {"spec": spec}, role=process.role.value, participant=process.participant)
+        made["metadata"]["labels"] |= kueue or {}
+        made["metadata"]["annotations"] |= {
+            names.SPEC_HASH: depends,
+            names.FROM_ROUND: str(self.from_round),
+        }
+        return made
+
+
+def _failure_rules(container: str) -> list[dict[str, Any]]:
+    """A node that was taken away and a pod that was asked to end are no failures; a mistake is not tried again."""
+
+    def on_exit(action: str, *codes: int) -> dict[str, Any]:
+        return {
+            "action": action,
+            "onExitCodes": {"containerName": container, "operator": "In", "values": sorted(codes)},
+        }
+
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        on_exit("FailJob", faults.MISTAKE),
+        on_exit("Ignore", *faults.ASKED_TO_END),
+    ]
+
+
+def owner(job: str, uid: str) -> dict[str, Any]:
+    """The reference by which Kubernetes removes a child with its job."""
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": KIND,
+        "name": job,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _document(job: FederatedTrainingJob) -> dict[str, Any]:
+    """What the programs load: the job with every default, nothing of Kubernetes' own."""
+    return job.model_dump(mode="json", by_alias=True, exclude={"status": True, "metadata": {"labels", "annotations"}})
+
+
+def _dump(model: Any) -> Any:
+    return None if model is None else model.model_dump(mode="json", by_alias=True)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def tokens_of(secret: Mapping[str, Any] | None) -> dict[str, str]:
+    """Tokens by participant that a Secret holds."""
+    data = (secret or {}).get("data") or {}
+    return {
+        key.removesuffix(".token"): base64.b64decode(value).decode()
+        for key, value in data.items()
+        if key.endswith(".token")
+    }

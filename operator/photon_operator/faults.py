@@ -1,0 +1,195 @@
+"""Why a pod does not work, in one named reason and one sentence: what a person would find out with kubectl describe."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from photon.api.status import ClusterReason, JobReason
+from photon_operator.observed import Pod, Work
+
+# Exit codes of our programs.
+MISTAKE: Final = 2
+ASKED_TO_END: Final = (130, 143)
+# So long may a pod be made, or a container be set up, before its events are read for why it takes long.
+PATIENCE_SECONDS: Final = 10.0
+_LONGEST: Final = 600
+
+_IMAGE: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+)
+
+# What photon.store.errors says, by the reason that it stands for; a test holds the two together.
+_SAYINGS: Final[Mapping[ClusterReason, tuple[str, ...]]] = {
+    ClusterReason.ACCESS_DENIED: (
+        "no credentials for",
+        "does not know this access key",
+        "refused the signature",
+        "refused the request's time",
+        "is denied (",
+    ),
+    ClusterReason.BUCKET_MISSING: ("does not exist at http",),
+    ClusterReason.STORAGE_FULL: ("storage is full",),
+    ClusterReason.STORAGE_UNREACHABLE: (
+        "no object store answers at",
+        "the object store at",
+        "the certificate of",
+        "the connection to",
+        "is not an S3 API",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """A reason and what is behind it, for people."""
+
+    reason: ClusterReason | JobReason
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.reason.value}: {self.message}" if self.message else self.reason.value
+
+    def of(self, who: str) -> Trouble:
+        """The same, of a participant or another part of the job."""
+        return Trouble(reason=self.reason, message=f"{who}: {self.message}" if self.message else who)
+
+
+def trouble(work: Work, notes: Mapping[str, str]) -> Trouble | None:
+    """What keeps a Job from working now; None when nothing does, as far as Kubernetes says."""
+    if work.complete or work.deleting:
+        return None
+    if work.failed is not None:
+        return _ended(work)
+    if work.suspended:
+        return Trouble(reason=ClusterReason.QUEUED, message="waits in its queue: Kueue has not admitted it")
+    newest = work.newest
+    if newest is None:
+        said = notes.get(work.uid)
+        return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(said)) if said else None
+    return pod_trouble(newest, notes)
+
+
+def pod_trouble(pod: Pod, notes: Mapping[str, str]) -> Trouble | None:
+    """What keeps one pod from working, or made it fail."""
+    scheduled = pod.condition("PodScheduled")
+    if pod.phase == "Pending" and scheduled is not None and scheduled.get("status") == "False":
+        gated = scheduled.get("reason") == "SchedulingGated"
+        reason = ClusterReason.QUEUED if gated else ClusterReason.UNSCHEDULABLE
+        return Trouble(reason=reason, message=_short(str(scheduled.get("message", ""))))
+    waiting = pod.container.get("waiting")
+    if waiting is not None and (found := _waiting(str(waiting.get("reason", "")), str(waiting.get("message") or ""))):
+        return found
+    if pod.phase == "Pending" and (said := notes.get(pod.uid)):
+        return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(said))
+    if pod.phase == "Failed" or pod.terminated is not None:
+        return _terminated(pod)
+    return None
+
+
+def stuck(work: Work, now: float) -> list[str]:
+    """Uids of which only events can say why nothing happens: of a Job without pods, of a pod that is not set up."""
+    if work.ended or work.suspended or work.deleting:
+        return []
+    newest = work.newest
+    if newest is None:
+        return [work.uid] if now - work.created_at >= PATIENCE_SECONDS else []
+    waiting = newest.container.get("waiting") or {}
+    slow = newest.phase == "Pending" and waiting.get("reason") in (None, "ContainerCreating", "PodInitializing")
+    unscheduled = (newest.condition("PodScheduled") or {}).get("status") == "False"
+    return [newest.uid] if slow and not unscheduled and now - newest.created_at >= PATIENCE_SECONDS else []
+
+
+def _waiting(reason: str, message: str) -> Trouble | None:
+    if reason in _IMAGE:
+        return Trouble(reason=ClusterReason.IMAGE_UNAVAILABLE, message=_short(message or reason))
+    if reason == "CreateContainerConfigError":
+        return Trouble(reason=ClusterReason.SECRET_MISSING, message=_short(message))
+    if reason in ("CreateContainerError", "RunContainerError"):
+        return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(message or reason))
+    return None
+
+
+def _ended(work: Work) -> Trouble:
+    """Of a Job that failed for good: how its last pod failed, and that it is not tried again."""
+    failed = work.failed or {}
+    last = next((pod for pod in reversed(work.pods) if pod.phase == "Failed" or pod.terminated is not None), None)
+    found = _terminated(last) if last is not None else None
+    if found is None:
+        return Trouble(reason=ClusterReason.PROGRAM_FAILED, message=_short(str(failed.get("message", ""))))
+    if found.reason is ClusterReason.MISTAKE:
+        return found
+    tries = sum(1 for pod in work.pods if pod.phase == "Failed")
+    return Trouble(
+        reason=found.reason, message=f"{found.message} (failed {tries} times)" if tries > 1 else found.message
+    )
+
+
+def _terminated(pod: Pod) -> Trouble | None:
+    disrupted = pod.condition("DisruptionTarget")
+    if disrupted is not None and disrupted.get("status") == "True":
+        why = str(disrupted.get("message") or disrupted.get("reason") or "")
+        return Trouble(reason=ClusterReason.INTERRUPTED, message=_short(f"its pod was taken away: {why}"))
+    end = pod.terminated
+    if end is None:  # the pod failed as a whole: evicted, or its node is gone
+        status = pod.raw.get("status", {})
+        return Trouble(
+            reason=ClusterReason.INTERRUPTED, message=_short(str(status.get("message") or status.get("reason") or ""))
+        )
+    code = int(end.get("exitCode", 0))
+    if end.get("reason") == "OOMKilled":
+        return Trouble(
+            reason=ClusterReason.OUT_OF_MEMORY,
+            message=f"killed for using more memory than its limit ({_memory_limit(pod)}); raise resources.memory",
+        )
+    if code == 0:
+        return None
+    if code in ASKED_TO_END:
+        return Trouble(reason=ClusterReason.INTERRUPTED, message="it was asked to end")
+    words = error_line(pod.last_words)
+    if code == MISTAKE:
+        return Trouble(reason=ClusterReason.MISTAKE, message=_short(words))
+    return Trouble(reason=classify(words), message=_short(words or f"exit code {code}"))
+
+
+def classify(words: str) -> ClusterReason:
+    """The reason that a program's last words stand for."""
+    for reason, sayings in _SAYINGS.items():
+        if any(saying in words for saying in sayings):
+            return reason
+    return ClusterReason.PROGRAM_FAILED
+
+
+def error_line(words: str) -> str:
+    """The ``error: ...`` line of a program's last words, else their last line; the message of a condition in JSON."""
+    lines = [line for line in words.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if errors:
+        return errors[-1]
+    if words.startswith("{") and (condition := _true_condition(words)):
+        return condition
+    return re.sub(r"^\S+Z \w+ +\S+  ", "", lines[-1]) if lines else ""
+
+
+def _true_condition(words: str) -> str | None:
+    try:
+        document: Any = json.loads(words)
+        return str(next(c["message"] or c["reason"] for c in document["conditions"] if c["status"] == "True"))
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return None
+
+
+def _memory_limit(pod: Pod) -> str:
+    for container in pod.raw.get("spec", {}).get("containers") or ():
+        limit = (container.get("resources") or {}).get("limits", {}).get("memory")
+        if limit is not None:
+            return str(limit)
+    return "that of its node"
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

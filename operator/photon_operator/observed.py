@@ -1,0 +1,220 @@
+"""What is there: the job, its children and their pods, as the API server last told; and the views that decide by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from photon.api.status import JobStatus
+from photon_operator import names
+from photon_operator.settings import Settings
+
+Object = Mapping[str, Any]
+
+CONFIG_MAP: Final = "ConfigMap"
+SECRET: Final = "Secret"
+SERVICE: Final = "Service"
+JOB: Final = "Job"
+POD: Final = "Pod"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the aggregator in the pod ``pod_uid`` last said of the job."""
+
+    pod_uid: str
+    status: JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """Everything that a decision depends on. ``now``: seconds since the epoch.
+
+    ``children``: by kind and name. ``notes``: why something makes no progress, by uid, where Kubernetes says it only in
+    events. ``taken``: names of children at which something lies that is not this job's.
+    """
+
+    job: Object
+    children: Mapping[str, Mapping[str, Object]] = field(default_factory=dict)
+    pods: Sequence[Object] = ()
+    answer: Answer | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    taken: Mapping[str, str] = field(default_factory=dict)
+    now: float
+    settings: Settings
+
+    def child(self, kind: str, name: str) -> Object | None:
+        return self.children.get(kind, {}).get(name)
+
+    def work(self, name: str) -> Work | None:
+        """The Job of this name, with its pods."""
+        found = self.child(JOB, name)
+        if found is None:
+            return None
+        uid = found["metadata"].get("uid")
+        mine = [Pod(pod) for pod in self.pods if owner_uid(pod) == uid]
+        return Work(job=found, pods=tuple(sorted(mine, key=lambda pod: (pod.created_at, pod.name))))
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of a Job."""
+
+    raw: Object
+
+    @property
+    def name(self) -> str:
+        return str(self.raw["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.raw["metadata"].get("uid", ""))
+
+    @property
+    def created_at(self) -> float:
+        return seconds(self.raw["metadata"].get("creationTimestamp")) or 0.0
+
+    @property
+    def deleting(self) -> bool:
+        return bool(self.raw["metadata"].get("deletionTimestamp"))
+
+    @property
+    def phase(self) -> str:
+        return str(self.raw.get("status", {}).get("phase", "Pending"))
+
+    @property
+    def running(self) -> bool:
+        return self.phase == "Running" and not self.deleting
+
+    @property
+    def address(self) -> str | None:
+        found: str | None = self.raw.get("status", {}).get("podIP")
+        return found
+
+    def condition(self, kind: str) -> Object | None:
+        return condition_of(self.raw, kind)
+
+    @property
+    def container(self) -> Object:
+        """The state of the container that runs our program: ``waiting``, ``running`` or ``terminated``."""
+        role = (self.raw["metadata"].get("labels") or {}).get(names.ROLE)
+        for status in self.raw.get("status", {}).get("containerStatuses") or ():
+            if status.get("name") == role:
+                state: Object = status.get("state") or {}
+                return state
+        return {}
+
+    @property
+    def terminated(self) -> Object | None:
+        """How our program ended in it; None while it has not."""
+        found: Object | None = self.container.get("terminated")
+        return found
+
+    @property
+    def last_words(self) -> str:
+        """What our program said at its end: what it wrote to the termination log, or how its log ends."""
+        return str((self.terminated or {}).get("message") or "").strip()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A child Job and its pods, oldest first."""
+
+    job: Object
+    pods: tuple[Pod, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.job["metadata"]["name"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.job["metadata"].get("uid", ""))
+
+    @property
+    def deleting(self) -> bool:
+        return bool(self.job["metadata"].get("deletionTimestamp"))
+
+    @property
+    def spec_hash(self) -> str | None:
+        return self._annotation(names.SPEC_HASH)
+
+    @property
+    def from_round(self) -> int:
+        """Rounds that were committed when it was made."""
+        text = self._annotation(names.FROM_ROUND) or ""
+        return int(text) if text.isdecimal() else 0
+
+    def _annotation(self, name: str) -> str | None:
+        found: str | None = (self.job["metadata"].get("annotations") or {}).get(name)
+        return found
+
+    @property
+    def created_at(self) -> float:
+        return seconds(self.job["metadata"].get("creationTimestamp")) or 0.0
+
+    def _holds(self, kind: str) -> Object | None:
+        found = condition_of(self.job, kind)
+        return found if found is not None and found.get("status") == "True" else None
+
+    @property
+    def complete(self) -> bool:
+        return self._holds("Complete") is not None
+
+    @property
+    def failed(self) -> Object | None:
+        """The condition that says why it is not tried again."""
+        return self._holds("Failed")
+
+    @property
+    def ended(self) -> bool:
+        return self.complete or self.failed is not None
+
+    @property
+    def ended_at(self) -> float | None:
+        """When it completed or failed for good."""
+        ending = self._holds("Complete") or self._holds("Failed")
+        return seconds(ending.get("lastTransitionTime")) if ending is not None else None
+
+    @property
+    def suspended(self) -> bool:
+        """Kueue holds it."""
+        return bool(self.job.get("spec", {}).get("suspend")) and not self.ended
+
+    @property
+    def newest(self) -> Pod | None:
+        return self.pods[-1] if self.pods else None
+
+    @property
+    def running(self) -> Pod | None:
+        """The newest pod that runs."""
+        return next((pod for pod in reversed(self.pods) if pod.running), None)
+
+
+def condition_of(raw: Object, kind: str) -> Object | None:
+    """An object's condition of type ``kind``."""
+    found: Object
+    for found in raw.get("status", {}).get("conditions") or ():
+        if found.get("type") == kind:
+            return found
+    return None
+
+
+def owner_uid(raw: Object) -> str | None:
+    """The uid of the controller that an object belongs to."""
+    for owner in raw["metadata"].get("ownerReferences") or ():
+        if owner.get("controller"):
+            return str(owner["uid"])
+    return None
+
+
+def seconds(timestamp: str | None) -> float | None:
+    """Seconds since the epoch of a Kubernetes timestamp."""
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else None
+
+
+def timestamp(at: float) -> str:
+    """A Kubernetes timestamp: whole seconds, UTC."""
+    return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,89 @@
+"""What a reconcile decides: objects to apply and to delete, the status to write, events, and when to look again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from photon.api.status import JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apply:
+    """Server-side apply of ``body``. ``known``: an object of this name is ours already."""
+
+    body: Mapping[str, Any]
+    known: bool
+
+    @property
+    def kind(self) -> str:
+        return str(self.body["kind"])
+
+    @property
+    def name(self) -> str:
+        return str(self.body["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt:
+    """Give a child that is as it should be our owner reference and labels, and leave the rest of it alone."""
+
+    kind: str
+    name: str
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Delete the object of this uid, and what it owns before it."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventNote:
+    """An event at the job."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``status``: None to leave it as it is. ``look``: uids whose events are worth reading.
+
+    ``again_in_seconds``: when to decide anew although nothing has changed. ``delete_job``: the job's time is over.
+    """
+
+    apply: tuple[Apply, ...] = ()
+    adopt: tuple[Adopt, ...] = ()
+    delete: tuple[Delete, ...] = ()
+    status: JobStatus | None = None
+    events: tuple[EventNote, ...] = ()
+    look: tuple[str, ...] = ()
+    again_in_seconds: float | None = None
+    delete_job: bool = False
+
+    @property
+    def changes_nothing(self) -> bool:
+        return not (self.apply or self.adopt or self.delete or self.status or self.delete_job)
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft:
+    """A plan in the making."""
+
+    apply: list[Apply] = field(default_factory=list)
+    adopt: list[Adopt] = field(default_factory=list)
+    delete: list[Delete] = field(default_factory=list)
+    look: list[str] = field(default_factory=list)
+    again_in_seconds: float | None = None
+
+    def again(self, seconds: float) -> None:
+        """Decide anew after ``seconds`` at the latest."""
+        known = self.again_in_seconds
+        self.again_in_seconds = max(0.0, seconds if known is None else min(known, seconds))

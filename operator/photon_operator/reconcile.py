@@ -1,0 +1,158 @@
+"""What to do about one job, from what is there: pure, level-triggered, and nothing is remembered between two calls.
+
+The steps of a job's life are read off its children: init makes the first model; the workers' Jobs are made; the
+aggregator is made when the first worker runs (so that a job in a queue does not use up its first round's deadline);
+the aggregator's last words say how it ended. A finished job stays so until what its rounds depend on is edited.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+
+from photon.api.document import JobFileError
+from photon.api.job import FederatedTrainingJob
+from photon.api.status import ClusterReason, ConditionType, JobStatus
+from photon.api.validate import parse_job
+from photon_operator import children, names
+from photon_operator import status as statuses
+from photon_operator.active import Active
+from photon_operator.children import Family
+from photon_operator.faults import Trouble
+from photon_operator.observed import SECRET, Object, Observed, seconds
+from photon_operator.plan import Draft, Plan
+from photon_operator.pods import InvalidPod
+
+# So long may workers take to leave a job that has ended; then their pods are removed.
+LEAVE_SECONDS = 60.0
+
+
+def make_token() -> str:
+    """A bearer token, as ``photon run`` makes them."""
+    return secrets.token_urlsafe(32)
+
+
+def reconcile(observed: Observed, *, new_token: Callable[[], str] = make_token) -> Plan:
+    """The plan for ``observed.job``; carried out and observed again, it is empty but for what has changed since."""
+    metadata = observed.job["metadata"]
+    manager = (observed.job.get("spec") or {}).get("managedBy")
+    if metadata.get("deletionTimestamp") or manager not in (None, names.OURS):
+        return Plan()
+    before = statuses.stored_status(observed.job)
+    try:
+        job = parse(observed.job)
+        family = _family(job, observed, before, new_token)
+    except (JobFileError, InvalidPod) as error:
+        return _invalid(observed, before, str(error))
+    if statuses.finished(before) is not None and before.document_digest == family.document:
+        return _finished(observed, job, before)
+    return _active(observed, job, family, before)
+
+
+def parse(raw: Object) -> FederatedTrainingJob:
+    """The job of an object of the API server.
+
+    Raises:
+        JobFileError: It breaks a rule that the CRD cannot state, or an older CRD let it pass.
+    """
+    metadata = raw["metadata"]
+    document = {
+        "apiVersion": raw.get("apiVersion"),
+        "kind": raw.get("kind"),
+        "metadata": {"name": metadata["name"]},
+        "spec": raw.get("spec"),
+    }
+    text = json.dumps(document)
+    try:
+        job = FederatedTrainingJob.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+    except ValueError:
+        job = parse_job(text, metadata["name"])  # slower, and says what is wrong as people understand it
+    if not job.metadata.name[0].isalpha():
+        raise InvalidPod("metadata.name: must begin with a letter: the aggregator's Service is named after it")
+    return job
+
+
+def _family(job: FederatedTrainingJob, observed: Observed, before: JobStatus, new_token: Callable[[], str]) -> Family:
+    known = children.tokens_of(observed.child(SECRET, names.tokens(job.metadata.name)))
+    metadata = observed.job["metadata"]
+    return children.make_family(
+        job,
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        labels=metadata.get("labels") or {},
+        tokens={p.name: known.get(p.name) or new_token() for p in job.spec.participants},
+        committed_rounds=before.committed_rounds,
+        settings=observed.settings,
+    )
+
+
+def _invalid(observed: Observed, before: JobStatus, problem: str) -> Plan:
+    """A job that cannot be: failed if it has not begun; else it goes on as it was, and says so."""
+    lines = [line.partition(": ")[2] or line for line in problem.splitlines()]
+    why = Trouble(reason=ClusterReason.INVALID_SPEC, message="; ".join(lines))
+    generation = observed.job["metadata"].get("generation", 0)
+    kind = ConditionType.FAILED
+    holds = statuses.holding(before)
+    if holds is not None and holds.type not in statuses.FINISHED and before.document_digest is not None:
+        kind = ConditionType(holds.type)
+        why = Trouble(reason=why.reason, message=f"going on as before the last edit, which cannot be: {why.message}")
+    status = statuses.with_condition(before, before, kind, why, now=observed.now, generation=generation)
+    return _plan(Draft(), before, status)
+
+
+def _finished(observed: Observed, job: FederatedTrainingJob, before: JobStatus) -> Plan:
+    """A job that has ended keeps its status; its pods leave, and at the end of its time it goes."""
+    draft = Draft()
+    ended = statuses.finished(before)
+    assert ended is not None, "only finished jobs come here"
+    at = seconds(ended.last_transition_time) or observed.now
+    generation = observed.job["metadata"].get("generation", 0)
+    active = Active(observed, job, None, before, draft)
+    if ended.type == ConditionType.FAILED or observed.now >= at + LEAVE_SECONDS:
+        active.stop_all()
+    elif active.anything_runs:
+        draft.again(at + LEAVE_SECONDS - observed.now)
+    status = before
+    if before.observed_generation != generation:
+        status = statuses.with_condition(
+            before,
+            before,
+            ConditionType(ended.type),
+            Trouble(reason=statuses.reason_of(ended.reason), message=ended.message),
+            now=observed.now,
+            generation=generation,
+        )
+    plan = _plan(draft, before, status)
+    if job.spec.ttl_seconds_after_finished is None:
+        return plan
+    left = at + job.spec.ttl_seconds_after_finished - observed.now
+    if left <= 0:
+        return Plan(delete_job=True)
+    draft.again(left)
+    return _plan(draft, before, status)
+
+
+def _active(observed: Observed, job: FederatedTrainingJob, family: Family, before: JobStatus) -> Plan:
+    draft = Draft()
+    active = Active(observed, job, family, before, draft)
+    kind, why = active.decide()
+    figures = active.figures
+    status = statuses.with_participants(figures, job, active.troubles, aggregating=active.aggregating)
+    status = status.model_copy(update={"document_digest": family.document, "rounds": job.spec.rounds})
+    generation = observed.job["metadata"].get("generation", 0)
+    status = statuses.with_condition(status, before, kind, why, now=observed.now, generation=generation)
+    return _plan(draft, before, status)
+
+
+def _plan(draft: Draft, before: JobStatus, status: JobStatus) -> Plan:
+    changed = not statuses.same(before, status)
+    return Plan(
+        apply=tuple(draft.apply),
+        adopt=tuple(draft.adopt),
+        delete=tuple(draft.delete),
+        status=status if changed else None,
+        events=tuple(statuses.events(before, status)) if changed else (),
+        look=tuple(draft.look),
+        again_in_seconds=draft.again_in_seconds,
+    )

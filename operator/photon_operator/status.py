@@ -1,0 +1,207 @@
+"""The job's status: one condition that holds, the aggregator's latest figures, and each participant's trouble."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from photon.api.job import FederatedTrainingJob
+from photon.api.status import (
+    ClusterReason,
+    Condition,
+    ConditionType,
+    JobReason,
+    JobStatus,
+    ParticipantState,
+    ParticipantStatus,
+)
+from photon_operator.faults import Trouble
+from photon_operator.observed import Object, timestamp
+from photon_operator.plan import EventNote
+
+FINISHED: Final = (ConditionType.COMPLETE, ConditionType.FAILED)
+# These follow each other every round: no transition that anyone wants to be told of.
+_AT_WORK: Final = frozenset({JobReason.TRAINING, JobReason.MERGING, JobReason.EVALUATING})
+_NAMED: Final = frozenset(reason.value for reason in ClusterReason)
+
+
+def stored_status(job: Object) -> JobStatus:
+    """The status that the job has; an empty one where it has none that we understand."""
+    try:
+        return JobStatus.model_validate(job.get("status") or {})
+    except ValidationError:
+        return JobStatus.model_validate({})
+
+
+def finite(status: JobStatus) -> JobStatus:
+    """``status`` without what has no JSON (a diverged loss) and without what only a clock changes."""
+    fields = ("train_loss", "validation_loss", "validation_perplexity", "eta_seconds")
+    people = [
+        person.model_copy(
+            update={
+                "last_seen_seconds": None,
+                **_finite(person, ("loss", "perplexity", "tokens_per_second", "learning_rate", "mfu")),
+            }
+        )
+        for person in status.participants
+    ]
+    return status.model_copy(update={"participants": people, **_finite(status, fields)})
+
+
+def _finite(model: JobStatus | ParticipantStatus, fields: Sequence[str]) -> dict[str, float | None]:
+    values = {name: getattr(model, name) for name in fields}
+    return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+
+
+def parse_answer(text: str | bytes) -> JobStatus | None:
+    """What an aggregator says of itself, over HTTP or as its last words; None when it is something else."""
+    try:
+        status = JobStatus.model_validate_json(text)
+    except ValidationError:
+        return None
+    return finite(status) if status.conditions else None
+
+
+def holding(status: JobStatus) -> Condition | None:
+    """The condition that is true."""
+    return next((c for c in status.conditions if c.status == "True"), None)
+
+
+def finished(status: JobStatus) -> Condition | None:
+    """The condition that says that the job has ended."""
+    found = holding(status)
+    return found if found is not None and found.type in FINISHED else None
+
+
+def reason_of(text: str) -> ClusterReason | JobReason:
+    """The reason that a stored condition names; one of another release counts as a program's failure."""
+    try:
+        return ClusterReason(text) if text in _NAMED else JobReason(text)
+    except ValueError:
+        return ClusterReason.PROGRAM_FAILED
+
+
+def since(status: JobStatus, kind: ConditionType) -> str | None:
+    """When the condition of this type last changed."""
+    return next((c.last_transition_time for c in status.conditions if c.type == kind), None)
+
+
+def with_condition(
+    figures: JobStatus, before: JobStatus, kind: ConditionType, why: Trouble, *, now: float, generation: int
+) -> JobStatus:
+    """``figures`` with ``kind`` as the one condition that holds."""
+    conditions = []
+    for each in ConditionType:
+        known = next((c for c in before.conditions if c.type == each), None)
+        value = "True" if each is kind else "False"
+        flipped = known is None or known.status != value
+        conditions.append(
+            Condition(
+                type=each.value,
+                status=value,
+                reason=why.reason.value,
+                message=why.message[:1024] if each is kind else "",
+                last_transition_time=timestamp(now) if flipped or known is None else known.last_transition_time,
+                observed_generation=generation,
+            )
+        )
+    return figures.model_copy(update={"conditions": conditions, "observed_generation": generation})
+
+
+def with_participants(
+    figures: JobStatus, job: FederatedTrainingJob, troubles: Mapping[str, Trouble], *, aggregating: bool
+) -> JobStatus:
+    """``figures`` with exactly the job's participants, each with its trouble.
+
+    ``aggregating``: an aggregator is there; without one nobody is present.
+    """
+    known = {person.name: person for person in figures.participants}
+    people = []
+    for participant in job.spec.participants:
+        person = known.get(participant.name) or ParticipantStatus(name=participant.name)
+        if not aggregating:
+            person = person.model_copy(update={"state": ParticipantState.ABSENT, "in_cohort": False})
+        absent = person.state is ParticipantState.ABSENT
+        found = troubles.get(participant.name)
+        if found is not None and absent:
+            person = person.model_copy(update={"message": str(found)[:1024]})
+        elif named_trouble(person.message) or (absent and not aggregating):
+            person = person.model_copy(update={"message": ""})
+        people.append(person)
+    present = sum(person.state is not ParticipantState.ABSENT for person in people)
+    return figures.model_copy(update={"participants": people, "participants_present": present})
+
+
+def named_trouble(message: str) -> str | None:
+    """The reason that a participant's message begins with, if the operator wrote it."""
+    reason = message.partition(":")[0]
+    return reason if reason in _NAMED else None
+
+
+def same(one: JobStatus, other: JobStatus) -> bool:
+    """Whether they say the same; how long it will take is no news of its own."""
+    update = {"eta_seconds": None}
+    return as_json(one.model_copy(update=update)) == as_json(other.model_copy(update=update))
+
+
+def as_json(status: JobStatus) -> dict[str, Any]:
+    """The status as the CRD takes it: what is not known is left out.
+
+    Raises:
+        ValidationError: It breaks our own schema, which the API server would refuse.
+    """
+    document: dict[str, Any] = json.loads(status.model_dump_json(by_alias=True, exclude_none=True))
+    JobStatus.model_validate(document)
+    return document
+
+
+def events(before: JobStatus, after: JobStatus) -> list[EventNote]:
+    """What somebody who watches the job wants to be told of the step from ``before`` to ``after``."""
+    told: list[EventNote] = []
+    old, new = holding(before), holding(after)
+    if new is not None and (old is None or _stage(old) != _stage(new)):
+        bad = new.type == ConditionType.FAILED or (
+            new.type in (ConditionType.PENDING, ConditionType.RUNNING) and new.reason in _TROUBLES
+        )
+        told.append(
+            EventNote(type="Warning" if bad else "Normal", reason=new.reason, message=new.message or _SAID[new.type])
+        )
+    known = {person.name: person for person in before.participants}
+    for person in after.participants:
+        was = known.get(person.name, ParticipantStatus(name=person.name))
+        trouble = named_trouble(person.message)
+        if trouble is not None and trouble != named_trouble(was.message):
+            text = person.message.removeprefix(trouble).removeprefix(": ")
+            told.append(
+                EventNote(
+                    type="Warning" if trouble in _TROUBLES else "Normal",
+                    reason=trouble,
+                    message=f"{person.name}: {text}",
+                )
+            )
+        if was.state is ParticipantState.ABSENT and person.state is not ParticipantState.ABSENT:
+            told.append(EventNote(type="Normal", reason="ParticipantJoined", message=f"{person.name} takes part"))
+        gone = was.state is not ParticipantState.ABSENT and person.state is ParticipantState.ABSENT
+        if gone and trouble is None and new is not None and new.type == ConditionType.RUNNING:
+            text = f"{person.name}: {person.message}" if person.message else f"{person.name} is not heard"
+            told.append(EventNote(type="Warning", reason="ParticipantAbsent", message=text))
+    return told
+
+
+_NO_TROUBLE: Final = {ClusterReason.STARTING, ClusterReason.QUEUED, ClusterReason.SUSPENDING}
+_TROUBLES: Final = frozenset(reason.value for reason in ClusterReason if reason not in _NO_TROUBLE)
+_SAID: Final[Mapping[str, str]] = {
+    ConditionType.PENDING.value: "the job is being started",
+    ConditionType.RUNNING.value: "the aggregator runs rounds",
+    ConditionType.COMPLETE.value: "the job has ended well",
+    ConditionType.FAILED.value: "the job has failed",
+    ConditionType.SUSPENDED.value: "the job is suspended",
+}
+
+
+def _stage(condition: Condition) -> tuple[str, str]:
+    return (condition.type, "" if condition.reason in _AT_WORK else condition.reason)
