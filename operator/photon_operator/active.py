@@ -18,6 +18,8 @@ from photon_operator.plan import Adopt, Apply, Delete, Draft
 ASK_AGAIN_SECONDS: Final = 60.0
 # A worker's failure may be the first sign of the job's own end, whose reason the aggregator tells a moment later.
 LAST_WORDS_SECONDS: Final = 15.0
+# What keeps children from being made is tried again after so long.
+HINDERED_SECONDS: Final = 60.0
 Verdict = tuple[ConditionType, Trouble]
 
 
@@ -98,10 +100,6 @@ class Active:
 
     def decide(self) -> Verdict:
         """The condition that holds, and why; the draft holds what is to be done."""
-        if self._observed.taken:
-            name, text = next(iter(self._observed.taken.items()))
-            message = f"{name} exists and is not this job's: {text}; remove it, or give the job another name"
-            return ConditionType.FAILED, Trouble(reason=ClusterReason.NAME_TAKEN, message=message)
         ended = self._outcome()
         if ended is not None:
             if ended[0] is ConditionType.FAILED:
@@ -116,10 +114,25 @@ class Active:
         if self._job.spec.suspend:
             return self._suspend()
         if not self._initialised():
-            return self._initialising()
+            verdict = self._initialising()
+            return self._hindered() or verdict
         self._run_workers()
         self._run_aggregator()
-        return self._verdict()
+        return self._hindered() or self._verdict()
+
+    def _hindered(self) -> Verdict | None:
+        """What keeps children from being made at all; asked again from time to time, for it may be mended."""
+        taken, refused = self._observed.taken, self._observed.refused
+        if not taken and not refused:
+            return None
+        self._draft.again(HINDERED_SECONDS)
+        kind = ConditionType.RUNNING if self.aggregating else ConditionType.PENDING
+        if taken:
+            name, text = next(iter(taken.items()))
+            message = f"{name} is not this job's ({text}): remove it, or give the job another name"
+            return kind, Trouble(reason=ClusterReason.NAME_TAKEN, message=message)
+        name, text = next(iter(refused.items()))
+        return kind, Trouble(reason=ClusterReason.POD_REFUSED, message=f"the API server refuses {name}: {text}")
 
     def _outcome(self) -> Verdict | None:
         """How the job ended, if it did: by the aggregator's word, or because one of its Jobs failed for good."""

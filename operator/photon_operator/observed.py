@@ -33,7 +33,8 @@ class Observed:
     """Everything that a decision depends on. ``now``: seconds since the epoch.
 
     ``children``: by kind and name. ``notes``: why something makes no progress, by uid, where Kubernetes says it only in
-    events. ``taken``: names of children at which something lies that is not this job's.
+    events. ``taken``: names of children at which something lies that is not this job's, and what it is. ``refused``:
+    children that the API server would not take, and why.
     """
 
     job: Object
@@ -42,6 +43,7 @@ class Observed:
     answer: Answer | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
     now: float
     settings: Settings
 

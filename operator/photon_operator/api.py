@@ -1,0 +1,216 @@
+"""The requests that the operator makes of the API server: few, plain, counted, each with a time limit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+import kubernetes
+
+from photon.api.job import GROUP, KIND, PLURAL, VERSION
+from photon.api.status import JobStatus
+from photon_operator import names
+from photon_operator.observed import CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
+from photon_operator.plan import EventNote
+from photon_operator.status import as_json
+
+TIMEOUT_SECONDS: Final = 20.0
+CONNECTIONS: Final = 32
+PAGE: Final = 500
+EVENT: Final = "Event"
+
+_RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
+    CONFIG_MAP: ("/api/v1", "configmaps"),
+    SECRET: ("/api/v1", "secrets"),
+    SERVICE: ("/api/v1", "services"),
+    POD: ("/api/v1", "pods"),
+    EVENT: ("/api/v1", "events"),
+    JOB: ("/apis/batch/v1", "jobs"),
+    KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
+}
+
+
+class ApiError(Exception):
+    """The API server answered with an error; ``status`` is the HTTP status, the message its own."""
+
+    def __init__(self, what: str, status: int, message: str) -> None:
+        super().__init__(f"{what}: {message}")
+        self.status = status
+        self.message = message
+
+    @property
+    def refuses(self) -> bool:
+        """Whether asking again is of no use until something is changed: not allowed, or not as it must be."""
+        return self.status in (400, 403, 422)
+
+
+def connect() -> kubernetes.client.ApiClient:
+    """A client by the pod's own account; outside a cluster by the user's kubeconfig."""
+    configuration = kubernetes.client.Configuration()
+    try:
+        kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except kubernetes.config.ConfigException:
+        kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    configuration.connection_pool_maxsize = CONNECTIONS
+    return kubernetes.client.ApiClient(configuration)
+
+
+class Api:
+    """Blocking and thread-safe. ``on_request`` is told the verb of every request."""
+
+    def __init__(self, client: kubernetes.client.ApiClient, *, on_request: Callable[[str], None]) -> None:
+        self._client = client
+        self._on_request = on_request
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """The object; None when there is none."""
+        try:
+            return self._call("get", "GET", _path(kind, namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def listed(self, kind: str, namespace: str | None, *, labels: str = "") -> Iterator[Object]:
+        """All objects of a kind, a page at a time; without their managed fields, which are half of their size."""
+        query = [("limit", str(PAGE))] + ([("labelSelector", labels)] if labels else [])
+        more = ""
+        while True:
+            page = self._call("list", "GET", _path(kind, namespace), [*query, *([("continue", more)] if more else [])])
+            yield from page.get("items") or ()
+            more = (page.get("metadata") or {}).get("continue") or ""
+            if not more:
+                return
+
+    def apply(self, namespace: str, body: Object) -> Object:
+        """Server-side apply: what we state is ours, what others set beside it stays theirs."""
+        return self._call(
+            "apply",
+            "PATCH",
+            _path(body["kind"], namespace, body["metadata"]["name"]),
+            [("fieldManager", names.MANAGER), ("force", "true")],
+            body,
+            "application/apply-patch+yaml",
+        )
+
+    def set_metadata(self, kind: str, namespace: str, name: str, metadata: Object) -> Object:
+        """Merge into the metadata of an object."""
+        return self._call(
+            "patch",
+            "PATCH",
+            _path(kind, namespace, name),
+            [("fieldManager", names.MANAGER)],
+            {"metadata": metadata},
+            "application/merge-patch+json",
+        )
+
+    def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool) -> None:
+        """Delete the object of this uid. One that is gone, or another of its name, is as good.
+
+        ``foreground``: it goes when what it owns has gone, so that its name is free only then.
+        """
+        options = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "propagationPolicy": "Foreground" if foreground else "Background",
+            "preconditions": {"uid": uid},
+        }
+        try:
+            self._call("delete", "DELETE", _path(kind, namespace, name), body=options)
+        except ApiError as error:
+            if error.status not in (404, 409):
+                raise
+
+    def write_status(self, job: Object, status: JobStatus) -> Object | None:
+        """Replace the status of this very job; None when it is gone. Our own model was asked first, so a refusal by
+        the API server is a defect, and is raised."""
+        metadata = job["metadata"]
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+            # As a whole: merged, a figure that is no longer known would stay.
+            {"op": "add", "path": "/status", "value": as_json(status)},
+        ]
+        path = f"{_path(KIND, metadata['namespace'], metadata['name'])}/status"
+        try:
+            return self._call(
+                "status", "PATCH", path, [("fieldManager", names.MANAGER)], patch, "application/json-patch+json"
+            )
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def emit(self, job: Object, note: EventNote) -> None:
+        """An event at the job."""
+        metadata = job["metadata"]
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "apiVersion": "v1",
+            "kind": EVENT,
+            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "involvedObject": {
+                "apiVersion": job["apiVersion"],
+                "kind": job["kind"],
+                **{key: metadata[key] for key in ("name", "namespace", "uid")},
+            },
+            "type": note.type,
+            "reason": note.reason,
+            "message": note.message[:1024],
+            "source": {"component": names.MANAGER},
+            "reportingComponent": names.MANAGER,
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "count": 1,
+        }
+        self._call("event", "POST", _path(EVENT, metadata["namespace"]), body=body)
+
+    def last_warning(self, namespace: str, uid: str) -> str | None:
+        """The message of the latest warning about an object."""
+        selector = f"involvedObject.uid={uid},type=Warning"
+        found = self._call("list", "GET", _path(EVENT, namespace), [("fieldSelector", selector)])
+        items = sorted(found.get("items") or (), key=lambda e: e.get("lastTimestamp") or e.get("eventTime") or "")
+        return str(items[-1].get("message") or "") if items else None
+
+    def _call(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        query: list[tuple[str, str]] | None = None,
+        body: Any = None,
+        content: str = "application/json",
+    ) -> dict[str, Any]:
+        self._on_request(verb)
+        headers = {"Accept": "application/json", "Content-Type": content}
+        method, url, headers, _, _ = self._client.param_serialize(
+            method, path, query_params=query or [], header_params=headers, auth_settings=["BearerToken"]
+        )
+        answer = self._client.call_api(
+            method,
+            url,
+            header_params=headers,
+            # A string is sent as it is (an apply patch is YAML, of which JSON is a part); a list is a JSON patch, which
+            # the client writes itself and would not take as a string.
+            body=body if body is None or isinstance(body, list) else json.dumps(body),
+            _request_timeout=TIMEOUT_SECONDS,
+        )
+        data: bytes = answer.read()  # type: ignore[no-untyped-call]
+        if not 200 <= answer.status < 300:
+            raise ApiError(f"{verb} {path}", answer.status, _message(data) or str(answer.reason))
+        return cast("dict[str, Any]", json.loads(data)) if data else {}
+
+
+def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
+    root, plural = _RESOURCES[kind]
+    within = f"/namespaces/{quote(namespace)}" if namespace is not None else ""
+    return f"{root}{within}/{plural}" + (f"/{quote(name)}" if name is not None else "")
+
+
+def _message(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""

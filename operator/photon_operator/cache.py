@@ -1,0 +1,138 @@
+"""What the watches and lists have told: jobs, their children and pods, without what no decision needs.
+
+Watches tell quickly and may lose something when they break off; a list every few minutes tells all. Both come in here,
+and what our own requests answered, so that a decision never misses what the one before it did.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from photon.api.job import KIND
+from photon_operator import names
+from photon_operator.observed import CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
+
+Key = tuple[str, str]  # namespace and name of a job
+
+CHILD_KINDS: Final = (CONFIG_MAP, SECRET, SERVICE, JOB)
+_METADATA: Final = (
+    *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"),
+    *("labels", "annotations", "ownerReferences", "finalizers"),
+)
+_GRAVES: Final = 20_000
+
+
+class Cache:
+    """Not thread-safe: used on the event loop only."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[Key, Object]] = {kind: {} for kind in (KIND, *CHILD_KINDS, POD)}
+        self._of_job: defaultdict[Key, set[tuple[str, str]]] = defaultdict(set)
+        # Uids of what was deleted: a list that began before must not bring it back. A uid never comes again.
+        self._graves: OrderedDict[str, None] = OrderedDict()
+
+    def put(self, kind: str, raw: Object) -> Key | None:
+        """Take an object in, unless a newer version of it is known; the key of the job that it belongs to."""
+        metadata = raw["metadata"]
+        at = (metadata["namespace"], metadata["name"])
+        if metadata["uid"] in self._graves:
+            return None
+        known = self._objects[kind].get(at)
+        if known is not None and known["metadata"]["uid"] == metadata["uid"] and _older(raw, known):
+            return None
+        self._objects[kind][at] = _slim(kind, raw)
+        key = job_key(kind, raw)
+        if kind != KIND and key is not None:
+            self._of_job[key].add((kind, metadata["name"]))
+        return key
+
+    def drop(self, kind: str, raw: Object) -> Key | None:
+        """An object is gone; the key of the job that it belonged to."""
+        metadata = raw["metadata"]
+        self._graves[metadata["uid"]] = None
+        if len(self._graves) > _GRAVES:
+            self._graves.popitem(last=False)
+        at = (metadata["namespace"], metadata["name"])
+        known = self._objects[kind].get(at)
+        if known is not None and known["metadata"]["uid"] == metadata["uid"]:
+            del self._objects[kind][at]
+            key = job_key(kind, known)
+            if kind != KIND and key is not None:
+                self._of_job[key].discard((kind, metadata["name"]))
+                if not self._of_job[key]:
+                    del self._of_job[key]
+        return job_key(kind, raw)
+
+    def uids(self, kind: str) -> frozenset[str]:
+        """Of all objects of a kind: taken before a list, it says what the list shows to be gone."""
+        return frozenset(raw["metadata"]["uid"] for raw in self._objects[kind].values())
+
+    def keep_only(self, kind: str, listed: Iterable[str], known_before: frozenset[str]) -> set[Key]:
+        """Drop what was known before a list and is not in it; the jobs that this concerns."""
+        gone = known_before - set(listed)
+        lost = [raw for raw in self._objects[kind].values() if raw["metadata"]["uid"] in gone]
+        return {key for raw in lost if (key := self.drop(kind, raw)) is not None}
+
+    def job(self, key: Key) -> Object | None:
+        return self._objects[KIND].get(key)
+
+    def jobs(self) -> list[Key]:
+        return list(self._objects[KIND])
+
+    def children(self, key: Key) -> dict[str, dict[str, Object]]:
+        """Of a job, by kind and name."""
+        found: dict[str, dict[str, Object]] = {kind: {} for kind in CHILD_KINDS}
+        for kind, name in self._of_job.get(key, ()):
+            if kind != POD:
+                found[kind][name] = self._objects[kind][key[0], name]
+        return found
+
+    def pods(self, key: Key) -> list[Object]:
+        return [self._objects[POD][key[0], name] for kind, name in self._of_job.get(key, ()) if kind == POD]
+
+    def aggregator_pods(self) -> Iterator[tuple[Key, Object]]:
+        """All pods of aggregators, with their jobs."""
+        for raw in self._objects[POD].values():
+            key = job_key(POD, raw)
+            if key is not None and (raw["metadata"].get("labels") or {}).get(names.ROLE) == "aggregator":
+                yield key, raw
+
+
+def job_key(kind: str, raw: Object) -> Key | None:
+    """The job that an object belongs to, or is."""
+    metadata = raw["metadata"]
+    if kind == KIND:
+        return metadata["namespace"], metadata["name"]
+    job = (metadata.get("labels") or {}).get(names.JOB)
+    return (metadata["namespace"], job) if job else None
+
+
+def _older(raw: Object, known: Object) -> bool:
+    """Whether ``raw`` is an older version of ``known``; versions of one object are ordered numbers."""
+    versions = raw["metadata"].get("resourceVersion", ""), known["metadata"].get("resourceVersion", "")
+    if not all(version.isdecimal() for version in versions):
+        return False
+    return int(versions[0]) < int(versions[1])
+
+
+def _slim(kind: str, raw: Object) -> Object:
+    """``raw`` less what no decision needs: a thousand jobs should not take a gigabyte."""
+    metadata = {key: raw["metadata"][key] for key in _METADATA if key in raw["metadata"]}
+    slim: dict[str, Any] = {"apiVersion": raw.get("apiVersion"), "kind": kind, "metadata": metadata}
+    if kind == JOB:
+        spec: Mapping[str, Any] = raw.get("spec") or {}
+        slim["spec"] = {key: spec[key] for key in ("suspend", "parallelism", "completions") if key in spec}
+        slim["status"] = raw.get("status") or {}
+    elif kind == POD:
+        containers = (raw.get("spec") or {}).get("containers") or ()
+        slim["spec"] = {
+            "containers": [{"name": c.get("name"), "resources": c.get("resources") or {}} for c in containers]
+        }
+        status: Mapping[str, Any] = raw.get("status") or {}
+        kept = ("phase", "podIP", "reason", "message", "conditions", "containerStatuses")
+        slim["status"] = {key: status[key] for key in kept if key in status}
+    else:
+        slim |= {key: raw[key] for key in ("data", "spec", "status") if key in raw}
+    return slim

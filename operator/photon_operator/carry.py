@@ -1,0 +1,84 @@
+"""Carries out a plan: blocking, in a thread; says what came of it, and decides nothing but whose a found object is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from photon.api.job import KIND
+from photon_operator import names
+from photon_operator.api import Api, ApiError
+from photon_operator.observed import JOB, Object
+from photon_operator.plan import Apply, EventNote, Plan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Carried:
+    """What came of a plan. ``seen``: objects as the API server has them now. ``taken``, ``refused``: see Observed."""
+
+    seen: list[tuple[str, Object]] = field(default_factory=list)
+    taken: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    applied: int = 0
+
+
+def carry_out(plan: Plan, job: Object, api: Api, *, hindered: frozenset[str] = frozenset()) -> Carried:
+    """Do what ``plan`` says for ``job``; children in ``hindered`` are not tried now.
+
+    The status and its events come last: what they tell has been done then.
+
+    Raises:
+        ApiError: The API server failed; what was done stays done, and the next reconcile goes on from there.
+    """
+    namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
+    done = Carried()
+    if plan.delete_job:
+        api.delete(KIND, namespace, name, job["metadata"]["uid"], foreground=False)
+        return done
+    for wanted in plan.apply:
+        if f"{wanted.kind} {wanted.name}" not in hindered:
+            _apply(wanted, namespace, name, api, done)
+    for child in plan.adopt:
+        done.seen.append((child.kind, api.set_metadata(child.kind, namespace, child.name, child.metadata)))
+    for gone in plan.delete:
+        api.delete(gone.kind, namespace, gone.name, gone.uid, foreground=gone.kind == JOB)
+    if plan.status is not None:
+        written = api.write_status(job, plan.status)
+        if written is None:
+            return done
+        done.seen.append((KIND, written))
+    for note in plan.events:
+        _emit(note, job, api)
+    return done
+
+
+def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> None:
+    title = f"{wanted.kind} {wanted.name}"
+    if not wanted.known:
+        # Applied blindly, somebody else's object of this name would become ours, and go with the job.
+        found = api.get(wanted.kind, namespace, wanted.name)
+        if found is not None:
+            labels = found["metadata"].get("labels") or {}
+            if labels.get(names.JOB) == job and labels.get(names.MANAGED_BY) == names.MANAGER:
+                done.seen.append((wanted.kind, found))
+            else:
+                other = labels.get(names.JOB)
+                done.taken[title] = f"it belongs to the job {other}" if other else "Photon did not make it"
+            return
+    try:
+        done.seen.append((wanted.kind, api.apply(namespace, wanted.body)))
+        done.applied += 1
+    except ApiError as error:
+        if not error.refuses:
+            raise
+        log.warning("%s/%s: %s", namespace, job, error)
+        done.refused[title] = error.message[:600]
+
+
+def _emit(note: EventNote, job: Object, api: Api) -> None:
+    try:
+        api.emit(job, note)
+    except ApiError as error:
+        log.warning("an event could not be written: %s", error)

@@ -1,0 +1,70 @@
+"""Asks aggregators for their status: for what people see, never for what is right."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+
+from photon_operator import status
+from photon_operator.cache import Cache, Key
+from photon_operator.observed import Answer, Object, Pod
+from photon_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS: Final = 3.0
+WIDTH: Final = 32
+_MOST_BYTES: Final = 2**21
+
+
+class Polls:
+    """The last answer of each job's aggregator. ``news`` is told of a job whose aggregator says something else."""
+
+    def __init__(self, cache: Cache, settings: Settings, news: Callable[[Key], None]) -> None:
+        self._cache = cache
+        self._settings = settings
+        self._news = news
+        self._answers: dict[Key, Answer] = {}
+
+    def answer(self, key: Key) -> Answer | None:
+        return self._answers.get(key)
+
+    def forget(self, key: Key) -> None:
+        self._answers.pop(key, None)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        # Never by a proxy: these are addresses within the cluster.
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            while True:
+                pods = [(key, raw) for key, raw in self._cache.aggregator_pods() if Pod(raw).running]
+                gate = asyncio.Semaphore(WIDTH)
+                await asyncio.gather(*(self._ask(client, gate, key, raw) for key, raw in pods))
+                await asyncio.sleep(self._settings.poll_seconds)
+
+    async def _ask(self, client: httpx.AsyncClient, gate: asyncio.Semaphore, key: Key, raw: Object) -> None:
+        pod = Pod(raw)
+        if pod.address is None:
+            return
+        address = f"[{pod.address}]" if ":" in pod.address else pod.address
+        url = f"{self._settings.aggregator_url.format(address=address)}/v1/status"
+        try:
+            async with gate:
+                response = await client.get(url)
+        except httpx.HTTPError as error:
+            log.debug("%s/%s: the aggregator at %s does not answer: %s", *key, url, error)
+            return
+        if response.status_code != httpx.codes.OK or len(response.content) > _MOST_BYTES:
+            return
+        said = status.parse_answer(response.content)
+        if said is None:
+            log.debug("%s/%s: %s answers something that is no status", *key, url)
+            return
+        known = self._answers.get(key)
+        self._answers[key] = Answer(pod_uid=pod.uid, status=said)
+        if known is None or known.pod_uid != pod.uid or not status.same(known.status, said):
+            self._news(key)

@@ -1,0 +1,88 @@
+"""kopf's part: it watches, and tells the controller. Nothing is decided here, and nothing is written by kopf.
+
+Only ``on.event`` handlers: they need no finalizer and no annotation on the jobs, so that a job can be deleted while no
+operator is there. What a broken watch may lose, the controller's lists find.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import kopf
+from aiohttp import web
+
+from photon.api.job import GROUP, KIND, PLURAL, VERSION
+from photon_operator import names
+from photon_operator.controller import Controller
+from photon_operator.observed import CONFIG_MAP, JOB, POD, SECRET, SERVICE
+from photon_operator.serve import serve
+from photon_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Shorter than the idle time-outs of load balancers before an API server.
+SERVER_SECONDS: Final = 300.0
+CLIENT_SECONDS: Final = 310.0
+_CHILDREN: Final = (
+    (CONFIG_MAP, "", "configmaps"),
+    (SECRET, "", "secrets"),
+    (SERVICE, "", "services"),
+    (POD, "", "pods"),
+    (JOB, "batch", "jobs"),
+)
+
+
+def registry_of(controller: Controller, own: Settings) -> kopf.OperatorRegistry:
+    """Handlers that tell ``controller``; it runs, and HTTP is served, as long as kopf does."""
+    registry = kopf.OperatorRegistry()
+    running: list[asyncio.Task[None]] = []
+    servers: list[web.AppRunner] = []
+
+    @kopf.on.startup(registry=registry)
+    async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+        tune(settings)
+        servers.append(await serve(controller, port=own.http_port))
+        running.append(asyncio.create_task(controller.run()))
+
+    @kopf.on.cleanup(registry=registry)
+    async def stop(**_: Any) -> None:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for server in servers:
+            await server.cleanup()
+
+    @kopf.on.login(registry=registry, retries=10, backoff=3)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="job")(_teller(controller, KIND))
+    for kind, group, plural in _CHILDREN:
+        ours = {names.MANAGED_BY: names.MANAGER}
+        kopf.on.event(group, "v1", plural, labels=ours, registry=registry, id=plural)(_teller(controller, kind))
+    return registry
+
+
+def _teller(controller: Controller, kind: str) -> Callable[..., Awaitable[None]]:
+    async def tell(event: kopf.RawEvent, **_: Any) -> None:
+        controller.told(kind, event["object"], gone=event["type"] == "DELETED")
+
+    return tell
+
+
+def tune(settings: kopf.OperatorSettings) -> None:
+    """kopf's settings; only children are asked for, not all pods and Secrets of the cluster."""
+    settings.posting.enabled = False
+    # The chart brings the definition; looking for definitions and namespaces would need rights on the whole cluster.
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = SERVER_SECONDS
+    settings.watching.client_timeout = CLIENT_SECONDS
+    for _, _, plural in _CHILDREN:
+        settings.watching.label_selectors[plural] = names.SELECTOR
+    # Never used, for nothing here asks for them; if something ever does, it stays under our own name.
+    settings.persistence.finalizer = f"{GROUP}/operator"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
