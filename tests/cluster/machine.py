@@ -120,8 +120,10 @@ class Machine:
         """End everything inside."""
         if not self.alive:
             return
+        process = Path("/proc") / str(self.pid)
         os.kill(self.pid, signal.SIGKILL)
-        until(lambda: not self.alive, f"the end of {self.name}", seconds=END_SECONDS)
+        # The first process is the last to go: the kernel ends all others of its namespace before.
+        until(lambda: not process.exists(), f"the end of {self.name}", seconds=END_SECONDS)
 
     def _pids(self, path: Path) -> list[int]:
         mine, found = os.readlink(f"/proc/{self.pid}/ns/pid"), []

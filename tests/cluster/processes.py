@@ -24,6 +24,9 @@ if os.getppid() != int(sys.argv[1]):
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
+# Some run until a namespace ends, with nobody to wait for them; Python warns of those that it forgets.
+_STARTED: list[subprocess.Popen[bytes]] = []
+
 
 def start(arguments: Sequence[str | Path], *, log: Path, tied: bool = False) -> subprocess.Popen[bytes]:
     """Start a program whose output is appended to ``log``, in a session of its own.
@@ -35,9 +38,11 @@ def start(arguments: Sequence[str | Path], *, log: Path, tied: bool = False) -> 
         command = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, close_fds=True
         )
+    _STARTED[:] = [one for one in _STARTED if one.poll() is None] + [process]
+    return process
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
