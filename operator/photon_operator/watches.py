@@ -24,8 +24,8 @@ from photon_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 # Shorter than the idle time-outs of load balancers before an API server.
-SERVER_SECONDS: Final = 300.0
-CLIENT_SECONDS: Final = 310.0
+SERVER_SECONDS: Final = 300  # a whole number: the API server takes no other
+CLIENT_SECONDS: Final = 310
 _CHILDREN: Final = (
     (CONFIG_MAP, "", "configmaps"),
     (SECRET, "", "secrets"),
