@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOB ?= examples/demo.yaml
 NODES ?= 1
+SIGHT_PACKAGES = prometheus chromium
 CLUSTER_PACKAGES = $(shell cat tests/cluster/packages.txt)
 # The operator touches no tensor, and a third of its image would be numpy.
 NOT_IN_OPERATOR = --no-emit-package numpy --no-emit-package safetensors
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -34,8 +35,17 @@ demo: $(STAMP) ## Four institutions train one model on real text; ends with a mo
 run: $(STAMP) ## Run a job on this machine: make run JOB=path/to/job.yaml
 	$(BIN)/photon run $(JOB)
 
-test: $(STAMP) ## Everything that needs no Kubernetes
-	$(BIN)/python -m pytest -q -m "not cluster"
+test: $(STAMP) ## Everything that needs no Kubernetes, Prometheus or browser
+	$(BIN)/python -m pytest -q -m "not cluster and not sight"
+
+test-sight: $(STAMP) sight-packages ## What people look at: metrics, dashboards, alerts, the web page (Prometheus, Chromium)
+	$(BIN)/python -m pytest -q -m sight
+
+# Root on Debian gets them; anybody else keeps what there is, and tests say what is missing.
+sight-packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && ! dpkg -s $(SIGHT_PACKAGES) > /dev/null 2>&1; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
+	    $(SIGHT_PACKAGES) > /dev/null; fi
 
 test-cluster: $(STAMP) cluster-packages ## What needs a real Kubernetes: the CRD, the operator, images, jobs as pods
 	$(BIN)/python -m pytest -q -m cluster
@@ -60,14 +70,16 @@ check: $(STAMP) ## Format, lint, types, import contracts, generated files
 	$(BIN)/python -m photon.api.crd --check manifests/crd.yaml
 	$(BIN)/python -m photon.api.crd --check charts/photon/files/crd.yaml
 	$(BIN)/python -m tests.chart.values_table --check charts/photon/README.md
+	$(BIN)/python -m photon.telemetry.dashboards --check manifests/dashboards
 
 format: $(STAMP) ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-generate: $(STAMP) ## Write the generated files (the CRD, its copy in the chart, the chart's table of values)
+generate: $(STAMP) ## Write the generated files (the CRD, dashboards, their copies in the chart, its table of values)
 	$(BIN)/python -m photon.api.crd --write manifests/crd.yaml
 	cp manifests/crd.yaml charts/photon/files/crd.yaml
+	$(BIN)/python -m photon.telemetry.dashboards --write manifests/dashboards
 	$(BIN)/python -m tests.chart.values_table --write charts/photon/README.md
 
 pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)

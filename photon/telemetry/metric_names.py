@@ -193,6 +193,13 @@ INNER_LEARNING_RATE: Final = _job(
 )
 OUTER_LEARNING_RATE: Final = _job("photon_outer_learning_rate", "gauge", "Learning rate of the outer optimiser.")
 
+# --- the aggregator's own process -------------------------------------------------------------------------------------
+
+AGGREGATOR_MEMORY: Final = _job("photon_aggregator_memory_bytes", "gauge", "Resident memory of the aggregator.")
+AGGREGATOR_CPU: Final = _job(
+    "photon_aggregator_cpu_seconds_total", "counter", "Processor time of the aggregator, of this process."
+)
+
 # --- the operator -----------------------------------------------------------------------------------------------------
 
 OPERATOR_INFO: Final = Metric("photon_operator_info", "gauge", "1; the operator's version.", "version")

@@ -19,7 +19,7 @@ from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, wri
 from tests.aggregator.running import Aggregator, aggregator, working
 
 # Of the process, not of the job: they begin at 0 with each start.
-OF_THE_PROCESS = {names.REFUSED_UPDATES, names.STORAGE_RETRIES}
+OF_THE_PROCESS = {metric for metric in names.all_metrics() if "of this process" in metric.help}
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 

@@ -63,6 +63,18 @@ class Desk:
     learning_rate: float | None = None
 
 
+def _with_figures(progress: Progress, before: Progress | None) -> Progress:
+    """``progress`` with the speed, memory and utilisation that were measured last, where it has none of its own."""
+    if before is None:
+        return progress
+    known = {
+        name: getattr(before, name)
+        for name in ("tokens_per_second", "memory_bytes", "mfu")
+        if getattr(progress, name) is None
+    }
+    return progress.model_copy(update=known) if known else progress
+
+
 class Board:
     """All that is reported; not thread-safe, used on the event loop only."""
 
@@ -103,7 +115,7 @@ class Board:
             for phase, count in progress.retries.items():
                 again = max(0, count - before.retries.get(phase, 0))
                 share.retries[phase] = share.retries.get(phase, 0) + again
-        desk.progress = progress
+        desk.progress = _with_figures(progress, desk.progress)
         # What a task does not measure (an evaluation has no learning rate) stays as it was last measured.
         desk.loss = progress.loss if progress.loss is not None else desk.loss
         desk.learning_rate = progress.learning_rate if progress.learning_rate is not None else desk.learning_rate

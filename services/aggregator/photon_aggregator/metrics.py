@@ -6,8 +6,11 @@ Nothing is counted for the metrics' sake. The series end with the process: an ag
 from __future__ import annotations
 
 import math
+import resource
+import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.core import Metric as Family
@@ -23,20 +26,25 @@ from photon_aggregator.engine import Engine
 from photon_aggregator.state import Stage
 from photon_aggregator.stopping import perplexity
 
+
+def _there(participant: ParticipantStatus) -> bool:
+    return participant.state is not ParticipantState.ABSENT
+
+
 # The values of all labels but ``job``, and the sample's value.
 Rows = Iterable[tuple[tuple[str, ...], float | None]]
 
 _PARTICIPANT_FIGURES: tuple[tuple[Metric, Callable[[ParticipantStatus], float | None]], ...] = (
-    (names.PARTICIPANT_UP, lambda p: p.state is not ParticipantState.ABSENT),
+    (names.PARTICIPANT_UP, lambda p: _there(p)),
     (names.PARTICIPANT_IN_COHORT, lambda p: p.in_cohort),
     (names.PARTICIPANT_LAST_ROUND, lambda p: p.last_round),
     (names.PARTICIPANT_TOKENS, lambda p: p.tokens),
     (names.PARTICIPANT_STEP, lambda p: p.step),
     (names.PARTICIPANT_LOSS, lambda p: p.loss),
     (names.PARTICIPANT_LEARNING_RATE, lambda p: p.learning_rate),
-    (names.PARTICIPANT_TOKENS_PER_SECOND, lambda p: p.tokens_per_second),
-    (names.PARTICIPANT_MEMORY, lambda p: p.memory_bytes),
-    (names.PARTICIPANT_MFU, lambda p: p.mfu),
+    (names.PARTICIPANT_TOKENS_PER_SECOND, lambda p: p.tokens_per_second if _there(p) else None),
+    (names.PARTICIPANT_MEMORY, lambda p: p.memory_bytes if _there(p) else None),
+    (names.PARTICIPANT_MFU, lambda p: p.mfu if _there(p) else None),
     (names.PARTICIPANT_PERPLEXITY, lambda p: p.perplexity),
 )
 _LEARNING_FIGURES: tuple[tuple[Metric, Callable[[LearningMetrics], float | None]], ...] = (
@@ -66,6 +74,7 @@ class JobCollector(Collector):
         yield from self._of_learning(status)
         yield from self._of_participants(status)
         yield from self._of_exchange()
+        yield from self._of_process()
 
     def _family(self, metric: Metric, rows: Rows) -> Family:
         """A family with the rows that have a value."""
@@ -175,6 +184,10 @@ class JobCollector(Collector):
         yield self._family(names.PARTICIPANT_TASK_BYTES, moved)
         yield self._family(names.COMPRESSION, self._compression())
 
+    def _of_process(self) -> Iterator[Family]:
+        yield self._one(names.AGGREGATOR_MEMORY, _resident_bytes())
+        yield self._one(names.AGGREGATOR_CPU, time.process_time())
+
     def _compression(self) -> Rows:
         context, head, last = self._engine.context, self._engine.state.head, self._engine.board.totals.last
         if context is None or head is None:
@@ -184,6 +197,14 @@ class JobCollector(Collector):
         if last is not None and last.update_bytes:
             accepted = sum(entry.outcome == "Accepted" for entry in last.participants.values())
             yield ("up",), dense * accepted / last.update_bytes
+
+
+def _resident_bytes() -> int | None:
+    """Resident memory of this process; None where there is no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except FileNotFoundError:
+        return None
 
 
 def registry_of(collector: JobCollector) -> CollectorRegistry:

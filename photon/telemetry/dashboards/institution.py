@@ -1,0 +1,284 @@
+"""The dashboard of one participant, for the institution behind it: what we give, what we get, what holds us up."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from photon.telemetry import metric_names as names
+from photon.telemetry.dashboards.grafana import Panel, Query, Row, Variable, dashboard
+from photon.telemetry.dashboards.parts import (
+    JOBS,
+    NAMESPACE,
+    increase,
+    of_job,
+    of_participant,
+    phases,
+    rate,
+    states,
+    total,
+)
+
+_PARTICIPANT: Final = Variable(
+    name="participant",
+    label="Participant",
+    query=f"label_values({of_job(names.PARTICIPANT_UP)}, {names.PARTICIPANT})",
+)
+_JOB: Final = "{{job}}"
+
+_HEALTH: Final = Row(
+    title="Health",
+    panels=[
+        Panel(
+            title="Present",
+            description="Whether the aggregator heard this participant in the last 15 s.",
+            unit="none",
+            look="stat",
+            width=4,
+            height=4,
+            names=[(0, "absent", "red"), (1, "present", "green")],
+            queries=[Query(expr=of_participant(names.PARTICIPANT_UP), legend=_JOB)],
+        ),
+        Panel(
+            title="In the cohort",
+            description="Whether the running round was planned with this participant.",
+            unit="none",
+            look="stat",
+            width=4,
+            height=4,
+            names=[(0, "no", "text"), (1, "yes", "green")],
+            queries=[Query(expr=of_participant(names.PARTICIPANT_IN_COHORT), legend=_JOB)],
+        ),
+        Panel(
+            title="Last round",
+            description="Last round that took an update of this participant, and the last committed one.",
+            unit="none",
+            look="stat",
+            width=4,
+            height=4,
+            queries=[
+                Query(expr=of_participant(names.PARTICIPANT_LAST_ROUND), legend="ours"),
+                Query(expr=of_job(names.COMMITTED_ROUNDS), legend="committed"),
+            ],
+        ),
+        Panel(
+            title="Accepted",
+            description="Share of the committed rounds that took an update of this participant.",
+            unit="percentunit",
+            look="stat",
+            width=4,
+            height=4,
+            decimals=0,
+            queries=[
+                Query(
+                    expr=f"{total(of_participant(names.PARTICIPANT_ROUNDS, outcome='Accepted'), 'job')} / "
+                    f"{total(of_job(names.COMMITTED_ROUNDS), 'job')}",
+                    legend=_JOB,
+                )
+            ],
+        ),
+        Panel(
+            title="Last heard",
+            description="How long ago the aggregator last heard this participant.",
+            unit="s",
+            look="stat",
+            width=4,
+            height=4,
+            queries=[Query(expr=f"time() - {of_participant(names.PARTICIPANT_LAST_SEEN)}", legend=_JOB, instant=True)],
+        ),
+        Panel(
+            title="Time left",
+            description="Of the job, at the pace of its last ten rounds.",
+            unit="s",
+            look="stat",
+            width=4,
+            height=4,
+            queries=[Query(expr=of_job(names.ETA), legend=_JOB)],
+        ),
+        states(
+            "What we do",
+            "The state of this participant in each job.",
+            names.JOB,
+            height=5,
+            participant="$participant",
+        ),
+        Panel(
+            title="Rounds by outcome",
+            description="Committed rounds by what became of our update: Accepted, NotInCohort, Late, or its refusal.",
+            unit="none",
+            width=12,
+            least=0,
+            queries=[
+                Query(
+                    expr=total(of_participant(names.PARTICIPANT_ROUNDS), "job", "outcome"),
+                    legend=f"{_JOB} {{{{outcome}}}}",
+                )
+            ],
+        ),
+        Panel(
+            title="Refused updates",
+            description="Refusals of our updates since the aggregator started, by reason.",
+            unit="none",
+            width=12,
+            least=0,
+            queries=[Query(expr=of_participant(names.REFUSED_UPDATES), legend=f"{_JOB} {{{{reason}}}}")],
+        ),
+    ],
+)
+
+_LEARNING: Final = Row(
+    title="Learning",
+    panels=[
+        Panel(
+            title="Training loss",
+            description="Nats a token: ours while we train, and the mean of all updates in the last commit.",
+            unit="none",
+            width=6,
+            queries=[
+                Query(expr=of_participant(names.PARTICIPANT_LOSS), legend="ours"),
+                Query(expr=of_job(names.TRAIN_LOSS), legend="all"),
+            ],
+        ),
+        Panel(
+            title="Held-out perplexity",
+            description="The last evaluated global model on our held-out text, and on everybody's.",
+            unit="none",
+            width=6,
+            logarithmic=True,
+            queries=[
+                Query(expr=of_participant(names.PARTICIPANT_PERPLEXITY), legend="ours"),
+                Query(expr=of_job(names.VALIDATION_PERPLEXITY), legend="all"),
+            ],
+        ),
+        Panel(
+            title="Our update",
+            description="L2 norm of our update in the last commit, and of the mean of all.",
+            unit="none",
+            width=6,
+            queries=[
+                Query(expr=of_participant(names.PARTICIPANT_UPDATE_NORM), legend="ours"),
+                Query(expr=of_job(names.PSEUDO_GRADIENT_NORM), legend="mean of all"),
+            ],
+        ),
+        Panel(
+            title="Cosine to the mean",
+            description="How our update lay to the mean of all: 1 the same direction, below 0 against it.",
+            unit="none",
+            width=6,
+            queries=[Query(expr=of_participant(names.PARTICIPANT_COSINE), legend=_JOB)],
+        ),
+    ],
+)
+
+_THROUGHPUT: Final = Row(
+    title="Throughput",
+    panels=[
+        Panel(
+            title="Training speed",
+            description="Our tokens a second while we train.",
+            unit="short",
+            least=0,
+            queries=[Query(expr=of_participant(names.PARTICIPANT_TOKENS_PER_SECOND), legend=_JOB)],
+        ),
+        Panel(
+            title="Tokens given",
+            description="Tokens in our accepted updates since the start.",
+            unit="short",
+            least=0,
+            queries=[Query(expr=of_participant(names.PARTICIPANT_TOKENS), legend=_JOB)],
+        ),
+        Panel(
+            title="Local step",
+            description="How far we are in the running round.",
+            unit="none",
+            least=0,
+            queries=[Query(expr=of_participant(names.PARTICIPANT_STEP), legend=_JOB)],
+        ),
+        phases(
+            "Our time by phase",
+            "Seconds a round; in wait we had nothing to do. Rounds count when they are committed.",
+            of_participant(names.PARTICIPANT_PHASE_SECONDS),
+            of_job(names.COMMITTED_ROUNDS),
+        ),
+        Panel(
+            title="Learning rate",
+            description="Of our inner optimiser; the same for all, on the global sequential step clock.",
+            unit="none",
+            width=12,
+            queries=[Query(expr=of_participant(names.PARTICIPANT_LEARNING_RATE), legend=_JOB)],
+        ),
+    ],
+)
+
+_EXCHANGE: Final = Row(
+    title="Exchange",
+    panels=[
+        Panel(
+            title="Bytes",
+            description="Sent and read in each interval; counted when a round is committed.",
+            unit="decbytes",
+            least=0,
+            queries=[
+                Query(expr=increase(of_participant(names.PARTICIPANT_BYTES_UP)), legend="up"),
+                Query(expr=increase(of_participant(names.PARTICIPANT_BYTES_DOWN)), legend="down"),
+            ],
+        ),
+        Panel(
+            title="Speed of transfers",
+            description="Bytes a second while we push and pull.",
+            unit="Bps",
+            least=0,
+            connected=True,
+            queries=[
+                Query(
+                    expr=f"{total(rate(of_participant(metric)), 'job')} / "
+                    f"{total(rate(of_participant(names.PARTICIPANT_PHASE_SECONDS, phase=phase)), 'job')}",
+                    legend=direction,
+                )
+                for metric, phase, direction in (
+                    (names.PARTICIPANT_BYTES_UP, "push", "up"),
+                    (names.PARTICIPANT_BYTES_DOWN, "pull", "down"),
+                )
+            ],
+        ),
+        Panel(
+            title="Repeated requests",
+            description="Requests to the object store that we had to repeat, in each interval.",
+            unit="none",
+            least=0,
+            queries=[Query(expr=increase(of_participant(names.PARTICIPANT_RETRIES)), legend="{{phase}}")],
+        ),
+    ],
+)
+
+_RESOURCES: Final = Row(
+    title="Resources",
+    panels=[
+        Panel(
+            title="Memory",
+            description="As the worker reports it: of the GPU, or resident on a CPU.",
+            unit="bytes",
+            width=12,
+            least=0,
+            queries=[Query(expr=of_participant(names.PARTICIPANT_MEMORY), legend=_JOB)],
+        ),
+        Panel(
+            title="Model FLOP/s utilisation",
+            description="Share of the devices' peak; no figure where the peak is not known.",
+            unit="percentunit",
+            width=12,
+            least=0,
+            queries=[Query(expr=of_participant(names.PARTICIPANT_MFU), legend=_JOB)],
+        ),
+    ],
+)
+
+
+def build() -> dict[str, Any]:
+    """institution.json."""
+    return dashboard(
+        uid="photon-institution",
+        title="Photon / Institution",
+        description="One participant's share in its jobs: health, learning, throughput, exchange, resources.",
+        variables=[NAMESPACE, JOBS, _PARTICIPANT],
+        rows=[_HEALTH, _LEARNING, _THROUGHPUT, _EXCHANGE, _RESOURCES],
+    )
