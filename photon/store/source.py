@@ -57,6 +57,11 @@ class FileSource:
         self._size_bytes = os.fstat(self._descriptor).st_size
 
     @property
+    def path(self) -> str:
+        """Where it is, for other processes of this machine."""
+        return self._path
+
+    @property
     def size_bytes(self) -> int:
         return self._size_bytes
 

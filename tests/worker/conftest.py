@@ -44,6 +44,7 @@ from photon.store.objects import ObjectStore
 from photon.store.source import FileSource
 from photon_worker import model as models
 from photon_worker.client import AggregatorClient
+from photon_worker.conductor import Alone
 from photon_worker.data import Mixture
 from photon_worker.data.index import INDEX, Index, Settings, Shard, Split
 from photon_worker.init import initialise
@@ -321,7 +322,7 @@ def new_participant(aggregator: FakeAggregator, data: Mixture, tmp_path: Path) -
                 device=device,
                 client=client,
                 interrupts=Interrupts(),
-                new_strategy=lambda config: Single(config, job.learning.local.optimizer, device=device),
+                conductor=Alone(lambda config: Single(config, job.learning.local.optimizer, device=device)),
             )
         )
 

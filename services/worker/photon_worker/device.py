@@ -9,6 +9,8 @@ from typing import Final
 
 import torch
 
+from photon_worker.errors import Mistake
+
 log = logging.getLogger(__name__)
 
 # Dense bf16 peak in FLOP/s, from the vendors' data sheets (without sparsity). The first name that is contained counts.
@@ -36,7 +38,11 @@ _PEAKS: Final[tuple[tuple[str, float], ...]] = (
 
 
 def choose(threads: int | None) -> torch.device:
-    """The GPU if there is one, else the CPU with ``threads`` compute threads and deterministic algorithms."""
+    """The GPU if there is one, else the CPU with ``threads`` compute threads and deterministic algorithms.
+
+    Raises:
+        Mistake: More processes than GPUs.
+    """
     if threads is not None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or threads
         if threads > cores:
@@ -45,7 +51,13 @@ def choose(threads: int | None) -> torch.device:
         torch.set_num_threads(min(threads, cores))
     torch.set_num_interop_threads(1)
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))  # set by torchrun
+        if local_rank >= torch.cuda.device_count():
+            raise Mistake(
+                f"processesPerNode: each process needs a GPU of its own, and this node has {torch.cuda.device_count()} "
+                "(worker.resources.gpus)"
+            )
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
         return device

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from photon.api.training import Precision
+from photon.protocol.messages import JobForWorkers
 from photon.protocol.records import HeldOutResult
 from photon_worker.data import HeldOut, TokenDataset
 from photon_worker.errors import Mistake
+from photon_worker.strategy import Strategy
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -25,6 +29,46 @@ class EvaluationSettings:
     max_tokens: int | None
     precision: Precision
 
+    @classmethod
+    def of_job(cls, job: JobForWorkers) -> EvaluationSettings:
+        """As the job says."""
+        local = job.learning.local
+        return cls(
+            sequence_length=local.sequence_length,
+            batch_size=job.evaluation.batch_size or local.batch_size,
+            max_tokens=job.evaluation.max_tokens,
+            precision=local.precision,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which of ``size`` processes this is; ``sum`` adds a scalar up over them."""
+
+    rank: int
+    size: int
+    sum: Callable[[torch.Tensor], torch.Tensor]
+
+    @classmethod
+    def of(cls, strategy: Strategy) -> Share:
+        """That of the process that ``strategy`` runs in."""
+        return cls(rank=strategy.rank, size=strategy.size, sum=strategy.sum)
+
+    def batches(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], bool]]:
+        """This process's batches, each as (rows, whether they count): all processes get equally many."""
+        group: list[NDArray[np.int64]] = []
+        for rows in batches:
+            group.append(rows)
+            if len(group) == self.size:
+                yield group[self.rank], True
+                group = []
+        if group:
+            # The forward pass is collective: who has no rows left repeats somebody's.
+            yield group[min(self.rank, len(group) - 1)], self.rank < len(group)
+
+
+ALONE = Share(rank=0, size=1, sum=lambda value: value)
+
 
 def held_out_loss(
     forward: Forward,
@@ -33,8 +77,11 @@ def held_out_loss(
     *,
     device: torch.device,
     check: Callable[[], None] | None = None,
+    share: Share = ALONE,
 ) -> HeldOutResult:
     """Negative log-likelihood of one source's held-out text, each token predicted once, within its window.
+
+    Of several processes (``share``) each measures some of the batches, and all get the whole result.
 
     ``forward`` gives logits [rows, length, vocabulary] of token ids [rows, length]. The sum is fp64, over fp32
     losses of single tokens.
@@ -42,15 +89,17 @@ def held_out_loss(
     total = torch.zeros((), dtype=torch.float64, device=device)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision is Precision.BF16)
     with torch.no_grad(), autocast:
-        for rows in held_out.windows(settings.sequence_length, settings.batch_size, settings.max_tokens):
+        windows = held_out.windows(settings.sequence_length, settings.batch_size, settings.max_tokens)
+        for rows, counts in share.batches(windows):
             if check is not None:
                 check()
             tokens = torch.from_numpy(rows).to(device)
             logits = forward(tokens[:, :-1])
             losses = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-            total += losses.sum(dtype=torch.float64)
+            if counts:
+                total += losses.sum(dtype=torch.float64)
     return HeldOutResult(
-        loss_sum=total.item(),
+        loss_sum=share.sum(total).item(),
         tokens=held_out.predicted_tokens(settings.max_tokens),
         bytes=held_out.text_bytes(settings.max_tokens),
     )

@@ -39,6 +39,15 @@ class Interrupts:
         """A signal came while it was deferred."""
         return self._pending is not None
 
+    @property
+    def number(self) -> int | None:
+        """The signal that came."""
+        return self._pending
+
+    def note(self, number: int) -> None:
+        """Treat a signal that another process of the participant was sent as one that came here, deferred."""
+        self._pending = number
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Hold a first signal back until ``check``."""

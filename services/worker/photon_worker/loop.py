@@ -33,8 +33,12 @@ log = logging.getLogger(__name__)
 class Batches(Protocol):
     """Where rows come from."""
 
-    def batch(self, step: int) -> NDArray[np.int64]:
-        """Tokens [batch, sequence_length + 1] of a global sequential step: inputs and, shifted by one, targets."""
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+        """Rows [start, stop) of the batch of a global sequential step (default all of them).
+
+        Returns:
+            Tokens [stop - start, sequence_length + 1]: inputs and, shifted by one, targets.
+        """
         ...
 
 
@@ -111,6 +115,7 @@ def train(
     micro = local.micro_batch_size or local.batch_size
     mine = strategy.rows(micro)
     micro_batches = local.batch_size // micro
+    share = mine.stop - mine.start
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=local.precision is Precision.BF16)
     pace = _Pace(local.batch_size * local.sequence_length, clock)
     shown = _LastValue(device)
@@ -118,14 +123,18 @@ def train(
     for local_step in range(totals.steps, until):
         step = first_step + local_step
         rate = learning_rate(step, local.learning_rate)
-        rows = torch.from_numpy(batches.batch(step))
+        if share == micro:
+            rows = torch.from_numpy(batches.batch(step))
+        else:
+            begins = range(mine.start, local.batch_size, micro)
+            rows = torch.from_numpy(np.concatenate([batches.batch(step, b, b + share) for b in begins]))
         if device.type == "cuda":
             rows = rows.pin_memory().to(device, non_blocking=True)
-        torch.manual_seed(_step_seed(seed, participant, step))
+        torch.manual_seed(_step_seed(seed, participant, step, strategy.rank))
 
         loss = torch.zeros((), dtype=torch.float64, device=device)
         for index in range(micro_batches):
-            tokens = rows[index * micro : (index + 1) * micro][mine]
+            tokens = rows[index * share : (index + 1) * share]
             with strategy.accumulating(last=index == micro_batches - 1):
                 with autocast:
                     logits = strategy.forward(tokens[:, :-1])
@@ -150,8 +159,10 @@ def train(
         torch.cuda.synchronize(device)
 
 
-def _step_seed(seed: int, participant: str, step: int) -> int:
-    return int(sha256_hex(f"step/{seed}/{participant}/{step}".encode())[:15], 16)
+def _step_seed(seed: int, participant: str, step: int, rank: int) -> int:
+    """Each process draws numbers of its own: its rows are other rows."""
+    process = f"/{rank}" if rank else ""
+    return int(sha256_hex(f"step/{seed}/{participant}/{step}{process}".encode())[:15], 16)
 
 
 class _Pace:

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,9 @@ def run(
     ] = 600.0,
 ) -> None:
     """Take part in a job: train, send updates and evaluate until it has ended. The token is in PHOTON_TOKEN."""
-    configure("worker")
+    # Set by torchrun in each of the processes that it starts.
+    together = "TORCHELASTIC_RUN_ID" in os.environ
+    configure(f"worker/{os.environ['RANK']}" if together else "worker")
     token = os.environ.get("PHOTON_TOKEN")
     if not token:
         exit_with_mistake("PHOTON_TOKEN is not set: it must hold this participant's bearer token")
@@ -46,12 +49,15 @@ def run(
         from photon_worker.client import AggregatorClient
         from photon_worker.worker import RunSettings, run
 
+        if together:
+            from photon_worker.together import run_together
+
+    settings = RunSettings(data=data, work_dir=work_dir, threads=threads, checkpoint_every=checkpoint_every)
     with AggregatorClient(aggregator, token, patience_seconds=patience_seconds) as client:
-        run(
-            client,
-            RunSettings(data=data, work_dir=work_dir, threads=threads, checkpoint_every=checkpoint_every),
-            interrupts,
-        )
+        if together:
+            run_together(client, settings, interrupts)
+        else:
+            run(client, settings, interrupts)
 
 
 @app.command()
@@ -144,24 +150,32 @@ def main() -> NoReturn:
     else:
         # Named for --help; what is below it is imported only when it is used.
         app.add_typer(typer.Typer(), name="data", help="Prepare token data from text.")
-    from photon.api.document import JobFileError
-    from photon.store.errors import StoreError
-    from photon_worker.data.errors import DataError
-    from photon_worker.errors import Mistake, WorkerError
+    from photon_worker.endings import PeerEnded, end_of
 
     code = 0
     try:
-        app(arguments, prog_name="photon-worker", standalone_mode=True)
-    except (Mistake, DataError, JobFileError) as error:
-        exit_with_mistake(str(error))
-    except (WorkerError, StoreError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        code = 1
-    except Interrupted as interrupted:
-        log.info("stopped by %s", interrupted)
-        code = interrupted.exit_code
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        if arguments[:1] == ["torchrun"]:
+            from photon_worker.torchrun import torchrun
+
+            code = torchrun(arguments[1:])
+        else:
+            app(arguments, prog_name="photon-worker", standalone_mode=True)
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 1
+    except PeerEnded as ended:
+        log.error("ended with the others: %s", ended)
+        code = ended.exit_code
+    except BaseException as error:
+        end = end_of(error)
+        if end is None:
+            traceback.print_exc()
+            code = 1
+        else:
+            code = end.code
+            if isinstance(error, Interrupted):
+                log.info("%s", end.message)
+            else:
+                sys.stderr.write(f"error: {end.message}\n")
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

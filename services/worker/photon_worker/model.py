@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,15 @@ def _auto_model() -> Any:
     return AutoModelForCausalLM
 
 
-def build(config: Any, *, device: torch.device | str = "cpu", seed: int | None = None) -> nn.Module:
+def build(
+    config: Any, *, device: torch.device | str = "cpu", seed: int | None = None, without_weights: bool = False
+) -> nn.Module:
     """The model of ``config`` in fp32 on ``device``.
 
     Args:
         seed: Initial weights as the architecture defines them, drawn from this seed. Without it the weights are
             whatever is in memory, to be loaded.
+        without_weights: Parameters have shapes and no memory (torch's meta device); buffers are as they must be.
 
     Raises:
         Mistake: The config is not that of a decoder-only model.
@@ -97,7 +101,11 @@ def build(config: Any, *, device: torch.device | str = "cpu", seed: int | None =
 
     try:
         if seed is None:
-            with torch.device(device), no_init_weights():
+            with ExitStack() as stack:
+                for context in (torch.device(device), no_init_weights()):
+                    stack.enter_context(context)
+                if without_weights:
+                    stack.enter_context(_parameters_without_memory())
                 model = auto.from_config(config, dtype=torch.float32)
             # Part of the initialisation that was skipped, but it decides which parameters there are.
             model.tie_weights()
@@ -116,6 +124,26 @@ def build(config: Any, *, device: torch.device | str = "cpu", seed: int | None =
         )
     module: nn.Module = model
     return module
+
+
+@contextmanager
+def _parameters_without_memory() -> Iterator[None]:
+    """Parameters move to the meta device as they are made, so that there is never more than one in memory.
+
+    ``torch.device("meta")`` would take the buffers too, and not every architecture can compute those again.
+    """
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            parameter = nn.Parameter(parameter.data.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def from_checkpoint(folder: Path) -> nn.Module:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +29,10 @@ from photon_worker import device as devices
 from photon_worker import model as models
 from photon_worker.checkpoint import Checkpoints, LocalState, layout_digest
 from photon_worker.client import AggregatorClient
+from photon_worker.conductor import Conductor
 from photon_worker.data import Mixture
 from photon_worker.errors import Mistake, WorkerError
-from photon_worker.evaluate import EvaluationSettings, added, has_held_out, held_out_loss
+from photon_worker.evaluate import EvaluationSettings, Share, added, has_held_out, held_out_loss
 from photon_worker.global_models import GlobalModels
 from photon_worker.interrupt import Interrupts
 from photon_worker.loop import StepReport, Totals, train
@@ -57,7 +57,7 @@ class Surroundings:
     device: torch.device
     client: AggregatorClient
     interrupts: Interrupts
-    new_strategy: Callable[[Any], Strategy]
+    conductor: Conductor
 
 
 class Participant:
@@ -130,17 +130,25 @@ class Participant:
                 strategy.load(source)
             finally:
                 source.close()
-        settings = EvaluationSettings(
-            sequence_length=self._local.sequence_length,
-            batch_size=self._around.job.evaluation.batch_size or self._local.batch_size,
-            max_tokens=self._around.job.evaluation.max_tokens,
-            precision=self._local.precision,
-        )
-        with progress.phase("evaluate"):
+        settings = EvaluationSettings.of_job(self._around.job)
+        conductor = self._around.conductor
+
+        def check() -> None:
+            if conductor.attention(wanted=progress.cancelled):
+                progress.check()
+                self._around.interrupts.check()
+                conductor.resume()
+
+        with progress.phase("evaluate"), conductor.evaluating():
             result = added(
                 {
                     name: held_out_loss(
-                        strategy.infer, source.held_out, settings, device=strategy.device, check=progress.check
+                        strategy.infer,
+                        source.held_out,
+                        settings,
+                        device=strategy.device,
+                        check=check,
+                        share=Share.of(strategy),
                     )
                     for name, source in sources.items()
                 }
@@ -169,7 +177,7 @@ class Participant:
                         f"the data of {name!r} ({source.uri}) has a vocabulary of {source.index.vocabulary_size} and "
                         f"the model one of {text.vocab_size}: prepare it with the tokenizer of spec.model.tokenizer"
                     )
-            self._strategy = self._around.new_strategy(config)
+            self._strategy = self._around.conductor.strategy(config)
             self._flops_per_token = devices.flops_per_token(
                 self._strategy.header.elements,
                 layers=text.num_hidden_layers,
@@ -206,19 +214,24 @@ class Participant:
 
         def after_step(report: StepReport) -> None:
             self._report(report, progress)
-            if report.loss is not None and not math.isfinite(report.loss):
+            diverged = report.loss is not None and not math.isfinite(report.loss)
+            due = report.local_step < task.local_steps and report.local_step % around.checkpoint_every == 0
+            if not around.conductor.attention(wanted=diverged or due or progress.cancelled or interrupts.pending):
+                return
+            if diverged:
                 raise WorkerError(
                     f"training diverged: the loss at global step {task.first_step + report.local_step} is "
                     f"{report.loss}; lower local.learningRate.max or set local.optimizer.clipNorm"
                 )
             progress.check()
-            due = report.local_step % around.checkpoint_every == 0
             cheap = 3 * strategy.header.data_bytes <= CHEAP_CHECKPOINT_BYTES
-            if report.local_step < task.local_steps and (due or (interrupts.pending and cheap)):
+            if due or (interrupts.pending and cheap and report.local_step < task.local_steps):
                 self._checkpoints.save(self._state(task, strategy, totals, finished=False), strategy)
             interrupts.check()
+            around.conductor.resume()
 
-        with interrupts.deferred():
+        running = around.conductor.training(first_step=task.first_step, done=totals.steps, until=task.local_steps)
+        with interrupts.deferred(), running:
             train(
                 strategy=strategy,
                 batches=JobBatches(around.data, around.job.learning),
@@ -230,6 +243,7 @@ class Participant:
                 totals=totals,
                 after_step=after_step,
             )
+        interrupts.check()
 
     def _report(self, report: StepReport, progress: TaskProgress) -> None:
         progress.step = report.local_step
@@ -297,7 +311,12 @@ class JobBatches:
         self._batch_size = learning.local.batch_size
         self._sequence_length = learning.local.sequence_length
 
-    def batch(self, step: int) -> NDArray[np.int64]:
+    def batch(self, step: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
         return self._data.batch(
-            seed=self._seed, step=step, batch_size=self._batch_size, sequence_length=self._sequence_length
+            seed=self._seed,
+            step=step,
+            batch_size=self._batch_size,
+            sequence_length=self._sequence_length,
+            start=start,
+            stop=stop,
         )

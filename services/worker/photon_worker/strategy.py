@@ -33,8 +33,18 @@ class Strategy(Protocol):
         ...
 
     @property
+    def rank(self) -> int:
+        """Which of the participant's processes this is, from 0."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many processes the participant has."""
+        ...
+
+    @property
     def is_main(self) -> bool:
-        """This process speaks to the aggregator and writes files."""
+        """This process, of rank 0, speaks to the aggregator and writes files."""
         ...
 
     @property
@@ -48,11 +58,7 @@ class Strategy(Protocol):
         ...
 
     def rows(self, count: int) -> slice:
-        """Which of ``count`` rows of a micro batch this process trains on.
-
-        Raises:
-            Mistake: They cannot be shared evenly.
-        """
+        """Which of ``count`` rows of a micro batch this process trains on; all processes have equally many."""
         ...
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -73,6 +79,10 @@ class Strategy(Protocol):
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Mean of a scalar over the processes."""
+        ...
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        """Sum of a scalar over the processes."""
         ...
 
     def load(self, source: Source) -> None:
@@ -101,6 +111,8 @@ class Single:
 
     def __init__(self, config: Any, optimizer: InnerOptimizer, *, device: torch.device, compile: bool = False) -> None:
         self.device: Final = device
+        self.rank: Final = 0
+        self.size: Final = 1
         self.is_main: Final = True
         self.module = models.build(config, device=device)
         self.module.train()
@@ -169,6 +181,9 @@ class Single:
         return norm
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
+        return value
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
         return value
 
     def load(self, source: Source) -> None:

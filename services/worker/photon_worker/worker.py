@@ -8,29 +8,36 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-from photon.api.training import ParallelStrategy
+import torch
+
+from photon.api.training import LocalSpec, ParallelStrategy
 from photon.protocol.messages import (
     ErrorReason,
     EvaluateTask,
     FinishTask,
     GlobalModel,
+    JobForWorkers,
     TrainTask,
 )
 from photon.store.errors import StorageFull, StoreError
 from photon_worker import device as devices
 from photon_worker.client import AggregatorClient
+from photon_worker.conductor import Alone, Conductor
 from photon_worker.data import Mixture
 from photon_worker.errors import Cancelled, JobFailed, Mistake, Refused
 from photon_worker.interrupt import Interrupts
 from photon_worker.participant import Participant, Surroundings
 from photon_worker.progress import ProgressSender, TaskProgress
-from photon_worker.strategy import Single, Strategy
+from photon_worker.strategy import Single
 from photon_worker.tokenizer import TOKENIZER
+
+if TYPE_CHECKING:
+    from photon_worker.peers import Peers
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +45,7 @@ _NAMED: Final = re.compile(r"([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)=(.+)")
 # A task whose transfers fail is asked for again (its URLs may have expired), so often in a row.
 TASK_ATTEMPTS: Final = 5
 LOCK_WAIT_SECONDS: Final = 10.0
+_JOB: Final = "job"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +58,19 @@ class RunSettings:
     checkpoint_every: int
 
 
-def run(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts) -> None:
-    """Work for the job behind ``client`` until it has ended.
+def run(
+    client: AggregatorClient,
+    settings: RunSettings,
+    interrupts: Interrupts,
+    *,
+    device: torch.device | None = None,
+    peers: Peers | None = None,
+) -> None:
+    """Work for the job behind ``client`` until it has ended. Of several processes this is the main one.
+
+    Args:
+        device: Where to train, if that has been chosen.
+        peers: The participant's processes, where torchrun started this one.
 
     Raises:
         Mistake: Token, data or work directory are not as they must be.
@@ -61,17 +80,22 @@ def run(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts)
     job = client.job()
     local = job.learning.local
     log.info("participant %s of job %s", job.participant, job.name)
-    if local.strategy is not ParallelStrategy.SINGLE:
-        raise Mistake(f"spec.local.strategy: this worker trains in one process; use Single, not {local.strategy.value}")
-    with locked(settings.work_dir):
-        data = Mixture.open(data_by_name(settings.data, job.participant), settings.work_dir / "data")
-        data.require(batch_size=local.batch_size, sequence_length=local.sequence_length)
-        device = devices.choose(settings.threads)
+    if peers is not None:
+        check_processes(local, peers.size)
+        peers.post(_JOB, job.model_dump_json(by_alias=True).encode())
+    with _data(job, settings, peers) as data:
+        device = device or devices.choose(settings.threads)
+        compiled = local.compile and devices.can_compile(device)
+        several = None
+        conductor: Conductor
+        if peers is not None and local.strategy is ParallelStrategy.FSDP:
+            from photon_worker.conduct import Several
 
-        def new_strategy(config: Any) -> Strategy:
-            compiled = local.compile and devices.can_compile(device)
-            return Single(config, local.optimizer, device=device, compile=compiled)
-
+            several = Several(peers, local, device=device, interrupts=interrupts, compile=compiled)
+            conductor = several
+        else:
+            chosen = device
+            conductor = Alone(lambda config: Single(config, local.optimizer, device=chosen, compile=compiled))
         participant = Participant(
             Surroundings(
                 job=job,
@@ -81,10 +105,64 @@ def run(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts)
                 device=device,
                 client=client,
                 interrupts=interrupts,
-                new_strategy=new_strategy,
+                conductor=conductor,
             )
         )
         _tasks(client, participant, data)
+        if several is not None:
+            several.finish()
+
+
+def follow(settings: RunSettings, interrupts: Interrupts, *, device: torch.device, peers: Peers) -> None:
+    """As ``run``, for a process that is not the main one.
+
+    Raises:
+        PeerEnded: Another process has ended.
+        Mistake, DataError: As ``run``.
+    """
+    from photon_worker.follow import Follower
+
+    job = JobForWorkers.model_validate_json(peers.wait(_JOB))
+    with _data(job, settings, peers) as data:
+        compiled = job.learning.local.compile and devices.can_compile(device)
+        Follower(peers, job, data, device=device, interrupts=interrupts).run(compile=compiled)
+
+
+def check_processes(local: LocalSpec, size: int) -> None:
+    """Whether ``size`` processes can do what the job asks for.
+
+    Raises:
+        Mistake: They cannot share the model, or not the batch evenly.
+    """
+    if size == 1:
+        return
+    if local.strategy is ParallelStrategy.SINGLE:
+        raise Mistake(f"spec.local.strategy: Single is one process, and {size} were started; use FSDP")
+    micro = local.micro_batch_size or local.batch_size
+    if micro % size:
+        field = "spec.local.microBatchSize" if local.micro_batch_size else "spec.local.batchSize"
+        raise Mistake(
+            f"{field}: {micro} sequences of a forward pass cannot be shared evenly by the {size} processes (nodes x "
+            f"processesPerNode) of this participant; use a multiple of {size}"
+        )
+
+
+@contextmanager
+def _data(job: JobForWorkers, settings: RunSettings, peers: Peers | None) -> Iterator[Mixture]:
+    """The participant's data, and the work directory locked: by one process of each node, before its others look."""
+    first = peers is None or peers.local_rank == 0
+    ready = f"data/{peers.node}" if peers is not None else ""
+    with ExitStack() as stack:
+        if first:
+            stack.enter_context(locked(settings.work_dir))
+        elif peers is not None:
+            peers.wait(ready)
+        data = Mixture.open(data_by_name(settings.data, job.participant), settings.work_dir / "data")
+        local = job.learning.local
+        data.require(batch_size=local.batch_size, sequence_length=local.sequence_length)
+        if first and peers is not None:
+            peers.post(ready)
+        yield data
 
 
 def _tasks(client: AggregatorClient, participant: Participant, data: Mixture) -> None:

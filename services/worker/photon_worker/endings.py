@@ -1,0 +1,40 @@
+"""How a worker ends: exit codes and the one sentence that says why. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from photon.api.document import JobFileError
+from photon.store.errors import StoreError
+from photon_worker.data.errors import DataError
+from photon_worker.errors import Mistake, WorkerError
+from photon_worker.interrupt import Interrupted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """An exit code (1: failed, 2: the user's mistake, 128 + signal) and one sentence."""
+
+    code: int
+    message: str
+
+
+class PeerEnded(BaseException):
+    """Another process of the participant has ended, so this one does. Nobody but main may catch it for good."""
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end.message)
+        self.exit_code = end.code
+
+
+def end_of(error: BaseException) -> End | None:
+    """What ``error`` means for the process; None for one that nobody foresaw."""
+    match error:
+        case Mistake() | DataError() | JobFileError():
+            return End(code=2, message=str(error))
+        case WorkerError() | StoreError():
+            return End(code=1, message=str(error))
+        case Interrupted():
+            return End(code=error.exit_code, message=f"stopped by {error}")
+        case _:
+            return None
