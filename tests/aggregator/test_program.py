@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from photon.api.placement import StorageSpec
+from photon.api.status import JobStatus
 from photon.store.objects import ObjectStore
 from tests.aggregator.fake_worker import FakeWorker, job_document, token_digests, write_round_zero
 from tests.aggregator.running import chain, working
@@ -65,14 +66,19 @@ def program(tmp_path: Path, s3: Any, storage: StorageSpec, store: ObjectStore) -
     return Program(tmp_path, s3, job_document(storage, ["north", "south"], rounds=2), ["north", "south"])
 
 
-def test_a_job_from_start_to_end(program: Program, store: ObjectStore, storage: StorageSpec) -> None:
+def test_a_job_from_start_to_end(program: Program, store: ObjectStore, storage: StorageSpec, tmp_path: Path) -> None:
     write_round_zero(job_document(storage, ["north", "south"], rounds=2), store)
+    termination_log = tmp_path / "termination-log"
+    program.environment["PHOTON_TERMINATION_LOG"] = str(termination_log)
     process = program.start("--stop-when-done")
     url = f"http://127.0.0.1:{program.port}"
     with working(FakeWorker("north", [url]), FakeWorker("south", [url])):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert len(chain(store)) == 3
+    told = JobStatus.model_validate_json(termination_log.read_bytes())
+    assert [c.type for c in told.conditions if c.status == "True"] == ["Complete"]
+    assert told.committed_rounds == 2
     assert " aggregator  round 2: RoundCommitted" in errors
 
 

@@ -21,6 +21,7 @@ from photon.api.validate import load_job
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.logging import configure, exit_with_mistake
+from photon_aggregator import last_words
 from photon_aggregator.app import create_app
 from photon_aggregator.auth import ReadToken, Tokens, TokensError
 from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
@@ -72,7 +73,11 @@ def run(
         options=EngineOptions(clock=time.time, init_seconds=init_seconds),
     )
     application = create_app(engine=engine, tokens=known, read_token=read_token)
-    raise SystemExit(asyncio.run(serve(engine=engine, app=application, bound=bound, stop_when_done=stop_when_done)))
+    code = asyncio.run(serve(engine=engine, app=application, bound=bound, stop_when_done=stop_when_done))
+    termination_log = os.environ.get(last_words.VARIABLE)
+    if termination_log and engine.state.outcome is not None:
+        last_words.write(Path(termination_log), application.state.status())
+    raise SystemExit(code)
 
 
 def main() -> NoReturn:
