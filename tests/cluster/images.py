@@ -177,9 +177,29 @@ def _export(tagged: str) -> Image:
     # Not compressed: a layer's digest is then known beforehand, and one that is there is neither read nor written.
     store = f"containers-storage:[overlay@{_storage('root')}+{_storage('run')}]{tagged}"
     _run("skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", store, f"oci:{layout()}:{tagged}")
-    index = json.loads((layout() / "index.json").read_text())
-    found = [m for m in index["manifests"] if m["annotations"]["org.opencontainers.image.ref.name"] == tagged]
-    return Image(name=tagged, manifest={key: found[-1][key] for key in ("mediaType", "digest", "size")})
+    named = _forget_what_lost_its_name()
+    return Image(name=tagged, manifest={key: named[tagged][key] for key in ("mediaType", "digest", "size")})
+
+
+def _forget_what_lost_its_name() -> dict[str, dict[str, Any]]:
+    """Remove images whose name a newer one has taken, and their blobs; descriptors of the others by name."""
+    index = layout() / "index.json"
+    document = json.loads(index.read_text())
+    named = {
+        manifest["annotations"]["org.opencontainers.image.ref.name"]: manifest
+        for manifest in document["manifests"]
+        if "annotations" in manifest
+    }
+    document["manifests"] = list(named.values())
+    index.write_text(json.dumps(document))
+    kept: set[str] = set()
+    for manifest in named.values():
+        parts = json.loads((layout() / blob_path(manifest["digest"])).read_text())
+        kept.update(blob["digest"] for blob in (manifest, parts["config"], *parts["layers"]))
+    for blob in (layout() / "blobs" / "sha256").iterdir():
+        if f"sha256:{blob.name}" not in kept:
+            blob.unlink()
+    return named
 
 
 def _storage(kind: str) -> Path:
