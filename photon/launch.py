@@ -91,7 +91,6 @@ class LaunchContext:
     stop_when_done: bool = False
     aggregator_program: tuple[str, ...] = ("photon-aggregator",)
     worker_program: tuple[str, ...] = ("photon-worker",)
-    torchrun_program: tuple[str, ...] = ("torchrun",)
 
 
 def processes(job: FederatedTrainingJob, context: LaunchContext) -> list[Process]:
@@ -169,7 +168,10 @@ def data_arguments(data: DataSpec) -> list[str]:
 
 
 def _torchrun(name: str, worker: WorkerSpec, context: LaunchContext) -> tuple[str, ...]:
-    """torchrun before the worker's command. The launch plan restarts processes, so torchrun itself does not."""
+    """torchrun before the worker's command; by the worker's program, whose exit codes tell a mistake from a failure.
+
+    The launch plan restarts processes, so torchrun itself does not.
+    """
     rendezvous = (
         ("--standalone",)
         if worker.nodes == 1
@@ -180,7 +182,7 @@ def _torchrun(name: str, worker: WorkerSpec, context: LaunchContext) -> tuple[st
         )
     )
     size = (f"--nnodes={worker.nodes}", f"--nproc-per-node={worker.processes_per_node}")
-    return (*context.torchrun_program, *rendezvous, *size, "--max-restarts=0", "--no-python")
+    return (*context.worker_program, "torchrun", *rendezvous, *size, "--max-restarts=0", "--no-python")
 
 
 def _rendezvous(name: str, context: LaunchContext) -> str:

@@ -20,7 +20,6 @@ import httpx
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import Condition, ConditionType, JobStatus
-from photon.api.training import ParallelStrategy
 from photon.api.variants import with_storage
 from photon.cli import outcome
 from photon.cli.children import USER_MISTAKE, Child, Exit, stop_all
@@ -167,9 +166,6 @@ class _Supervisor:
             work_dir=str(run.work / "{participant}"),
             aggregator_program=(find_program("photon-aggregator"),),
             worker_program=(find_program("photon-worker"),),
-            torchrun_program=(find_program("torchrun"),)
-            if job.spec.local.strategy is ParallelStrategy.FSDP
-            else ("torchrun",),
             stop_when_done=True,
         )
         self._children = [

@@ -117,10 +117,11 @@ def test_data_arguments_of_one_folder() -> None:
 def test_fsdp_on_one_node_is_torchrun_standalone_with_the_cores_shared() -> None:
     participant = here("a", processesPerNode=4, resources={"cpus": 8, "gpus": 4})
     worker = processes(job([participant], local={"strategy": "FSDP"}), CONTEXT)[-1]
-    assert worker.command[:6] == (
-        *("torchrun", "--standalone", "--nnodes=1", "--nproc-per-node=4", "--max-restarts=0", "--no-python"),
+    assert worker.command[:7] == (
+        *("photon-worker", "torchrun", "--standalone", "--nnodes=1", "--nproc-per-node=4"),
+        *("--max-restarts=0", "--no-python"),
     )
-    assert worker.command[6] == "photon-worker"
+    assert worker.command[7:9] == ("photon-worker", "run")
     assert worker.env["OMP_NUM_THREADS"] == "2"
     assert (worker.gpus, worker.processes_per_node) == (4, 4)
 
