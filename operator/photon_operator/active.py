@@ -85,6 +85,11 @@ class Active:
     def anything_runs(self) -> bool:
         return any(not work.ended for work in self._jobs())
 
+    @property
+    def _begun(self) -> bool:
+        """Whether a worker or an aggregator was made."""
+        return self._aggregator is not None or any(work is not None for work in self._workers.values())
+
     def _jobs(self) -> list[Work]:
         found = [self._init, self._aggregator, *self._workers.values()]
         return [work for work in found if work is not None]
@@ -111,11 +116,16 @@ class Active:
             self.stop_all()
             return ConditionType.FAILED, lost
         self._files()
+        if self._observed.child(SECRET, names.tokens(self._job.metadata.name)) is None and self._begun:
+            # Its tokens may only be out of sight: nothing that depends on them is touched until they are seen again.
+            return self._hindered() or self._verdict()
         if self._job.spec.suspend:
             return self._suspend()
         if not self._initialised():
             verdict = self._initialising()
             return self._hindered() or verdict
+        if self._init is not None:
+            self._adopt(self._init, self._family.init)
         self._run_workers()
         self._run_aggregator()
         return self._hindered() or self._verdict()
@@ -384,7 +394,12 @@ class Active:
             self._draft.apply.append(Apply(body=body, known=False))
         elif not work.deleting and not self._current(work, body):
             self._remove(work)
-        elif not work.deleting and owner_uid(work.job) != self._observed.job["metadata"]["uid"]:
+        else:
+            self._adopt(work, body)
+
+    def _adopt(self, work: Work, body: Mapping[str, Any]) -> None:
+        """Make a Job that lost its owner ours again."""
+        if not work.deleting and owner_uid(work.job) != self._observed.job["metadata"]["uid"]:
             metadata = {key: body["metadata"][key] for key in ("labels", "ownerReferences")}
             self._draft.adopt.append(Adopt(kind=JOB, name=work.name, metadata=metadata))
 

@@ -192,9 +192,9 @@ class Api:
             method,
             url,
             header_params=headers,
-            # A string is sent as it is (an apply patch is YAML, of which JSON is a part); a list is a JSON patch, which
-            # the client writes itself and would not take as a string.
-            body=body if body is None or isinstance(body, list) else json.dumps(body),
+            # The client writes JSON itself, and a string it would write as a JSON string. YAML, of which JSON is a part,
+            # it sends as it is.
+            body=json.dumps(body) if content.endswith("yaml") else body,
             _request_timeout=TIMEOUT_SECONDS,
         )
         data: bytes = answer.read()  # type: ignore[no-untyped-call]

@@ -116,7 +116,7 @@ def make_family(
             names.aggregator(name),
             spec.aggregator,
             "spec.aggregator",
-            [document, spec.suspend, _dump(spec.aggregator), storage],
+            [document, spec.suspend, _dump(spec.aggregator), storage, digests_version],
         ),
         workers={
             participant: job_of(
@@ -124,7 +124,7 @@ def make_family(
                 names.worker(name, participant),
                 worker,
                 f"spec.participants[{participant}].worker",
-                [_dump(worker), spec.local.strategy.value],
+                [_dump(worker), spec.local.strategy.value, hashlib.sha256(tokens[participant].encode()).hexdigest()],
                 kueue=kueue,
             )
             for participant, worker in workers.items()

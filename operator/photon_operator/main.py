@@ -7,6 +7,7 @@ import os
 from typing import Final
 
 import kopf
+from prometheus_client import disable_created_metrics
 
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon_operator.api import Api, connect
@@ -29,6 +30,7 @@ def main() -> None:
     logging.getLogger("photon_operator").setLevel(settings.log_level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, which nobody reads
     cache = Cache()
     metrics = OperatorMetrics(cache)
     api = Api(connect(), on_request=metrics.requested)

@@ -43,7 +43,9 @@ def reconcile(observed: Observed, *, new_token: Callable[[], str] = make_token) 
     try:
         job = parse(observed.job)
         family = _family(job, observed, before, new_token)
-    except (JobFileError, InvalidPod) as error:
+    except JobFileError as error:
+        return _invalid(observed, before, "; ".join(f"{m.path}: {m.problem}" for m in error.mistakes))
+    except InvalidPod as error:
         return _invalid(observed, before, str(error))
     if statuses.finished(before) is not None and before.document_digest == family.document:
         return _finished(observed, job, before)
@@ -89,8 +91,7 @@ def _family(job: FederatedTrainingJob, observed: Observed, before: JobStatus, ne
 
 def _invalid(observed: Observed, before: JobStatus, problem: str) -> Plan:
     """A job that cannot be: failed if it has not begun; else it goes on as it was, and says so."""
-    lines = [line.partition(": ")[2] or line for line in problem.splitlines()]
-    why = Trouble(reason=ClusterReason.INVALID_SPEC, message="; ".join(lines))
+    why = Trouble(reason=ClusterReason.INVALID_SPEC, message=problem)
     generation = observed.job["metadata"].get("generation", 0)
     kind = ConditionType.FAILED
     holds = statuses.holding(before)
