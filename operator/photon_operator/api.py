@@ -192,7 +192,7 @@ class Api:
             method,
             url,
             header_params=headers,
-            # The client writes JSON itself, and a string it would write as a JSON string. YAML, of which JSON is a part,
+            # The client writes JSON itself, a string as a JSON string. YAML, of which JSON is a part,
             # it sends as it is.
             body=json.dumps(body) if content.endswith("yaml") else body,
             _request_timeout=TIMEOUT_SECONDS,

@@ -1,0 +1,165 @@
+"""What keeps a job from working is said with a named reason and in words that tell what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+
+from photon.api.status import ClusterReason
+from photon.store.errors import translate
+from photon_operator.faults import classify, error_line
+from tests.operator.world import World
+
+ENDPOINT = "http://store:8333"
+
+
+def client_error(code: str, status: int, message: str = "") -> ClientError:
+    response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "HeadBucket")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (EndpointConnectionError(endpoint_url=ENDPOINT), ClusterReason.STORAGE_UNREACHABLE),
+        (client_error("InternalError", 500), ClusterReason.STORAGE_UNREACHABLE),
+        (client_error("404", 404), ClusterReason.STORAGE_UNREACHABLE),
+        (NoCredentialsError(), ClusterReason.ACCESS_DENIED),
+        (client_error("InvalidAccessKeyId", 403), ClusterReason.ACCESS_DENIED),
+        (client_error("SignatureDoesNotMatch", 403), ClusterReason.ACCESS_DENIED),
+        (client_error("AccessDenied", 403, "no"), ClusterReason.ACCESS_DENIED),
+        (client_error("RequestTimeTooSkewed", 403), ClusterReason.ACCESS_DENIED),
+        (client_error("NoSuchBucket", 404), ClusterReason.BUCKET_MISSING),
+        (client_error("QuotaExceeded", 507), ClusterReason.STORAGE_FULL),
+    ],
+)
+def test_what_programs_say_of_storage_has_a_reason(error: Exception, reason: ClusterReason) -> None:
+    assert classify(str(translate(error, endpoint=ENDPOINT, bucket="photon"))) is reason
+
+
+def test_other_last_words_are_a_failed_program() -> None:
+    assert classify("IndexError: list index out of range") is ClusterReason.PROGRAM_FAILED
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("2026-01-31T12:00:00.123Z INFO    init  hello\nerror: no such bucket\n", "no such bucket"),
+        ("Traceback (most recent call last):\n  File\nMemoryError: no", "MemoryError: no"),
+        ("2026-01-31T12:00:00.123Z ERROR   aggregator  it broke", "it broke"),
+        ("", ""),
+    ],
+)
+def test_the_line_that_says_it(words: str, line: str) -> None:
+    assert error_line(words) == line
+
+
+def started() -> World:
+    world = World()
+    world.settle()
+    world.succeed("first-init")
+    world.settle()
+    return world
+
+
+def test_gpus_that_no_node_has() -> None:
+    world = started()
+    world.unschedulable("first-worker-north")
+    world.settle()
+    assert world.state == ("Pending", "Unschedulable")
+    assert world.message == "north: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    assert world.person("north").message == "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    assert next(e for e in world.events if "Insufficient" in e.message).type == "Warning"
+    told = len(world.events)
+    world.after(600)
+    assert len(world.events) == told, "once is enough"
+    world.run("first-worker-north")
+    world.settle()
+    assert world.state == ("Pending", "Starting")
+    assert world.person("north").message == ""
+
+
+@pytest.mark.parametrize(
+    ("waiting", "message", "reason"),
+    [
+        ("ImagePullBackOff", 'Back-off pulling image "worker:1"', "ImageUnavailable"),
+        ("ErrImagePull", "not found", "ImageUnavailable"),
+        ("InvalidImageName", "couldn't parse image name", "ImageUnavailable"),
+        ("CreateContainerConfigError", 'secret "north-data" not found', "SecretMissing"),
+        ("CreateContainerError", "context deadline exceeded", "PodRefused"),
+    ],
+)
+def test_a_container_that_cannot_be_made(waiting: str, message: str, reason: str) -> None:
+    world = started()
+    world.waiting("first-worker-north", waiting, message)
+    world.settle()
+    assert world.state == ("Pending", reason)
+    assert message in world.message
+
+
+@pytest.mark.parametrize("job", ["first-init", "first-worker-north"])
+def test_what_only_events_tell_is_looked_for_after_a_while(job: str) -> None:
+    world = started() if job != "first-init" else World()
+    plan = world.settle()
+    assert not plan.look
+    assert plan.again_in_seconds is not None
+    plan = world.after(10)
+    assert world.pod(job)["metadata"]["uid"] in plan.look
+    world.notes[world.pod(job)["metadata"]["uid"]] = 'MountVolume.SetUp failed: configmap "institution-ca" not found'
+    world.settle()
+    assert world.state == ("Pending", "PodRefused")
+    assert "institution-ca" in world.message
+
+
+def test_a_job_whose_pods_are_refused_by_a_quota() -> None:
+    world = started()
+    job = world.children["Job"]["first-worker-north"]
+    world.pods = [p for p in world.pods if p["metadata"]["ownerReferences"][0]["uid"] != job["metadata"]["uid"]]
+    plan = world.after(10)
+    assert job["metadata"]["uid"] in plan.look
+    world.notes[job["metadata"]["uid"]] = 'pods "x" is forbidden: exceeded quota: compute'
+    world.settle()
+    assert world.state == ("Pending", "PodRefused")
+    assert "exceeded quota" in world.message
+
+
+def test_memory_that_is_not_enough() -> None:
+    world = World()
+    world.raw["spec"]["participants"][0]["worker"]["resources"] = {"memory": "4Gi"}
+    world.training()
+    world.fail("first-worker-north", 137, reason="OOMKilled")
+    world.after(20)
+    assert world.state == ("Failed", "OutOfMemory")
+    assert "north: killed for using more memory than its limit (4Gi); raise resources.memory" in world.message
+
+
+def test_a_spot_node_that_is_taken_away_is_no_failure() -> None:
+    world = World().training(round=2, committed=1)
+    world.end_pod("first-worker-north", 143, disrupted="node spot-1 is shut down")
+    world.settle()
+    assert world.state == ("Running", "Training")
+    world.add_pod("first-worker-north")
+    world.unschedulable("first-worker-north", "0/3 nodes are available")
+    world.settle()
+    assert world.state == ("Running", "Training"), "the aggregator still counts on it"
+    world.run("first-worker-north")
+    world.settle()
+    assert world.state == ("Running", "Training")
+    assert not [e for e in world.events if e.type == "Warning" and e.reason in ("ProgramFailed", "Failed")]
+
+
+def test_bad_credentials_are_said_while_init_is_still_tried_again() -> None:
+    world = World()
+    world.settle()
+    said = "error: http://store:8333 refused the signature: check AWS_SECRET_ACCESS_KEY and storage.region"
+    world.end_pod("first-init", 1, said)
+    world.settle()
+    assert world.state == ("Pending", "AccessDenied")
+    assert "check AWS_SECRET_ACCESS_KEY" in world.message
+    world.add_pod("first-init")
+    world.fail("first-init", 1, said)
+    world.settle()
+    assert world.state == ("Failed", "AccessDenied")
+    assert "(failed 2 times)" in world.message
