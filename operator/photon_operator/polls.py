@@ -29,12 +29,14 @@ class Polls:
         self._settings = settings
         self._news = news
         self._answers: dict[Key, Answer] = {}
+        self._texts: dict[Key, bytes] = {}
 
     def answer(self, key: Key) -> Answer | None:
         return self._answers.get(key)
 
     def forget(self, key: Key) -> None:
         self._answers.pop(key, None)
+        self._texts.pop(key, None)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -60,11 +62,14 @@ class Polls:
             return
         if response.status_code != httpx.codes.OK or len(response.content) > _MOST_BYTES:
             return
+        known = self._answers.get(key)
+        if known is not None and known.pod_uid == pod.uid and self._texts.get(key) == response.content:
+            return
         said = status.parse_answer(response.content)
         if said is None:
             log.debug("%s/%s: %s answers something that is no status", *key, url)
             return
-        known = self._answers.get(key)
+        self._texts[key] = response.content
         self._answers[key] = Answer(pod_uid=pod.uid, status=said)
         if known is None or known.pod_uid != pod.uid or not status.same(known.status, said):
             self._news(key)

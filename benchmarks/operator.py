@@ -1,0 +1,273 @@
+"""``make bench-operator``: a thousand jobs before one operator and a real API server; pods are not run.
+
+The control plane is real (etcd, API server, controllers, scheduler; tests/cluster), the operator is the program as it
+is installed. What kubelets would do to pods is written into their status, and one small server answers as every job's
+aggregator, so each job goes all the way: documents, init, two workers, the aggregator, training. Then nothing happens
+for five minutes and a bit, and what the operator asks the API server in that time is counted; its own lists of
+everything, each five minutes, are in it.
+
+    p50_seconds, p99_seconds       of the operator's reconciles (its own histogram, interpolated), requests included
+    requests_per_job               from apply to training
+    idle_requests_per_job_minute   while nothing changes
+    rss_mib                        the operator's largest resident size
+
+On few cores the control plane and the operator share them: the times are those of a busy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import kubernetes
+
+from photon.api.document import parse
+from photon.api.job import GROUP, KIND, PLURAL, VERSION
+from photon.api.status import JobReason
+from photon.telemetry import metric_names
+from photon_operator import names
+from photon_operator.api import Api
+from photon_operator.observed import POD
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.fixtures import install_crd
+from tests.cluster.kube import Kube
+from tests.cluster.processes import free_ports
+from tests.operator.world import said
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMESPACE: Final = "bench"
+DEADLINE_SECONDS: Final = 1500.0
+THREADS: Final = 8
+KEYS: Final = ("p50_seconds", "p99_seconds", "requests_per_job", "idle_requests_per_job_minute", "rss_mib")
+_SERIES: Final = re.compile(r"^(\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {DEADLINE_SECONDS:g} s")
+        time.sleep(1.0)
+
+
+class Operator:
+    """The program, its metrics and its memory."""
+
+    def __init__(self, kube: Kube, folder: Path, aggregator_url: str) -> None:
+        (self._port,) = free_ports(1)
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(kube.kubeconfig),
+            "PHOTON_HTTP_PORT": str(self._port),
+            "PHOTON_AGGREGATOR_URL": aggregator_url,
+        }
+        self._log = (folder / "operator.log").open("ab")
+        program = str(Path(sys.executable).parent / "photon-operator")
+        self.process = subprocess.Popen([program], env=environment, stdout=self._log, stderr=self._log)
+        until(self._ready, "the operator is ready")
+
+    def _ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the operator ended with {self.process.returncode}; its log is {self._log.name}")
+        try:
+            return httpx.get(f"http://127.0.0.1:{self._port}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def metrics(self) -> dict[tuple[str, str], float]:
+        """Values by name and labels."""
+        text = httpx.get(f"http://127.0.0.1:{self._port}/metrics", timeout=60).text
+        return {(name, labels): float(value) for name, labels, value in _SERIES.findall(text)}
+
+    def requests(self) -> dict[str, float]:
+        """By verb."""
+        found = self.metrics().items()
+        return {labels: value for (name, labels), value in found if name == metric_names.OPERATOR_API_REQUESTS}
+
+    def peak_mib(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert found is not None, "Linux says it of every process"
+        return int(found[1]) / 1024
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=60)
+        self._log.close()
+
+
+def quantile(metrics: Mapping[tuple[str, str], float], share: float) -> float:
+    """Of the reconciles' durations, as Prometheus' histogram_quantile gives it."""
+    name = f"{metric_names.OPERATOR_RECONCILE_SECONDS}_bucket"
+    bounds = sorted(
+        (float(labels.split('"')[1]), count) for (series, labels), count in metrics.items() if series == name
+    )
+    wanted = share * bounds[-1][1]
+    low = below = 0.0
+    for bound, count in bounds:
+        if count >= wanted:
+            return low if bound == float("inf") else low + (bound - low) * (wanted - below) / max(1e-9, count - below)
+        low, below = bound, count
+    return low
+
+
+@contextmanager
+def aggregators() -> Iterator[str]:
+    """One server that says of every job that it trains; its URL."""
+    body = said("Running", JobReason.TRAINING, round=2, committed=1).model_dump_json(by_alias=True).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    loop = asyncio.new_event_loop()
+    ready = threading.Event()
+    ports: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(head + body)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # it has gone
+        finally:
+            writer.close()
+
+    async def serve() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        ports.append(server.sockets[0].getsockname()[1])
+        ready.set()
+
+    def run() -> None:
+        loop.run_until_complete(serve())
+        loop.run_forever()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    ready.wait(timeout=30)
+    try:
+        yield f"http://127.0.0.1:{ports[0]}"
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout=10)
+
+
+class Player:
+    """Makes jobs, and does to their pods what kubelets would."""
+
+    def __init__(self, kube: Kube) -> None:
+        self._client = kube.api()
+        self._client.configuration.connection_pool_maxsize = THREADS
+        self._core = kubernetes.client.CoreV1Api(self._client)
+        self._api = Api(self._client, on_request=lambda _: None)
+        self._custom = kubernetes.client.CustomObjectsApi(self._client)
+        self._done: set[str] = set()
+
+    def make_jobs(self, number: int) -> None:
+        text = (ROOT / "manifests" / "examples" / "first-job.yaml").read_text()
+
+        def make(index: int) -> None:
+            body = parse(text, "job").data
+            body["metadata"]["name"] = f"job-{index:04d}"
+            self._custom.create_namespaced_custom_object(GROUP, VERSION, NAMESPACE, PLURAL, body)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(make, range(number)))
+
+    def play(self) -> None:
+        """Let init pods succeed, and all others run."""
+        found = self._api.listed(POD, NAMESPACE, labels=names.JOB)
+        pods = [(pod["metadata"]["name"], pod["metadata"]["labels"][names.ROLE]) for pod in found]
+        new = [pod for pod in pods if pod[0] not in self._done]
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(lambda pod: self._set(*pod), new))
+        self._done |= {name for name, _ in new}
+
+    def _set(self, name: str, role: str) -> None:
+        init = role == "init"
+        state: dict[str, Any] = {"terminated": {"exitCode": 0, "reason": "Completed"}} if init else {"running": {}}
+        container = {"name": role, "state": state, "ready": not init, "image": "x", "imageID": "x", "restartCount": 0}
+        status = {"phase": "Succeeded" if init else "Running", "podIP": "10.0.0.1", "containerStatuses": [container]}
+        self._core.patch_namespaced_pod_status(name, NAMESPACE, {"status": status})
+
+    def holding(self, condition: str) -> int:
+        """Jobs of which the condition is true."""
+        states = (job.get("status", {}).get("conditions", ()) for job in self._api.listed(KIND, NAMESPACE))
+        return sum(any(c["type"] == condition and c["status"] == "True" for c in state) for state in states)
+
+
+def measure(jobs: int, idle_seconds: float, folder: Path) -> dict[str, Any]:
+    """One run; the figures."""
+    with ControlPlane() as processes, aggregators() as url:
+        kube = processes.start()
+        install_crd(kube)
+        kube.kubectl("create", "namespace", NAMESPACE)
+        operator = Operator(kube, folder, url)
+        try:
+            player = Player(kube)
+            began = time.monotonic()
+            player.make_jobs(jobs)
+            made = time.monotonic() - began
+
+            def trains() -> bool:
+                player.play()
+                there = player.holding("Running")
+                print(f"{time.monotonic() - began:6.0f} s: {there} of {jobs} jobs train", file=sys.stderr)
+                return there == jobs
+
+            until(trains, f"{jobs} jobs train")
+            settled = time.monotonic() - began
+            time.sleep(10.0)
+            busy = operator.requests()
+            started = time.monotonic()
+            time.sleep(idle_seconds)
+            idle_minutes = (time.monotonic() - started) / 60
+            after, metrics = operator.requests(), operator.metrics()
+            return {
+                "jobs": jobs,
+                "made_seconds": round(made, 1),
+                "settled_seconds": round(settled, 1),
+                "reconciles": int(metrics[f"{metric_names.OPERATOR_RECONCILE_SECONDS}_count", ""]),
+                "p50_seconds": round(quantile(metrics, 0.50), 4),
+                "p99_seconds": round(quantile(metrics, 0.99), 4),
+                "requests_per_job": round(sum(busy.values()) / jobs, 2),
+                "requests_by_verb": {verb: int(count) for verb, count in sorted(busy.items())},
+                "idle_requests_per_job_minute": round(
+                    (sum(after.values()) - sum(busy.values())) / jobs / idle_minutes, 4
+                ),
+                "idle_seconds": round(60 * idle_minutes),
+                "rss_mib": round(operator.peak_mib(), 1),
+                "cores": os.cpu_count(),
+            }
+        finally:
+            operator.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.operator", description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--idle-seconds", type=float, default=310.0, help="more than the operator's lists are apart")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "bench" / "operator.json")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="photon-bench-operator-") as folder:
+        result = measure(arguments.jobs, arguments.idle_seconds, Path(folder))
+    for key in KEYS:
+        print(f"{key:30} {result[key]}")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""The operator beside a real API server with its controllers: objects are real, kubelets are played by the test."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from photon.api.status import JobReason
+from photon_operator import names
+from tests.cluster.fixtures import RESTRICTED
+from tests.cluster.kube import Kube
+from tests.operator.running import EXAMPLES, Aggregators, Lab, Operator, until
+from tests.operator.world import said, words
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("operator")]
+
+FIRST = {"first-job-init", "first-job-worker-north", "first-job-worker-south"}
+
+
+@pytest.fixture(scope="module")
+def aggregators() -> Iterator[Aggregators]:
+    with Aggregators().serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def operator(with_crd: Kube, aggregators: Aggregators, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    running = Operator(
+        with_crd, tmp_path_factory.mktemp("operator") / "operator.log", PHOTON_AGGREGATOR_URL=aggregators.url
+    )
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def lab(with_crd: Kube, operator: Operator, aggregators: Aggregators) -> Iterator[Lab]:
+    """A namespace that enforces the restricted Pod Security Standard."""
+    aggregators.says(None)
+    with with_crd.fresh_namespace(labels=RESTRICTED, prefix="operator") as kube:
+        yield Lab(kube)
+
+
+def train(lab: Lab, aggregators: Aggregators) -> None:
+    """Bring first-job to its training."""
+    lab.apply()
+    lab.end("first-job-init")
+    for name in ("first-job-worker-north", "first-job-worker-south"):
+        lab.run(name)
+    lab.run("first-job-aggregator")
+    aggregators.says(said("Running", JobReason.TRAINING, round=2, committed=1, validation_perplexity=7.25))
+    lab.until_state("Running", "Training")
+
+
+def test_a_job_from_apply_to_complete_as_kubectl_shows_it(lab: Lab, aggregators: Aggregators) -> None:
+    train(lab, aggregators)
+    until(lambda: "7.25" in lab.kube.kubectl("get", "ftj"), "figures are there")
+    header, row = lab.kube.kubectl("get", "ftj").splitlines()
+    assert header.split() == ["NAME", "ROUND", "ROUNDS", "PARTICIPANTS", "PERPLEXITY", "STATE", "REASON", "AGE"]
+    assert row.split()[:7] == ["first-job", "2", "10", "2", "7.25", "Running", "Training"]
+
+    complete = said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10)
+    aggregators.says(None)
+    lab.end("first-job-aggregator", 0, words(complete))
+    lab.end("first-job-worker-north")
+    lab.end("first-job-worker-south")
+    lab.until_state("Complete", "RoundsDone")
+    told = lab.kube.kubectl("describe", "ftj", "first-job")
+    for reason in ("WaitingForInit", "Training", "ParticipantJoined", "RoundsDone"):
+        assert reason in told, told
+    assert lab.job()["status"]["committedRounds"] == 10
+
+
+def test_children_belong_to_the_job_and_go_with_it_while_no_operator_is_there(
+    lab: Lab, aggregators: Aggregators, operator: Operator
+) -> None:
+    train(lab, aggregators)
+    uid = lab.job()["metadata"]["uid"]
+    kinds = "jobs,configmaps,secrets,services"
+    selector = f"{names.JOB}=first-job"
+    children = lab.kube.items(kinds, "-l", selector, "--show-managed-fields")
+    assert len(children) == 7
+    for child in children:
+        assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == [uid]
+        assert names.MANAGER in {entry["manager"] for entry in child["metadata"]["managedFields"]}
+    assert not lab.job()["metadata"].get("finalizers")
+    operator.stop()
+    try:
+        lab.kube.kubectl("delete", "ftj", "first-job", "--timeout=30s")
+        until(lambda: not lab.kube.items(kinds, "-l", selector), "garbage collection")
+    finally:
+        operator.start()
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_is_made_of_an_example_is_taken_by_the_api_server(lab: Lab, path: Path) -> None:
+    name = lab.apply(path.read_text())
+    lab.end(f"{name}-init")
+    participants = [p["name"] for p in lab.job(name)["spec"]["participants"]]
+    until(lambda: {f"{name}-worker-{p}" for p in participants} <= lab.names(), "a Job for each participant")
+    queued = any(key.startswith(names.KUEUE) for key in lab.job(name)["metadata"].get("labels", {}))
+    lab.until_state("Pending", "Queued" if queued else "Unschedulable", name)
+    if not queued:
+        lab.run(f"{name}-worker-{participants[0]}")
+        until(lambda: f"{name}-aggregator" in lab.names(), "its aggregator")
+        until(lambda: lab.pods(f"{name}-aggregator"), "its pod, in a namespace of the restricted standard")
+
+
+def test_a_job_that_no_node_has_room_for(lab: Lab) -> None:
+    lab.apply()
+    message = lab.until_state("Pending", "Unschedulable")
+    assert message.startswith("init: ")
+    assert "nodes" in message, "the scheduler's own words"
+
+
+def test_the_operator_may_be_killed_and_things_may_change_while_it_is_away(
+    lab: Lab, aggregators: Aggregators, operator: Operator
+) -> None:
+    train(lab, aggregators)
+    uids = {job["metadata"]["uid"] for job in lab.kube.items("jobs")}
+    operator.stop(kill=True)
+    operator.start()
+    until(lambda: operator.requests() > 0, "it has begun")
+    lab.kube.kubectl("annotate", "ftj", "first-job", "note=anything")
+    aggregators.says(said("Running", JobReason.TRAINING, round=3, committed=2))
+    until(lambda: lab.job()["status"]["committedRounds"] == 2, "it goes on")
+    assert {job["metadata"]["uid"] for job in lab.kube.items("jobs")} == uids, "nothing was made anew"
+
+    operator.stop()
+    aggregators.says(None)
+    complete = said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10)
+    lab.end("first-job-aggregator", 0, words(complete))
+    lab.kube.kubectl("delete", "configmap", "first-job-job")
+    operator.start()
+    lab.until_state("Complete", "RoundsDone")
+
+
+def test_raising_rounds_replaces_the_aggregator_when_the_old_one_is_gone(lab: Lab, aggregators: Aggregators) -> None:
+    train(lab, aggregators)
+    before = {job["metadata"]["name"]: job["metadata"]["uid"] for job in lab.kube.items("jobs")}
+    lab.edit("first-job", rounds=20)
+
+    def replaced() -> bool:
+        found = {job["metadata"]["name"]: job["metadata"]["uid"] for job in lab.kube.items("jobs")}
+        return {name for name in found if found[name] != before.get(name)} == {"first-job-aggregator"} and len(
+            found
+        ) == 4
+
+    until(replaced, "the aggregator, and nothing else, is another")
+    (config,) = [c for c in lab.kube.items("configmaps") if c["metadata"]["name"] == "first-job-job"]
+    assert len(config["data"]) == 2, "the document of before is gone"
+    assert json.loads(config["data"]["job.json"])["spec"]["rounds"] == 20
+
+
+def test_suspend_and_resume(lab: Lab, aggregators: Aggregators) -> None:
+    train(lab, aggregators)
+    lab.edit("first-job", suspend=True)
+    lab.until_state("Running", "Suspending")
+    aggregators.says(None)
+    suspended = said("Suspended", JobReason.SUSPENDED, round=2, committed=2)
+    until(lambda: lab.pods("first-job-aggregator"), "the new aggregator's pod")
+    lab.end("first-job-aggregator", 0, words(suspended))
+    for name in ("first-job-worker-north", "first-job-worker-south"):
+        lab.end(name)
+    lab.until_state("Suspended", "Suspended")
+    lab.edit("first-job", suspend=False)
+    until(
+        lambda: not lab.kube.get("job/first-job-worker-north").get("status", {}).get("completionTime"), "a new worker"
+    )
+    lab.run("first-job-worker-north")
+    lab.run("first-job-aggregator")
+    aggregators.says(said("Running", JobReason.TRAINING, round=3, committed=2))
+    lab.until_state("Running", "Training")
+
+
+def test_a_spot_node_taken_away_is_not_counted_and_a_mistake_is_not_tried_again(
+    lab: Lab, aggregators: Aggregators
+) -> None:
+    train(lab, aggregators)
+    pod = lab.pods("first-job-worker-north")[-1]["metadata"]["name"]
+    taken = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "spot"}
+    lab.kube.kubectl(
+        *("patch", "pod", pod, "--subresource=status", "--type=strategic"),
+        *("-p", json.dumps({"status": {"conditions": [taken]}})),
+    )
+    lab.end("first-job-worker-north", 143)
+    until(lambda: len(lab.pods("first-job-worker-north")) == 2, "another pod")
+    failed = lab.kube.get("job/first-job-worker-north")["status"]
+    assert not failed.get("failed"), "it is not counted"
+    assert lab.state()[:2] == ("Running", "Training")
+
+    lab.end("first-job-worker-north", 2, "error: --data s3://photon/data/north: there is no index.json")
+    message = lab.until_state("Failed", "Mistake")
+    assert "north: --data s3://photon/data/north: there is no index.json" in message
+    lab.until_jobs("first-job-init", "first-job-worker-north")
+
+
+def test_a_quota_that_lets_no_pod_be_made_is_said(lab: Lab) -> None:
+    quota: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "none"},
+        "spec": {"hard": {"pods": "0"}},
+    }
+    lab.kube.apply(quota)
+    until(lambda: lab.kube.get("resourcequota/none").get("status"), "the quota counts")
+    lab.apply()
+    assert "exceeded quota" in lab.until_state("Pending", "PodRefused")
+
+
+def test_what_the_api_server_refuses_is_said_in_its_words(lab: Lab) -> None:
+    lab.apply(aggregator={"tolerations": [{"key": "gpu", "operator": "Sometimes"}]})
+    message = lab.until_state("Pending", "PodRefused")
+    assert "first-job-init" in message
+    assert "tolerations" in message
+    lab.edit("first-job", aggregator={"tolerations": []})
+    until(lambda: "first-job-init" in lab.names(), "mended, it goes on")
+
+
+def test_what_is_not_ours_is_not_touched(lab: Lab) -> None:
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "first-job-job"}, "data": {"a": "b"}}
+    lab.kube.apply(theirs)
+    lab.apply()
+    assert "ConfigMap first-job-job" in lab.until_state("Pending", "NameTaken")
+    found = lab.kube.get("configmap/first-job-job")
+    assert found["data"] == {"a": "b"}
+    assert "ownerReferences" not in found["metadata"]
+
+
+def test_a_job_of_another_controller_is_left_alone(lab: Lab) -> None:
+    lab.apply(managedBy="example.org/other")
+    lab.kube.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "marker"}})
+    other = (EXAMPLES / "first-job.yaml").read_text().replace("name: first-job", "name: second")
+    lab.apply(other)
+    lab.until_state("Pending", "Unschedulable", "second")
+    assert "status" not in lab.job()
+    assert not [name for name in lab.names() if name.startswith("first-job")]
+
+
+def test_a_finished_job_goes_after_its_time_with_all_it_had(lab: Lab, aggregators: Aggregators) -> None:
+    train(lab, aggregators)
+    lab.edit("first-job", ttlSecondsAfterFinished=0)
+    complete = said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10)
+    lab.end("first-job-aggregator", 0, words(complete))
+    until(lambda: not lab.names("ftj"), "the job is gone")
+    until(lambda: not lab.names(), "and its Jobs")
+
+
+def test_participants_come_and_go(lab: Lab, aggregators: Aggregators) -> None:
+    train(lab, aggregators)
+    people = lab.job()["spec"]["participants"]
+    before = lab.kube.get("secret/first-job-tokens")["data"]
+    lab.edit("first-job", participants=[*people, {"name": "east", "worker": {"data": {"uri": "s3://photon/east"}}}])
+    until(lambda: "first-job-worker-east" in lab.names(), "a new worker")
+    until(lambda: "east.token" in lab.kube.get("secret/first-job-tokens")["data"], "its token")
+    after = lab.kube.get("secret/first-job-tokens")["data"]
+    assert {k: v for k, v in after.items() if k in ("north.token", "south.token")} == {
+        k: v for k, v in before.items() if k in ("north.token", "south.token")
+    }
+    lab.edit("first-job", participants=people)
+    until(lambda: "first-job-worker-east" not in lab.names(), "it left")
+    until(lambda: "east.token" not in lab.kube.get("secret/first-job-tokens")["data"], "its token is void")
