@@ -1,0 +1,266 @@
+"""The operator's parts by themselves: settings, cache, queue, and what it remembers for a minute."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from photon.api.job import KIND
+from photon.telemetry.metric_names import operator_metrics
+from photon_operator import names
+from photon_operator.cache import Cache, Key
+from photon_operator.carry import Carried
+from photon_operator.metrics import OperatorMetrics
+from photon_operator.notes import KEEP_SECONDS, Memos
+from photon_operator.observed import JOB, POD
+from photon_operator.queue import WorkQueue
+from photon_operator.settings import Settings, SettingsError
+from tests.operator.world import World
+
+FIRST: Key = ("lab", "first")
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_setting_has_a_default() -> None:
+    settings = Settings.of({})
+    assert settings == Settings()
+    assert settings.worker_image.startswith("photon-worker:")
+    assert not settings.worker_image.endswith("latest")
+
+
+def test_settings_as_the_chart_gives_them() -> None:
+    settings = Settings.of(
+        {
+            "PHOTON_NAMESPACES": "team-a, team-b",
+            "PHOTON_AGGREGATOR_IMAGE": "mirror/photon-aggregator:1",
+            "PHOTON_WORKER_IMAGE": "mirror/photon-worker:1",
+            "PHOTON_IMAGE_PULL_POLICY": "Always",
+            "PHOTON_IMAGE_PULL_SECRETS": "one,two",
+            "PHOTON_CHILD_ENV": json.dumps({"HTTPS_PROXY": "http://proxy:3128"}),
+            "PHOTON_CA_CONFIGMAP": "photon-ca",
+            "PHOTON_HTTP_PORT": "9090",
+            "PHOTON_POLL_SECONDS": "2.5",
+            "PHOTON_LOG_LEVEL": "warning",
+        }
+    )
+    assert settings.namespaces == ("team-a", "team-b")
+    assert settings.image_pull_secrets == ("one", "two")
+    assert settings.child_env == {"HTTPS_PROXY": "http://proxy:3128"}
+    assert (settings.http_port, settings.poll_seconds, settings.log_level) == (9090, 2.5, logging.WARNING)
+    assert Settings.of({"PHOTON_NAMESPACES": ""}).namespaces == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("CHILD_ENV", "{", "is not JSON"),
+        ("CHILD_ENV", '{"A": 1}', "an object of strings|JSON object of strings"),
+        ("HTTP_PORT", "http", "must be a number from 0 to 65535"),
+        ("POLL_SECONDS", "0", "must be a number from 0.1 to 3600"),
+        ("LOG_LEVEL", "loud", "use debug, info, warning or error"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(name: str, value: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=told) as error:
+        Settings.of({f"PHOTON_{name}": value})
+    assert f"PHOTON_{name}" in str(error.value)
+
+
+# --- cache ------------------------------------------------------------------------------------------------------------
+
+
+def child(name: str, *, uid: str = "u1", version: int = 1, job: str = "first", **more: Any) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "lab", "uid": uid, "resourceVersion": str(version)}
+    return {"metadata": {**metadata, "labels": {names.JOB: job}}, **more}
+
+
+def test_children_are_found_by_their_job() -> None:
+    cache = Cache()
+    assert cache.put(JOB, child("first-init")) == FIRST
+    assert cache.put(POD, child("first-init-x", uid="u2")) == FIRST
+    cache.put(JOB, child("second-init", uid="u3", job="second"))
+    assert set(cache.children(FIRST)[JOB]) == {"first-init"}
+    assert [pod["metadata"]["name"] for pod in cache.pods(FIRST)] == ["first-init-x"]
+
+
+def test_an_older_version_does_not_take_the_place_of_a_newer_one() -> None:
+    cache = Cache()
+    cache.put(JOB, child("first-init", version=10, status={"new": True}))
+    assert cache.put(JOB, child("first-init", version=9, status={"new": False})) is None
+    assert cache.children(FIRST)[JOB]["first-init"]["status"] == {"new": True}
+
+
+def test_what_is_deleted_does_not_come_back_with_a_list_that_began_before() -> None:
+    cache = Cache()
+    cache.put(JOB, child("first-init"))
+    assert cache.drop(JOB, child("first-init")) == FIRST
+    assert cache.put(JOB, child("first-init")) is None
+    assert not cache.children(FIRST)[JOB]
+    assert cache.put(JOB, child("first-init", uid="another")) == FIRST
+
+
+def test_a_list_finds_what_a_watch_lost() -> None:
+    cache = Cache()
+    cache.put(JOB, child("first-init"))
+    before = cache.uids(JOB)
+    cache.put(JOB, child("first-aggregator", uid="u2"))  # made while the list is read
+    assert cache.keep_only(JOB, [], before) == {FIRST}
+    assert set(cache.children(FIRST)[JOB]) == {"first-aggregator"}
+
+
+def test_what_no_decision_needs_is_not_kept() -> None:
+    cache = Cache()
+    template = {"spec": {"containers": [{"name": "worker", "env": [{"name": "A", "value": "b" * 10_000}]}]}}
+    cache.put(JOB, child("first-init", spec={"suspend": True, "template": template}))
+    cache.put(POD, child("first-init-x", uid="u2", spec=template["spec"], status={"phase": "Running", "hostIP": "x"}))
+    assert len(json.dumps([cache.children(FIRST), cache.pods(FIRST)])) < 1000
+
+
+def test_decisions_on_what_is_kept_are_those_on_the_whole() -> None:
+    world = World().training()
+    cache = Cache()
+    for kind, found in world.children.items():
+        for raw in found.values():
+            cache.put(kind, {**raw, "metadata": {**raw["metadata"], "namespace": "lab"}})
+    for pod in world.pods:
+        cache.put(POD, pod)
+    world.children = {kind: dict(found) for kind, found in cache.children(FIRST).items()}  # type: ignore[arg-type]
+    world.pods = list(cache.pods(FIRST))  # type: ignore[arg-type]
+    assert world.once().changes_nothing
+
+
+# --- queue ------------------------------------------------------------------------------------------------------------
+
+
+async def run_queue(queue: WorkQueue, until: asyncio.Event) -> None:
+    running = asyncio.create_task(queue.run())
+    try:
+        async with asyncio.timeout(10):
+            await until.wait()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def test_a_job_woken_many_times_is_reconciled_once() -> None:
+    async def scenario() -> list[Key]:
+        seen: list[Key] = []
+        done = asyncio.Event()
+
+        async def work(key: Key) -> None:
+            seen.append(key)
+            if key == ("lab", "last"):
+                done.set()
+
+        queue = WorkQueue(work, width=4, clock=asyncio.get_running_loop().time)
+        for _ in range(5):
+            queue.wake(FIRST)
+        queue.wake(FIRST, 3600)
+        queue.wake(("lab", "last"), 0.01)
+        await run_queue(queue, done)
+        return seen
+
+    assert asyncio.run(scenario()) == [FIRST, ("lab", "last")]
+
+
+def test_a_job_is_never_reconciled_twice_at_a_time_and_what_comes_meanwhile_is_not_lost() -> None:
+    async def scenario() -> tuple[int, int]:
+        at_once, most, times = 0, 0, 0
+        done = asyncio.Event()
+
+        async def work(key: Key) -> None:
+            nonlocal at_once, most, times
+            at_once += 1
+            most, times = max(most, at_once), times + 1
+            if times == 1:
+                queue.wake(key)
+            await asyncio.sleep(0.01)
+            at_once -= 1
+            if times == 2:
+                done.set()
+
+        queue = WorkQueue(work, width=4, clock=asyncio.get_running_loop().time)
+        queue.wake(FIRST)
+        await run_queue(queue, done)
+        return most, times
+
+    assert asyncio.run(scenario()) == (1, 2)
+
+
+def test_no_more_than_the_width_at_a_time() -> None:
+    async def scenario() -> tuple[int, int]:
+        at_once, most, times = 0, 0, 0
+        done = asyncio.Event()
+
+        async def work(_: Key) -> None:
+            nonlocal at_once, most, times
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0)
+            at_once -= 1
+            times += 1
+            if times == 50:
+                done.set()
+
+        queue = WorkQueue(work, width=3, clock=asyncio.get_running_loop().time)
+        for number in range(50):
+            queue.wake(("lab", str(number)))
+        await run_queue(queue, done)
+        return most, times
+
+    assert asyncio.run(scenario()) == (3, 50)
+
+
+# --- memos ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_refused_is_tried_again_after_a_minute() -> None:
+    now = 0.0
+    memos = Memos(lambda: now)
+    assert memos.carried(FIRST, ["Job a", "Job b"], Carried(refused={"Job a": "no"}))
+    assert memos.of(FIRST).refused == {"Job a": "no"}
+    assert memos.hindered(FIRST) == {"Job a"}
+    assert not memos.carried(FIRST, ["Job a"], Carried()), "not tried, so nothing new"
+    now = KEEP_SECONDS
+    assert memos.hindered(FIRST) == frozenset()
+    assert memos.carried(FIRST, ["Job a"], Carried(applied=1))
+    assert memos.of(FIRST).refused == {}
+
+
+def test_events_are_read_once_a_minute() -> None:
+    now = 0.0
+    memos = Memos(lambda: now)
+    assert memos.may_look("u1")
+    assert not memos.may_look("u1")
+    assert memos.noted("u1", "no room")
+    assert not memos.noted("u1", "no room")
+    assert memos.notes == {"u1": "no room"}
+    now = KEEP_SECONDS
+    assert memos.may_look("u1")
+    assert memos.noted("u1", None)
+    assert memos.notes == {}
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def test_metrics_have_the_names_that_dashboards_know() -> None:
+    cache = Cache()
+    world = World()
+    world.settle()
+    cache.put(KIND, world.raw)
+    metrics = OperatorMetrics(cache)
+    metrics.requested("get")
+    metrics.reconciled(0.01, None)
+    metrics.reconciled(0.01, "ApiError")
+    text = generate_latest(metrics.registry).decode()
+    for metric in operator_metrics():
+        assert all(f"\n{name}" in text for name in metric.series()), metric
+    assert 'photon_operator_jobs{condition="Pending"} 1.0' in text
+    assert 'photon_operator_errors_total{error="ApiError"} 1.0' in text
