@@ -11,7 +11,7 @@ from photon_operator import faults, names
 from photon_operator import status as statuses
 from photon_operator.children import Family
 from photon_operator.faults import Trouble
-from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE, Observed, Work, owner_uid, seconds
+from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE, Observed, Work, owner_uid, seconds, timestamp
 from photon_operator.plan import Adopt, Apply, Delete, Draft
 
 # An aggregator that ended well but whose last words are lost is asked again, no sooner than after so long.
@@ -20,6 +20,9 @@ ASK_AGAIN_SECONDS: Final = 60.0
 LAST_WORDS_SECONDS: Final = 15.0
 # What keeps children from being made is tried again after so long.
 HINDERED_SECONDS: Final = 60.0
+# An aggregator that is ready but has not answered for so long is taken to be at work.
+UNHEARD_SECONDS: Final = 30.0
+UNREAD: Final = "the aggregator is ready, but the operator cannot read its status"
 Verdict = tuple[ConditionType, Trouble]
 
 
@@ -135,6 +138,7 @@ class Active:
         taken, refused = self._observed.taken, self._observed.refused
         if not taken and not refused:
             return None
+        # As long as they are not tried again, what is known of them stays.
         self._draft.again(HINDERED_SECONDS)
         kind = ConditionType.RUNNING if self.aggregating else ConditionType.PENDING
         if taken:
@@ -293,7 +297,7 @@ class Active:
     def _suspend(self) -> Verdict:
         work = self._aggregator
         was = statuses.holding(self._before)
-        running = was is not None and was.type == ConditionType.RUNNING
+        running = work is not None or (was is not None and was.type == ConditionType.RUNNING)
         told = self._said is not None and (h := statuses.holding(self._said)) and h.type == ConditionType.SUSPENDED
         at_boundary = work is not None and told and self._current(work, self._family.aggregator)
         if running and not at_boundary and (self._somebody_works() or (work is not None and work.deleting)):
@@ -346,7 +350,9 @@ class Active:
         own = self._found(self._aggregator)
         if own is not None:
             own = own.of("the aggregator")
-        said = statuses.holding(self._said) if self._said is not None and self.aggregating else None
+        said = (
+            (statuses.holding(self._said) if self._said is not None else self._unheard()) if self.aggregating else None
+        )
         if said is None or said.type not in (ConditionType.RUNNING, ConditionType.SUSPENDED):
             return ConditionType.PENDING, own or self._worst() or self._starting()
         reason = statuses.reason_of(said.reason)
@@ -356,6 +362,34 @@ class Active:
             return ConditionType.RUNNING, worst
         message = "; ".join(str(t.of(n)) for n, t in self._sorted_troubles()) or said.message
         return ConditionType.RUNNING, Trouble(reason=reason, message=message)
+
+    def _unheard(self) -> Condition | None:
+        """What holds while an aggregator's answer is not at hand: an operator that was just started has none yet, and
+        one whose packets are kept from aggregators never gets any."""
+        pod = self._aggregator.running if self._aggregator is not None else None
+        held = statuses.holding(self._before)
+        if pod is None:
+            return None
+        if held is not None and held.type == ConditionType.RUNNING:
+            if held.message == UNREAD:
+                return held
+            if pod.created_at <= (seconds(held.last_transition_time) or 0.0):
+                reason = held.reason if held.reason in statuses.AT_WORK else JobReason.TRAINING.value
+                return held.model_copy(update={"reason": reason, "message": ""})
+        ready = pod.condition("Ready")
+        if ready is None or ready.get("status") != "True":
+            return None
+        left = (seconds(ready.get("lastTransitionTime")) or 0.0) + UNHEARD_SECONDS - self._observed.now
+        if left > 0:
+            self._draft.again(left)
+            return None
+        return Condition(
+            type=ConditionType.RUNNING.value,
+            status="True",
+            reason=JobReason.TRAINING.value,
+            message=UNREAD,
+            last_transition_time=timestamp(self._observed.now),
+        )
 
     def _sorted_troubles(self) -> list[tuple[str, Trouble]]:
         """The worst first: the enumeration begins with what time may heal."""

@@ -21,11 +21,10 @@ class Carried:
     seen: list[tuple[str, Object]] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    applied: int = 0
 
 
-def carry_out(plan: Plan, job: Object, api: Api, *, hindered: frozenset[str] = frozenset()) -> Carried:
-    """Do what ``plan`` says for ``job``; children in ``hindered`` are not tried now.
+def carry_out(plan: Plan, job: Object, api: Api) -> Carried:
+    """Do what ``plan`` says for ``job``.
 
     The status and its events come last: what they tell has been done then.
 
@@ -38,8 +37,7 @@ def carry_out(plan: Plan, job: Object, api: Api, *, hindered: frozenset[str] = f
         api.delete(KIND, namespace, name, job["metadata"]["uid"], foreground=False)
         return done
     for wanted in plan.apply:
-        if f"{wanted.kind} {wanted.name}" not in hindered:
-            _apply(wanted, namespace, name, api, done)
+        _apply(wanted, namespace, name, api, done)
     for child in plan.adopt:
         done.seen.append((child.kind, api.set_metadata(child.kind, namespace, child.name, child.metadata)))
     for gone in plan.delete:
@@ -55,7 +53,6 @@ def carry_out(plan: Plan, job: Object, api: Api, *, hindered: frozenset[str] = f
 
 
 def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> None:
-    title = f"{wanted.kind} {wanted.name}"
     if not wanted.known:
         # Applied blindly, somebody else's object of this name would become ours, and go with the job.
         found = api.get(wanted.kind, namespace, wanted.name)
@@ -65,16 +62,15 @@ def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> 
                 done.seen.append((wanted.kind, found))
             else:
                 other = labels.get(names.JOB)
-                done.taken[title] = f"it belongs to the job {other}" if other else "Photon did not make it"
+                done.taken[wanted.title] = f"it belongs to the job {other}" if other else "Photon did not make it"
             return
     try:
         done.seen.append((wanted.kind, api.apply(namespace, wanted.body)))
-        done.applied += 1
     except ApiError as error:
         if not error.refuses:
             raise
         log.warning("%s/%s: %s", namespace, job, error)
-        done.refused[title] = error.message[:600]
+        done.refused[wanted.title] = error.message[:600]
 
 
 def _emit(note: EventNote, job: Object, api: Api) -> None:

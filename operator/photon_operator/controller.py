@@ -154,10 +154,9 @@ class Controller:
                 settings=self._settings,
             )
         )
+        plan = self._memos.sensible(key, plan)
         if not plan.changes_nothing:
-            hindered = self._memos.hindered(key)
-            done = await self._in_thread(lambda: carry_out(plan, job, self._api, hindered=hindered))
-            self._take_in(key, plan, done)
+            self._take_in(key, plan, await self._in_thread(partial(carry_out, plan, job, self._api)))
         for uid in plan.look:
             await self._look(key, uid)
         self._queue.wake(key, min(plan.again_in_seconds or IDLE_SECONDS, IDLE_SECONDS) + 0.01)
@@ -165,8 +164,7 @@ class Controller:
     def _take_in(self, key: Key, plan: Plan, done: Carried) -> None:
         for kind, raw in done.seen:
             self.cache.put(kind, raw)
-        tried = [f"{wanted.kind} {wanted.name}" for wanted in plan.apply]
-        changed = self._memos.carried(key, tried, done)
+        changed = self._memos.carried(key, plan, done)
         # What an apply was answered with is in the cache now, and the next step may follow from it.
         if changed or done.seen:
             self._queue.wake(key, GATHER_SECONDS)

@@ -1,27 +1,29 @@
-"""What the operator remembers for a minute, so as not to ask again: all of it may be lost at any time."""
+"""What the operator remembers for some minutes, so as not to ask again: all of it may be lost at any time."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from photon_operator.cache import Key
 from photon_operator.carry import Carried
+from photon_operator.plan import Apply, Plan
 
-# Nothing that stays as it is may cost more than a request a minute.
-KEEP_SECONDS: Final = 60.0
+# Nothing that stays as it is may cost more than a request a minute: to try again is two, to read events one a pod.
+TRY_AGAIN_SECONDS: Final = 120.0
+LOOK_AGAIN_SECONDS: Final = 300.0
 _MOST: Final = 10_000
 
 
 @dataclass(slots=True)
 class Memo:
-    """Of one job: see Observed. ``tried_at``: when what stands here was last tried."""
+    """Of one job: see Observed. ``tried``: the version of what stands here that was last tried, and when."""
 
     taken: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    tried_at: dict[str, float] = field(default_factory=dict)
+    tried: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
 class Memos:
@@ -41,37 +43,37 @@ class Memos:
     def of(self, key: Key) -> Memo:
         return self._jobs.get(key) or Memo()
 
-    def hindered(self, key: Key) -> frozenset[str]:
-        """Children that were tried in vain less than a minute ago."""
-        now = self._clock()
-        return frozenset(title for title, at in self.of(key).tried_at.items() if now - at < KEEP_SECONDS)
+    def sensible(self, key: Key, plan: Plan) -> Plan:
+        """``plan`` without what was tried in vain a short while ago and has not been edited since."""
+        tried, now = self.of(key).tried, self._clock()
 
-    def carried(self, key: Key, tried: Iterable[str], done: Carried) -> bool:
+        def waits(wanted: Apply) -> bool:
+            version, at = tried.get(wanted.title, ("", 0.0))
+            return version == wanted.version and now - at < TRY_AGAIN_SECONDS
+
+        return replace(plan, apply=tuple(wanted for wanted in plan.apply if not waits(wanted)))
+
+    def carried(self, key: Key, plan: Plan, done: Carried) -> bool:
         """Take down what came of a plan; whether that says something new."""
         memo = self._jobs.get(key) or Memo()
         before = (dict(memo.taken), dict(memo.refused))
-        waiting = self.hindered(key)
-        for title in tried:
-            if title in waiting:
-                continue
+        for wanted in plan.apply:
+            memo.tried.pop(wanted.title, None)
             for known, found in ((memo.taken, done.taken), (memo.refused, done.refused)):
-                known.pop(title, None)
-                if title in found:
-                    known[title] = found[title]
-            if title in memo.taken or title in memo.refused:
-                memo.tried_at[title] = self._clock()
-            else:
-                memo.tried_at.pop(title, None)
-        if memo.tried_at:
+                known.pop(wanted.title, None)
+                if wanted.title in found:
+                    known[wanted.title] = found[wanted.title]
+                    memo.tried[wanted.title] = (wanted.version, self._clock())
+        if memo.tried:
             self._jobs[key] = memo
         else:
             self._jobs.pop(key, None)
         return before != (memo.taken, memo.refused)
 
     def may_look(self, uid: str) -> bool:
-        """Whether its events were not read in the last minute; then they count as being read now."""
+        """Whether its events were not read lately; then they count as being read now."""
         now = self._clock()
-        if now - self._looked_at.get(uid, -KEEP_SECONDS) < KEEP_SECONDS:
+        if now - self._looked_at.get(uid, -LOOK_AGAIN_SECONDS) < LOOK_AGAIN_SECONDS:
             return False
         self._looked_at[uid] = now
         self._looked_at.move_to_end(uid)

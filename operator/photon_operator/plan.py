@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from photon.api.status import JobStatus
+from photon_operator import names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,16 @@ class Apply:
     @property
     def name(self) -> str:
         return str(self.body["metadata"]["name"])
+
+    @property
+    def title(self) -> str:
+        """As people name it."""
+        return f"{self.kind} {self.name}"
+
+    @property
+    def version(self) -> str:
+        """Tells what is to be applied from what was to be applied before an edit."""
+        return str(self.body["metadata"]["annotations"][names.APPLIED_HASH])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from photon_operator.plan import EventNote
 
 FINISHED: Final = (ConditionType.COMPLETE, ConditionType.FAILED)
 # These follow each other every round: no transition that anyone wants to be told of.
-_AT_WORK: Final = frozenset({JobReason.TRAINING, JobReason.MERGING, JobReason.EVALUATING})
+AT_WORK: Final = frozenset({JobReason.TRAINING, JobReason.MERGING, JobReason.EVALUATING})
 _NAMED: Final = frozenset(reason.value for reason in ClusterReason)
 
 
@@ -204,4 +204,4 @@ _SAID: Final[Mapping[str, str]] = {
 
 
 def _stage(condition: Condition) -> tuple[str, str]:
-    return (condition.type, "" if condition.reason in _AT_WORK else condition.reason)
+    return (condition.type, "" if condition.reason in AT_WORK else condition.reason)

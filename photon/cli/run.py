@@ -155,6 +155,8 @@ class _Supervisor:
     ) -> None:
         self._display = display
         self._run = run
+        self._limit_seconds = job.spec.active_deadline_seconds
+        self._began_at = time.monotonic()
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
         digests_path, tokens = run.make_tokens([p.name for p in job.spec.participants])
@@ -198,6 +200,7 @@ class _Supervisor:
         first.start()
         while first.finished is None:
             self._handle(first.poll())
+            self._check_deadline()
             time.sleep(_POLL_SECONDS)
 
     def _watch(self) -> None:
@@ -216,10 +219,16 @@ class _Supervisor:
                 all_done = all(child.finished is not None for child in self._others())
                 if all_done or now - ended_at > _FAREWELL_SECONDS:
                     break
+            else:
+                self._check_deadline()
             time.sleep(_POLL_SECONDS)
         ended = self._ended()
         if ended is not None and ended.type == ConditionType.FAILED:
             raise RunFailed(f"the job failed: {ended.message or ended.reason}")
+
+    def _check_deadline(self) -> None:
+        if self._limit_seconds is not None and time.monotonic() - self._began_at > self._limit_seconds:
+            raise RunFailed(f"spec.activeDeadlineSeconds ({self._limit_seconds} s) is over; the same command resumes")
 
     def _poll_status(self) -> None:
         try:

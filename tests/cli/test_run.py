@@ -121,6 +121,13 @@ def test_a_worker_that_cannot_work_is_named_with_the_end_of_its_log(runs: Any) -
     assert "Traceback" not in err.splitlines()[0]
 
 
+def test_a_run_whose_deadline_is_over_ends_with_all_it_started(runs: Any) -> None:
+    code, _, err = runs.run(runs.job(activeDeadlineSeconds=1))
+    assert code == 1
+    assert "spec.activeDeadlineSeconds (1 s) is over" in err
+    assert runs.processes() == []
+
+
 def test_the_comparisons_run_through_the_same_code(runs: Any) -> None:
     job = runs.job(rounds=2)
     code, out, err = runs.run(job, "--centralised", "--quiet")

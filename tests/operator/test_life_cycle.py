@@ -10,7 +10,7 @@ import pytest
 from photon.api.status import JobReason, ParticipantState
 from photon_operator import names
 from photon_operator.children import tokens_of
-from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE
+from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE, timestamp
 from photon_operator.settings import Settings
 from tests.operator.world import START, World, job_object, said, words
 
@@ -106,6 +106,34 @@ def test_the_end_is_learnt_although_the_operator_was_down_and_the_answers_are_ol
     world.answer = None
     finish(world)
     assert world.state == ("Complete", "RoundsDone")
+
+
+def test_an_operator_that_was_just_started_says_nothing_else() -> None:
+    world = World().training(round=4, committed=3)
+    told = len(world.events)
+    world.answer = None
+    assert world.after(600).changes_nothing
+    assert world.state == ("Running", "Training")
+    assert len(world.events) == told
+
+
+def test_an_aggregator_that_the_operator_cannot_reach_is_at_work_when_it_is_ready() -> None:
+    world = World()
+    world.settle()
+    world.succeed("first-init")
+    world.settle()
+    world.run(*world.worker_jobs())
+    world.settle()
+    world.run("first-aggregator")
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": timestamp(world.now)}
+    world.pod("first-aggregator")["status"]["conditions"] = [ready]
+    plan = world.settle()
+    assert world.state == ("Pending", "Starting")
+    assert plan.again_in_seconds is not None
+    world.after(30)
+    assert world.state == ("Running", "Training")
+    assert "cannot read its status" in world.message
+    assert world.after(3600).changes_nothing
 
 
 def test_workers_that_do_not_leave_a_complete_job_are_removed_after_a_minute() -> None:
@@ -264,6 +292,20 @@ def test_suspending_ends_at_a_round_boundary_and_resuming_goes_on() -> None:
     world.settle()
     assert world.state == ("Running", "Training")
     assert world.status.committed_rounds == 3
+
+
+def test_suspending_just_after_the_aggregator_was_started_waits_for_the_boundary_too() -> None:
+    world = World().training(round=4, committed=3)
+    world.now += 5
+    world.edit(rounds=20)
+    world.settle()
+    world.run("first-aggregator")
+    world.settle()
+    assert world.state == ("Pending", "Starting")
+    world.edit(suspend=True)
+    world.settle()
+    assert world.state == ("Running", "Suspending")
+    assert len(world.worker_jobs()) == 2
 
 
 def test_a_job_that_is_made_suspended_starts_nothing() -> None:

@@ -16,8 +16,9 @@ from photon_operator import names
 from photon_operator.cache import Cache, Key
 from photon_operator.carry import Carried
 from photon_operator.metrics import OperatorMetrics
-from photon_operator.notes import KEEP_SECONDS, Memos
+from photon_operator.notes import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS, Memos
 from photon_operator.observed import JOB, POD
+from photon_operator.plan import Apply, Plan
 from photon_operator.queue import WorkQueue
 from photon_operator.settings import Settings, SettingsError
 from tests.operator.world import World
@@ -220,20 +221,26 @@ def test_no_more_than_the_width_at_a_time() -> None:
 # --- memos ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_refused_is_tried_again_after_a_minute() -> None:
+def wanted(name: str, version: str = "1") -> Apply:
+    body = {"kind": JOB, "metadata": {"name": name, "annotations": {names.APPLIED_HASH: version}}}
+    return Apply(body=body, known=False)
+
+
+def test_what_was_refused_is_tried_again_after_a_while_or_when_it_is_edited() -> None:
     now = 0.0
     memos = Memos(lambda: now)
-    assert memos.carried(FIRST, ["Job a", "Job b"], Carried(refused={"Job a": "no"}))
+    plan = Plan(apply=(wanted("a"), wanted("b")))
+    assert memos.carried(FIRST, plan, Carried(refused={"Job a": "no"}))
     assert memos.of(FIRST).refused == {"Job a": "no"}
-    assert memos.hindered(FIRST) == {"Job a"}
-    assert not memos.carried(FIRST, ["Job a"], Carried()), "not tried, so nothing new"
-    now = KEEP_SECONDS
-    assert memos.hindered(FIRST) == frozenset()
-    assert memos.carried(FIRST, ["Job a"], Carried(applied=1))
+    assert [w.name for w in memos.sensible(FIRST, plan).apply] == ["b"]
+    assert memos.sensible(FIRST, Plan(apply=(wanted("a", "2"),))).apply
+    now = TRY_AGAIN_SECONDS
+    assert memos.sensible(FIRST, plan) == plan
+    assert memos.carried(FIRST, plan, Carried())
     assert memos.of(FIRST).refused == {}
 
 
-def test_events_are_read_once_a_minute() -> None:
+def test_events_are_not_read_again_and_again() -> None:
     now = 0.0
     memos = Memos(lambda: now)
     assert memos.may_look("u1")
@@ -241,7 +248,7 @@ def test_events_are_read_once_a_minute() -> None:
     assert memos.noted("u1", "no room")
     assert not memos.noted("u1", "no room")
     assert memos.notes == {"u1": "no room"}
-    now = KEEP_SECONDS
+    now = LOOK_AGAIN_SECONDS
     assert memos.may_look("u1")
     assert memos.noted("u1", None)
     assert memos.notes == {}
