@@ -80,7 +80,7 @@ class Run:
     """A ``photon run`` under way."""
 
     def __init__(self, job: Path, runs_dir: Path, *flags: str) -> None:
-        self.folder = runs_dir / "tiny"
+        self.folder = runs_dir / str(yaml.safe_load(job.read_text())["metadata"]["name"])
         self._output = runs_dir / "output.txt"
         runs_dir.mkdir(parents=True, exist_ok=True)
         command = [str(PROGRAMS / "photon"), "run", str(job), "--runs-dir", str(runs_dir), *flags]
@@ -139,9 +139,9 @@ class Run:
         assert process is not None, f"no process {words}"
         process.send_signal(signal.SIGKILL)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, *, seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
         """Wait for a good end; the summary."""
-        code = self.process.wait(timeout=DEADLINE_SECONDS)
+        code = self.process.wait(timeout=seconds)
         assert code == 0, f"exit code {code}:\n{self.output}"
         summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
         return summary

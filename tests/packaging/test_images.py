@@ -10,6 +10,7 @@ from tests.cluster.archive import blob_path
 from tests.cluster.fixtures import RunningCluster
 from tests.cluster.images import DOCKERFILES, Image, base, build, layout, version, why_no_images
 from tests.cluster.kube import Kube, Object
+from tests.cluster.processes import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -131,5 +132,9 @@ def pod(image: str, command: list[str]) -> Object:
 
 def succeeded(kube: Kube) -> None:
     """Wait for the end of the pod; a failure shows its log."""
-    kube.run("wait", "--for=jsonpath={.status.containerStatuses[0].state.terminated}", "pod/try", "--timeout=100s")
-    assert kube.get("pod/try")["status"]["phase"] == "Succeeded", kube.explain()
+
+    def phase() -> str:
+        return str(kube.get("pod/try")["status"]["phase"])
+
+    until(lambda: phase() in ("Succeeded", "Failed"), "the end of the pod", seconds=100)
+    assert phase() == "Succeeded", kube.explain()
