@@ -18,6 +18,7 @@ from photon.api.training import ParallelStrategy
 
 INIT: Final = "init"
 AGGREGATOR: Final = "aggregator"
+CLEANUP: Final = "cleanup"
 RENDEZVOUS_PORT: Final = 29400
 
 # A process that dies is started again so often before the run gives up: enough for a machine's hiccups (out of memory
@@ -31,6 +32,7 @@ class Role(StrEnum):
     INIT = "init"
     AGGREGATOR = "aggregator"
     WORKER = "worker"
+    CLEANUP = "cleanup"
 
 
 class SecretSource(StrEnum):
@@ -157,6 +159,17 @@ def _worker(name: str, worker: WorkerSpec, context: LaunchContext, *, distribute
         processes_per_node=worker.processes_per_node,
         after=(INIT,),
         **resources,
+    )
+
+
+def cleanup(job: FederatedTrainingJob, context: LaunchContext) -> Process:
+    """The process that deletes what ``job`` wrote into its bucket, once nothing else of the job runs."""
+    return Process(
+        role=Role.CLEANUP,
+        name=CLEANUP,
+        command=(*context.aggregator_program, "--job", context.job_path, "--delete-data"),
+        secret_env=_aws_keys(SecretSource.STORAGE),
+        **_resources(job.spec.aggregator),
     )
 
 

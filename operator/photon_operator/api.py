@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -106,6 +106,25 @@ class Api:
             {"metadata": metadata},
             "application/merge-patch+json",
         )
+
+    def set_finalizers(self, job: Object, finalizers: Sequence[str]) -> Object | None:
+        """Replace the finalizers of this version of the job; None when it is gone, an ApiError 409 when it changed."""
+        metadata = job["metadata"]
+        try:
+            return self.set_metadata(
+                KIND,
+                metadata["namespace"],
+                metadata["name"],
+                {
+                    "uid": metadata["uid"],
+                    "resourceVersion": metadata["resourceVersion"],
+                    "finalizers": list(finalizers),
+                },
+            )
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
 
     def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool) -> None:
         """Delete the object of this uid. One that is gone, or another of its name, is as good.

@@ -36,6 +36,12 @@ def carry_out(plan: Plan, job: Object, api: Api) -> Carried:
     if plan.delete_job:
         api.delete(KIND, namespace, name, job["metadata"]["uid"], foreground=False)
         return done
+    if plan.finalizer is not None:
+        others = [f for f in job["metadata"].get("finalizers") or () if f != names.FINALIZER]
+        kept = api.set_finalizers(job, [*others, names.FINALIZER] if plan.finalizer else others)
+        if kept is None:
+            return done
+        done.seen.append((KIND, kept))
     for wanted in plan.apply:
         _apply(wanted, namespace, name, api, done)
     for child in plan.adopt:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
 from photon.api.placement import PodSettings, WorkerSpec
-from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, processes
+from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes
 from photon.protocol.canonical import digest
 from photon_operator import faults, names, pods
 from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE
@@ -32,6 +32,7 @@ class Family:
     service: dict[str, Any]
     init: dict[str, Any]
     aggregator: dict[str, Any]
+    cleanup: dict[str, Any]
     workers: Mapping[str, dict[str, Any]]
     worker_services: Mapping[str, dict[str, Any]]
 
@@ -39,7 +40,9 @@ class Family:
 def document_digest(job: FederatedTrainingJob) -> str:
     """Digest of what of a job rounds depend on: participants by name, no placement, not whether it is suspended."""
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude={*_ASIDE, "participants", "suspend", "storage"})
-    storage = job.spec.storage.model_dump(mode="json", by_alias=True, exclude={"credentials_secret_ref"})
+    storage = job.spec.storage.model_dump(
+        mode="json", by_alias=True, exclude={"credentials_secret_ref", "deletion_policy"}
+    )
     return digest({**spec, "storage": storage, "participants": [p.name for p in job.spec.participants]})
 
 
@@ -74,7 +77,8 @@ def make_family(
     )
     maker = _Maker(job=name, uid=uid, from_round=committed_rounds)
     workers = {p.name: p.worker for p in spec.participants if p.worker is not None}
-    plan = {process.name: process for process in processes(job, pods.launch_context(name, namespace, list(workers)))}
+    launch = pods.launch_context(name, namespace, list(workers))
+    plan = {process.name: process for process in processes(job, launch)}
     storage = _dump(spec.storage.credentials_secret_ref)
     init, aggregator = plan[INIT], plan[AGGREGATOR]
     kueue = {key: value for key, value in labels.items() if key.startswith(names.KUEUE)}
@@ -117,6 +121,9 @@ def make_family(
             spec.aggregator,
             "spec.aggregator",
             [document, spec.suspend, _dump(spec.aggregator), storage, digests_version],
+        ),
+        cleanup=job_of(
+            cleanup(job, launch), names.cleanup(name), spec.aggregator, "spec.aggregator", [_dump(spec.storage)]
         ),
         workers={
             participant: job_of(

@@ -25,6 +25,9 @@ SPEC_HASH: Final = f"{GROUP}/spec-hash"
 # Rounds that were committed when a child was made: whether it got anywhere.
 FROM_ROUND: Final = f"{GROUP}/from-round"
 
+# Keeps a deleted job until what it wrote is deleted too (spec.storage.deletionPolicy); no other job has it.
+FINALIZER: Final = f"{GROUP}/data"
+
 # Labels that begin so are Kueue's; they go on to the workers' Jobs, which Kueue then admits.
 KUEUE: Final = "kueue.x-k8s.io/"
 KUEUE_QUEUE: Final = f"{KUEUE}queue-name"
@@ -52,6 +55,10 @@ def init(job: str) -> str:
 
 def aggregator(job: str) -> str:
     return f"{job}-aggregator"
+
+
+def cleanup(job: str) -> str:
+    return f"{job}-cleanup"
 
 
 def worker(job: str, participant: str) -> str:

@@ -68,6 +68,7 @@ class Plan:
     """``status``: None to leave it as it is. ``look``: uids whose events are worth reading.
 
     ``again_in_seconds``: when to decide anew although nothing has changed. ``delete_job``: the job's time is over.
+    ``finalizer``: whether the job is to be kept, when it is deleted, until its data is; None to leave it as it is.
     """
 
     apply: tuple[Apply, ...] = ()
@@ -78,10 +79,13 @@ class Plan:
     look: tuple[str, ...] = ()
     again_in_seconds: float | None = None
     delete_job: bool = False
+    finalizer: bool | None = None
 
     @property
     def changes_nothing(self) -> bool:
-        return not (self.apply or self.adopt or self.delete or self.status or self.delete_job)
+        return not (
+            self.apply or self.adopt or self.delete or self.status or self.delete_job or self.finalizer is not None
+        )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -141,8 +141,8 @@ def _patched(template: dict[str, Any], patch: Mapping[str, Any] | None, role: Ro
 
 
 def _for_role(patch: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """The aggregator's patch also places init; what it says of the container ``aggregator`` is not for init's pod."""
-    if role is not Role.INIT or not isinstance(patch.get("spec"), Mapping):
+    """The aggregator's patch also places init and cleanup; of the container ``aggregator`` it says nothing to them."""
+    if role not in (Role.INIT, Role.CLEANUP) or not isinstance(patch.get("spec"), Mapping):
         return dict(patch)
     spec = dict(patch["spec"])
     if isinstance(spec.get("containers"), list):
@@ -157,7 +157,7 @@ def _for_role(patch: Mapping[str, Any], role: Role) -> dict[str, Any]:
 def _image(role: Role, placement: PodSettings, settings: Settings) -> str:
     if role is Role.INIT:  # a worker's program, placed as the aggregator is
         return settings.worker_image
-    return placement.image or (settings.aggregator_image if role is Role.AGGREGATOR else settings.worker_image)
+    return placement.image or (settings.worker_image if role is Role.WORKER else settings.aggregator_image)
 
 
 def _resources(process: Process, placement: PodSettings) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from photon.api.document import JobFileError
 from photon.api.job import FederatedTrainingJob
+from photon.api.placement import DeletionPolicy
 from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon.api.validate import parse_job
 from photon_operator import children, names
@@ -20,6 +21,7 @@ from photon_operator import status as statuses
 from photon_operator.active import Active
 from photon_operator.children import Family
 from photon_operator.faults import Trouble
+from photon_operator.leaving import leave
 from photon_operator.observed import SECRET, Object, Observed, seconds
 from photon_operator.plan import Draft, Plan
 from photon_operator.pods import InvalidPod
@@ -37,9 +39,11 @@ def reconcile(observed: Observed, *, new_token: Callable[[], str] = make_token) 
     """The plan for ``observed.job``; carried out and observed again, it is empty but for what has changed since."""
     metadata = observed.job["metadata"]
     manager = (observed.job.get("spec") or {}).get("managedBy")
-    if metadata.get("deletionTimestamp") or manager not in (None, names.OURS):
+    if manager not in (None, names.OURS):
         return Plan()
     before = statuses.stored_status(observed.job)
+    if metadata.get("deletionTimestamp"):
+        return leave(observed, lambda: _doomed_family(observed, before, new_token), before)
     try:
         job = parse(observed.job)
         family = _family(job, observed, before, new_token)
@@ -47,9 +51,24 @@ def reconcile(observed: Observed, *, new_token: Callable[[], str] = make_token) 
         return _invalid(observed, before, "; ".join(f"{m.path}: {m.problem}" for m in error.mistakes))
     except InvalidPod as error:
         return _invalid(observed, before, str(error))
+    kept = names.FINALIZER in (metadata.get("finalizers") or ())
+    keep = job.spec.storage.deletion_policy is DeletionPolicy.DELETE
+    if kept is not keep:
+        return Plan(finalizer=keep)  # before anything is written that would have to be deleted
     if statuses.finished(before) is not None and before.document_digest == family.document:
         return _finished(observed, job, before)
     return _active(observed, job, family, before)
+
+
+def _doomed_family(observed: Observed, before: JobStatus, new_token: Callable[[], str]) -> Family | None:
+    """The children of a job whose data is to go with it; None when it is to stay, or the job says nothing sensible."""
+    try:
+        job = parse(observed.job)
+        if job.spec.storage.deletion_policy is DeletionPolicy.RETAIN:
+            return None
+        return _family(job, observed, before, new_token)
+    except (JobFileError, InvalidPod):
+        return None
 
 
 def parse(raw: Object) -> FederatedTrainingJob:

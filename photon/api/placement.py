@@ -5,6 +5,7 @@ None of it shapes learning, so none of it is in the job's digest.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -33,6 +34,13 @@ class RetentionSpec(ApiModel):
     ] = None
 
 
+class DeletionPolicy(StrEnum):
+    """What becomes of what a job wrote when the job is deleted."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
 class StorageSpec(ApiModel):
     """S3-compatible object storage of the coordinating institution."""
 
@@ -51,6 +59,10 @@ class StorageSpec(ApiModel):
         Field(description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop the environment's."),
     ] = None
     retention: RetentionSpec = RetentionSpec()
+    deletion_policy: Annotated[
+        DeletionPolicy,
+        Field(description="Whether deleting the job in a cluster also deletes what it wrote below its prefix."),
+    ] = DeletionPolicy.RETAIN
 
 
 class Resources(ApiModel):

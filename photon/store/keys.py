@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 JOB: Final = "job.json"
+ROUNDS: Final = "rounds/"
 WEIGHTS: Final = "model.safetensors"
 
 

@@ -82,6 +82,16 @@ def test_a_job_from_start_to_end(program: Program, store: ObjectStore, storage: 
     assert " aggregator  round 2: RoundCommitted" in errors
 
 
+def test_it_deletes_what_the_job_wrote_instead_of_running_it(
+    program: Program, store: ObjectStore, storage: StorageSpec
+) -> None:
+    write_round_zero(job_document(storage, ["north", "south"], rounds=2), store)
+    code, errors = program.run("--delete-data")
+    assert code == 0, errors
+    assert list(store.list()) == []
+    assert "objects deleted below s3://photon/" in errors
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_at_once_though_workers_hold_the_line(
     number: signal.Signals, code: int, program: Program, store: ObjectStore, storage: StorageSpec

@@ -93,6 +93,8 @@ class World:
         """Reconcile once and carry the plan out."""
         plan = reconcile(self.observed())
         self.plans += 1
+        if plan.finalizer is not None:
+            self.raw["metadata"]["finalizers"] = [names.FINALIZER] if plan.finalizer else []
         if plan.delete_job:
             self.deleted = True
         for apply in plan.apply:

@@ -17,6 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from photon.api.document import JobFileError
+from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
@@ -25,6 +26,7 @@ from photon_aggregator import last_words
 from photon_aggregator.app import create_app
 from photon_aggregator.auth import ReadToken, Tokens, TokensError
 from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
+from photon_aggregator.purge import purge
 from photon_aggregator.serve import ListenError, listen, serve
 from photon_aggregator.state import Settings
 
@@ -36,7 +38,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help=__doc__)
 def run(
     job: Annotated[Path, typer.Option(help="The job file.")],
-    tokens: Annotated[Path, typer.Option(help="JSON: {participant: sha256 of its bearer token}.")],
+    tokens: Annotated[
+        Path | None, typer.Option(help="JSON: {participant: sha256 of its bearer token}; needed to run the job.")
+    ] = None,
     listen_on: Annotated[str, typer.Option("--listen", help="HOST:PORT to serve HTTP on.")] = "127.0.0.1:8080",
     stop_when_done: Annotated[
         bool, typer.Option("--stop-when-done", help="Exit when the job has ended and the workers know.")
@@ -51,21 +55,25 @@ def run(
             "PHOTON_READ_TOKEN. Without either everyone who reaches the address may look."
         ),
     ] = None,
+    delete_data: Annotated[
+        bool, typer.Option("--delete-data", help="Delete what the job wrote into its bucket, instead of running it.")
+    ] = False,
 ) -> None:
     configure("aggregator")
     document = load_job(job)
+    if delete_data:
+        store = _open(document)
+        log.info("%d objects deleted below %s", purge(store), store.uri(""))
+        return
+    if tokens is None:
+        raise TokensError("--tokens is missing: a JSON file {participant: sha256 of its bearer token}")
     known = Tokens.read(tokens)
     without = known.missing([participant.name for participant in document.spec.participants])
     if without:
         raise TokensError(f"--tokens {tokens}: no token for {', '.join(without)}")
     read_token = ReadToken.of(page_token_file, os.environ.get("PHOTON_READ_TOKEN"))
     bound = listen(listen_on)
-    store = ObjectStore.open(
-        document.spec.storage,
-        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
-        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
-    )
-    store.check()
+    store = _open(document)
     engine = Engine(
         job=document,
         store=store,
@@ -78,6 +86,16 @@ def run(
     if termination_log and engine.state.outcome is not None:
         last_words.write(Path(termination_log), application.state.status())
     raise SystemExit(code)
+
+
+def _open(document: FederatedTrainingJob) -> ObjectStore:
+    store = ObjectStore.open(
+        document.spec.storage,
+        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
+        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
+    )
+    store.check()
+    return store
 
 
 def main() -> NoReturn:

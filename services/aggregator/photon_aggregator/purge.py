@@ -1,0 +1,21 @@
+"""Deletes what a job wrote: its record and its rounds, nothing else that may lie below the same prefix."""
+
+from __future__ import annotations
+
+from photon.store import keys
+from photon.store.objects import ObjectStore
+
+
+def purge(store: ObjectStore) -> int:
+    """Delete the job's objects; how many they were. Broken off, it goes on where it was.
+
+    job.json goes last: as long as it is there, what is left is seen to be a job's.
+
+    Raises:
+        StoreError: The store does not do it.
+    """
+    doomed = [info.key for info in store.list(keys.ROUNDS)]
+    if store.head(keys.JOB) is not None:
+        doomed.append(keys.JOB)
+    store.delete(doomed)
+    return len(doomed)
