@@ -56,6 +56,12 @@ class Display:
         self._say(text)
         self._refresh()
 
+    def page(self, url: str) -> None:
+        """Where the job's page is, from now on."""
+        self._footer = f"watch it at {url}\n{self._footer}"
+        self._say(f"watch it at {url}")
+        self._refresh()
+
     def status(self, new: JobStatus) -> None:
         """Show ``new``; in plain lines only what changed since the last."""
         old, self._status = self._status, new

@@ -188,6 +188,7 @@ class _Supervisor:
             self._display.phase("waiting for the participants")
             for child in self._others():
                 child.start()
+            self._display.page(f"{self._url}/")
             self._watch()
         finally:
             stop_all(self._children)

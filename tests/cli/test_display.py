@@ -82,7 +82,7 @@ def test_perplexities(value: float | None, text: str) -> None:
 
 
 def test_the_table_shows_job_and_participants_in_80_columns() -> None:
-    text = shown(view(status(), events=[("12:00:00", "worker-cpp died")], footer="logs in runs/demo/logs"))
+    text = shown(view(status(), events=[("12:00:00", "worker-cpp died")], footer="watch it\nlogs in runs/demo/logs"))
     assert max(map(len, text.splitlines())) <= 80
     for part in ("round 37/128", "28 %", "3:12", "7:40 left", "12/16", "5.02", "eval 32", "121 MB", "worker-cpp died"):
         assert part in text, part
@@ -141,12 +141,14 @@ def test_in_a_pipe_there_are_plain_lines_without_control_characters(
     events = tmp_path / "events.jsonl"
     with Display(name="demo", local_steps=16, footer="", events_path=events, quiet=False) as display:
         display.phase("starting")
+        display.page("http://127.0.0.1:4711/")
         display.status(status(committed_rounds=35))
         display.status(status())
         display.event("worker-cpp died")
     text = capsys.readouterr().out
     assert [line[9:] for line in text.splitlines()] == [
         "starting",
+        "watch it at http://127.0.0.1:4711/",
         "round  36/128  loss  2.310  tokens  2.10M  up   121 MB  down   143 MB  left    7:40",
         "worker-cpp died",
     ]
