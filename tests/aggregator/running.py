@@ -18,7 +18,7 @@ from photon.protocol.records import Commit
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.app import create_app
-from photon_aggregator.auth import Tokens
+from photon_aggregator.auth import ReadToken, Tokens
 from photon_aggregator.engine import Engine, EngineOptions
 from photon_aggregator.faults import FaultHook, no_fault
 from photon_aggregator.serve import listen, serve
@@ -41,6 +41,7 @@ class Aggregator:
     code: int | None = None
     error: BaseException | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    read_token: str | None = None
 
     def __post_init__(self) -> None:
         self.socket = listen(f"127.0.0.1:{self.port}")
@@ -68,7 +69,7 @@ class Aggregator:
                 ),
             )
             tokens = Tokens(token_digests([p.name for p in self.job.spec.participants]))
-            app = create_app(engine=self.engine, tokens=tokens)
+            app = create_app(engine=self.engine, tokens=tokens, read_token=ReadToken(self.read_token))
             self._ready.set()
             return await serve(
                 engine=self.engine, app=app, bound=self.socket, stop_when_done=self.stop_when_done, stop=self.stop

@@ -16,6 +16,11 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   for (const chart of charts) chart.plot?.redraw(false);
 });
 
+// The cursor of every chart to a place on the horizontal axis, or away.
+function moveAll(x) {
+  for (const { plot } of charts) plot?.setCursor(x == null ? { left: -10, top: -10 } : { left: plot.valToPos(x, "x"), top: 1 }, true, false);
+}
+
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 const LOG_FROM = 6; // a range of so many times its least is easier to read on a logarithmic axis
 const POINTS_UP_TO = 40;
@@ -46,7 +51,7 @@ export class Chart {
       element("figcaption", {}, element("b", {}, title), element("span", { class: "soft note" }, note), this.where), this.keys, this.canvas, this.empty);
     this.canvas.style.height = `${height}px`;
     this.canvas.addEventListener("keydown", (event) => this.press(event));
-    this.canvas.addEventListener("blur", () => this.plot?.setCursor({ left: -10, top: -10 }));
+    this.canvas.addEventListener("blur", () => moveAll(null));
     place.append(this.figure);
     charts.add(this);
     new ResizeObserver(() => this.resize()).observe(this.canvas);
@@ -56,14 +61,16 @@ export class Chart {
     }, { rootMargin: "200px" }).observe(this.figure);
   }
 
-  // axis: {format, tick}; lines: [{label, colour, ys, dash, width, dots}]; band: {low, high, label}, drawn behind them.
+  // axis: {format, tick}; lines: [{label, colour, ys, dash, width, dots, fleeting}], the most important first; band:
+  // {low, high, label}, drawn behind them. What is fleeting is not counted as a point of the history.
   show({ axis, xs, lines, band = null }) {
     const some = (ys) => ys.some((y) => y != null);
     this.axis = axis;
     this.lines = lines.filter((line) => some(line.ys));
     this.band = band && this.lines.length && some(band.low) ? band : null;
     this.xs = xs;
-    mark(this.figure, "data-points", Math.max(0, ...this.lines.map((line) => line.ys.reduce((n, y) => n + (y != null), 0))));
+    const count = (ys) => ys.reduce((n, y) => n + (y != null), 0);
+    mark(this.figure, "data-points", Math.max(0, ...this.lines.map((line) => line.fleeting ? 0 : count(line.ys))));
     mark(this.empty, "hidden", this.lines.length ? "" : null);
     mark(this.canvas, "hidden", this.lines.length ? null : "");
     this.stale = true;
@@ -181,7 +188,7 @@ export class Chart {
     const last = this.xs.length - 1;
     const from = this.plot.cursor.idx ?? (step < 0 ? last + 1 : -1);
     const at = Math.max(0, Math.min(last, from + step));
-    this.plot.setCursor({ left: this.plot.valToPos(this.xs[at], "x"), top: 1 });
+    moveAll(this.xs[at]);
   }
 
   resize() {

@@ -101,7 +101,7 @@ export class Curves {
     const pad = (ys) => [...ys, ...more.map(() => null)];
     const all = lines.map((l) => ({ ...l, ys: pad(l.ys) }));
     if (more.length) {
-      all.splice(2, 0, { label: "training now", colour: "--soft", width: 2, dash: [2, 3], ys: [...xs.map(() => null), ...more.map((p) => p.loss)], dots: false });
+      all.splice(2, 0, { label: "training now", colour: "--soft", width: 2, dash: [2, 3], fleeting: true, ys: [...xs.map(() => null), ...more.map((p) => p.loss)], dots: false });
     }
     this.charts.loss.show({
       axis, xs: [...xs, ...more.map(place)], lines: all,
