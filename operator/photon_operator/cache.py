@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from photon.api.job import KIND
+from photon.api.job import GROUP, KIND, VERSION
 from photon_operator import names
 from photon_operator.observed import CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
 
@@ -120,7 +120,9 @@ def _older(raw: Object, known: Object) -> bool:
 def _slim(kind: str, raw: Object) -> Object:
     """``raw`` less what no decision needs: a thousand jobs should not take a gigabyte."""
     metadata = {key: raw["metadata"][key] for key in _METADATA if key in raw["metadata"]}
-    slim: dict[str, Any] = {"apiVersion": raw.get("apiVersion"), "kind": kind, "metadata": metadata}
+    # Entries of a list do not say what they are.
+    slim: dict[str, Any] = {"apiVersion": f"{GROUP}/{VERSION}" if kind == KIND else None, "kind": kind}
+    slim["metadata"] = metadata
     if kind == JOB:
         spec: Mapping[str, Any] = raw.get("spec") or {}
         slim["spec"] = {key: spec[key] for key in ("suspend", "parallelism", "completions") if key in spec}

@@ -37,6 +37,8 @@ IDLE_SECONDS: Final = 240.0
 GATHER_SECONDS: Final = 0.05
 BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 HUNG_SECONDS: Final = 180.0
+# A watch that has not told so long after a list of something new is dead (kopf ends one at some errors).
+DEAF_SECONDS: Final = 120.0
 
 
 class Controller:
@@ -54,9 +56,11 @@ class Controller:
         self._failures: dict[Key, int] = {}
         self._threads = ThreadPoolExecutor(WIDTH, thread_name_prefix="api")
         self._list_tried_at = time.monotonic()
+        self._owed_since: dict[str, float] = {}
 
     def told(self, kind: str, raw: Object, *, gone: bool) -> None:
         """A watch tells of an object."""
+        self._owed_since.pop(kind, None)
         key = self.cache.drop(kind, raw) if gone else self.cache.put(kind, raw)
         if key is not None and self.listed:
             self._queue.wake(key, GATHER_SECONDS)
@@ -67,6 +71,9 @@ class Controller:
             return f"a reconcile is under way for {seconds:.0f} s"
         if (seconds := time.monotonic() - self._list_tried_at) > 3 * LIST_SECONDS:
             return f"nothing was listed for {seconds:.0f} s"
+        for kind, at in self._owed_since.items():
+            if (seconds := time.monotonic() - at) > DEAF_SECONDS:
+                return f"the watch of {kind} did not tell for {seconds:.0f} s what a list found"
         return None
 
     async def run(self) -> None:
@@ -107,7 +114,8 @@ class Controller:
             for namespace in self._settings.namespaces or (None,):
                 selector = "" if kind == KIND else names.SELECTOR
                 for raw in await self._in_thread(partial(self._list, kind, namespace, selector)):
-                    self.cache.put(kind, raw)
+                    if self.cache.put(kind, raw) is not None:
+                        self._owed_since.setdefault(kind, time.monotonic())
                     listed.append(raw["metadata"]["uid"])
             for key in self.cache.keep_only(kind, listed, before):
                 self._queue.wake(key)

@@ -4,20 +4,46 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import time
 from typing import Final
 
 import kopf
 from prometheus_client import disable_created_metrics
+from urllib3.exceptions import HTTPError
 
+from photon.api.job import KIND
 from photon.telemetry.logging import configure, exit_with_mistake
-from photon_operator.api import Api, connect
+from photon_operator.api import Api, ApiError, connect
 from photon_operator.cache import Cache
 from photon_operator.controller import Controller
 from photon_operator.metrics import OperatorMetrics
 from photon_operator.settings import Settings, SettingsError
 from photon_operator.watches import registry_of
 
+log = logging.getLogger(__name__)
+
+# Less than the chart's startup probe waits.
+DEFINITION_SECONDS: Final = 45.0
 _CHATTY: Final = ("kopf", "httpx", "httpcore", "aiohttp", "urllib3", "kubernetes")
+
+
+def _wait_for_definition(api: Api, settings: Settings) -> None:
+    """kopf looks for the jobs' definition only when it starts, so that must be there before."""
+    deadline = time.monotonic() + DEFINITION_SECONDS
+    while True:
+        try:
+            next(iter(api.listed(KIND, settings.namespaces[0] if settings.namespaces else None)), None)
+            return
+        except (ApiError, HTTPError) as error:
+            if time.monotonic() > deadline:
+                hint = (
+                    "; is manifests/crd.yaml installed?" if isinstance(error, ApiError) and error.status == 404 else ""
+                )
+                sys.stderr.write(f"error: jobs cannot be listed: {error}{hint}\n")
+                raise SystemExit(1) from error
+            log.warning("jobs cannot be listed yet: %s", error)
+            time.sleep(2.0)
 
 
 def main() -> None:
@@ -34,6 +60,7 @@ def main() -> None:
     cache = Cache()
     metrics = OperatorMetrics(cache)
     api = Api(connect(), on_request=metrics.requested)
+    _wait_for_definition(api, settings)
     controller = Controller(api=api, cache=cache, settings=settings, metrics=metrics)
     kopf.run(
         registry=registry_of(controller, settings),

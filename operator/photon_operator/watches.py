@@ -7,8 +7,9 @@ operator is there. What a broken watch may lose, the controller's lists find.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import kopf
@@ -73,6 +74,14 @@ def _teller(controller: Controller, kind: str) -> Callable[..., Awaitable[None]]
     return tell
 
 
+class Forever:
+    """Pauses in seconds between attempts, without end: a watch that gave up would leave the operator deaf."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1.0, 2.0, 4.0, 8.0)
+        yield from itertools.repeat(15.0)
+
+
 def tune(settings: kopf.OperatorSettings) -> None:
     """kopf's settings; only children are asked for, not all pods and Secrets of the cluster."""
     settings.posting.enabled = False
@@ -80,6 +89,7 @@ def tune(settings: kopf.OperatorSettings) -> None:
     settings.scanning.disabled = True
     settings.watching.server_timeout = SERVER_SECONDS
     settings.watching.client_timeout = CLIENT_SECONDS
+    settings.networking.error_backoffs = Forever()
     for _, _, plural in _CHILDREN:
         settings.watching.label_selectors[plural] = names.SELECTOR
     # Never used, for nothing here asks for them; if something ever does, it stays under our own name.
