@@ -34,13 +34,13 @@ class Cache:
         self._graves: OrderedDict[str, None] = OrderedDict()
 
     def put(self, kind: str, raw: Object) -> Key | None:
-        """Take an object in, unless a newer version of it is known; the key of the job that it belongs to."""
+        """Take an object in; the key of the job that it belongs to, None when this version or a later one is known."""
         metadata = raw["metadata"]
         at = (metadata["namespace"], metadata["name"])
         if metadata["uid"] in self._graves:
             return None
         known = self._objects[kind].get(at)
-        if known is not None and known["metadata"]["uid"] == metadata["uid"] and _older(raw, known):
+        if known is not None and known["metadata"]["uid"] == metadata["uid"] and not _newer(raw, known):
             return None
         self._objects[kind][at] = _slim(kind, raw)
         key = job_key(kind, raw)
@@ -109,12 +109,12 @@ def job_key(kind: str, raw: Object) -> Key | None:
     return (metadata["namespace"], job) if job else None
 
 
-def _older(raw: Object, known: Object) -> bool:
-    """Whether ``raw`` is an older version of ``known``; versions of one object are ordered numbers."""
+def _newer(raw: Object, known: Object) -> bool:
+    """Whether ``raw`` is a newer version of ``known``; versions of one object are ordered numbers."""
     versions = raw["metadata"].get("resourceVersion", ""), known["metadata"].get("resourceVersion", "")
     if not all(version.isdecimal() for version in versions):
-        return False
-    return int(versions[0]) < int(versions[1])
+        return True
+    return int(versions[0]) > int(versions[1])
 
 
 def _slim(kind: str, raw: Object) -> Object:

@@ -94,6 +94,7 @@ def test_an_older_version_does_not_take_the_place_of_a_newer_one() -> None:
     cache = Cache()
     cache.put(JOB, child("first-init", version=10, status={"new": True}))
     assert cache.put(JOB, child("first-init", version=9, status={"new": False})) is None
+    assert cache.put(JOB, child("first-init", version=10)) is None, "a list that repeats it is no news"
     assert cache.children(FIRST)[JOB]["first-init"]["status"] == {"new": True}
 
 
