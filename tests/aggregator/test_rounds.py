@@ -418,6 +418,19 @@ def test_suspend_stops_at_the_boundary_of_a_round_and_workers_leave() -> None:
     assert idle.last(Finish).outcome.reason is JobReason.SUSPENDED
 
 
+def test_a_round_does_not_wait_for_who_was_taken_out_of_the_job() -> None:
+    before = Machine(settings())
+    before.recovered()
+    plan = before.last(WritePlan).plan
+    machine = Machine(settings(("east", "north")))
+    machine.recovered(planned=True)
+    machine.send(PlanReady(at=machine.at, plan=plan, digest=digest(plan), planned_at=machine.at))
+    machine.admit("east", plan)
+    assert machine.count(Merge) == 0
+    machine.admit("north", plan)
+    assert [a.participant for a in machine.last(Merge).admissions] == ["east", "north"]
+
+
 def test_more_rounds_than_before_go_on_where_the_job_ended() -> None:
     machine = Machine(settings(rounds=5))
     machine.recovered(head(3))

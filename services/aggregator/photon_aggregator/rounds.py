@@ -337,7 +337,9 @@ def _maybe_close(state: JobState, at: float) -> Step:
         return state, []
     grace = state.settings.grace_seconds
     overdue = at >= state.deadline(open_round)
-    if open_round.missing:
+    # Who was taken out of the job since the round was planned will not come.
+    awaited = [name for name in open_round.missing if name in state.settings.participants]
+    if awaited or (open_round.missing and open_round.quorum_at is None):
         waited = open_round.quorum_at is not None and grace is not None and at >= open_round.quorum_at + grace
         if not overdue and not waited:
             return state, []
