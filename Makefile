@@ -48,6 +48,7 @@ sight-packages:
 	    $(SIGHT_PACKAGES) > /dev/null; fi
 
 test-cluster: $(STAMP) cluster-packages ## What needs a real Kubernetes: the CRD, the operator, images, jobs as pods
+	$(BIN)/python -m tests.cluster prepare
 	$(BIN)/python -m pytest -q -m cluster
 
 cluster-up: $(STAMP) cluster-packages ## A real Kubernetes on this machine (root, Linux): make cluster-up NODES=2
@@ -71,6 +72,8 @@ check: $(STAMP) ## Format, lint, types, import contracts, generated files
 	$(BIN)/python -m photon.api.crd --check charts/photon/files/crd.yaml
 	$(BIN)/python -m tests.chart.values_table --check charts/photon/README.md
 	$(BIN)/python -m photon.telemetry.dashboards --check manifests/dashboards
+	diff -r manifests/dashboards charts/photon/files/dashboards
+	diff -r manifests/alerts charts/photon/files/alerts
 
 format: $(STAMP) ## Format and mend what can be mended
 	$(BIN)/ruff format .
@@ -80,6 +83,9 @@ generate: $(STAMP) ## Write the generated files (the CRD, dashboards, their copi
 	$(BIN)/python -m photon.api.crd --write manifests/crd.yaml
 	cp manifests/crd.yaml charts/photon/files/crd.yaml
 	$(BIN)/python -m photon.telemetry.dashboards --write manifests/dashboards
+	mkdir -p charts/photon/files/dashboards charts/photon/files/alerts
+	cp manifests/dashboards/*.json charts/photon/files/dashboards/
+	cp manifests/alerts/*.yaml charts/photon/files/alerts/
 	$(BIN)/python -m tests.chart.values_table --write charts/photon/README.md
 
 pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)

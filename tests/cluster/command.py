@@ -1,11 +1,13 @@
-"""``python -m tests.cluster up|down``: what ``make cluster-up`` and ``make cluster-down`` run."""
+"""``python -m tests.cluster up|down|prepare``: what ``make cluster-up``, ``cluster-down`` and ``test-cluster`` run."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 
+from tests.cluster import images, programs
 from tests.cluster.launcher import Cluster, why_no_pods
 from tests.cluster.tools import cache
 
@@ -13,10 +15,12 @@ from tests.cluster.tools import cache
 def main() -> int:
     """Exit code 2 when pods cannot run here."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
-    parser.add_argument("action", choices=("up", "down"))
+    parser.add_argument("action", choices=("up", "down", "prepare"))
     parser.add_argument("--name", default="photon", help="default photon: the one that tests use when it is up")
     parser.add_argument("--nodes", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.action == "prepare":
+        return prepare()
     cluster = Cluster(arguments.name)
     if arguments.action == "down":
         cluster.down()
@@ -32,3 +36,18 @@ def main() -> int:
         f"kubectl and helm, if you have none: {cache()}/bin\n"
     )
     return 0
+
+
+def prepare() -> int:
+    """Build programs and images, which takes minutes once; no test then waits for it. What cannot be is said."""
+    reasons = []
+    try:
+        programs.main([])
+    except programs.NoProgram as error:
+        reasons.append(str(error))
+    reasons += [reason for reason in (why_no_pods(), images.why_no_images()) if reason]
+    if not reasons:
+        images.main([])
+    for reason in reasons:
+        sys.stderr.write(f"tests will be skipped: {reason}\n")
+    return 2 if reasons and os.environ.get("PHOTON_TEST_REQUIRE") else 0
