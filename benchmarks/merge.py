@@ -289,8 +289,8 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     try:
         for case in cases:
-            # The inputs, a result, and an object that is in the store and not yet gone from the folder.
-            needed = case.input_bytes + 3 * case.header.file_bytes
+            # The inputs and a result; with the store, also an object that is there and not yet gone from the folder.
+            needed = case.input_bytes + (1 if arguments.no_store else 3) * case.header.file_bytes
             free = shutil.disk_usage(arguments.work).free
             if free < needed:
                 raise SystemExit(
