@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,9 @@ def test_children_belong_to_the_job_and_go_with_it_while_no_operator_is_there(
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_is_made_of_an_example_is_taken_by_the_api_server(lab: Lab, path: Path) -> None:
+    for priority in re.findall(r"priorityClassName: ([a-z-]+)", path.read_text()):
+        kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000}
+        lab.kube.apply({**kind, "metadata": {"name": priority}})
     name = lab.apply(path.read_text())
     lab.end(f"{name}-init")
     participants = [p["name"] for p in lab.job(name)["spec"]["participants"]]
