@@ -120,21 +120,25 @@ def _helm(kube: Kube, *arguments: str, check: bool = True) -> str:
 def _forwarded(kube: Kube, what: str, port: int) -> Iterator[int]:
     command = [str(tool("kubectl")), *kube.arguments(), "port-forward", what, f":{port}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    # It says a line for each connection: unread, they would fill the pipe.
+    drain = threading.Thread(target=process.stdout.read, daemon=True)
     watch = threading.Timer(FORWARD_SECONDS, process.kill)
     watch.start()
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         watch.cancel()
         match = re.search(r"127\.0\.0\.1:(\d+)", line)
         assert match, f"kubectl port-forward {what}: {line}"
-        # It says a line for each connection: unread, they would fill the pipe.
-        threading.Thread(target=process.stdout.read, daemon=True).start()
+        drain.start()
         yield int(match[1])
     finally:
         watch.cancel()
         process.kill()
         process.wait(timeout=10)
+        if drain.ident is not None:
+            drain.join(timeout=10)
+        process.stdout.close()
 
 
 class Job:
