@@ -13,6 +13,7 @@ import ctypes
 import json
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -36,7 +37,7 @@ WATCH_EVERY_SECONDS: Final = 1.0
 WATCH_SECONDS: Final = 60.0
 # From hearing of another's end to one's own: time for a message, not for work.
 GRACE_SECONDS: Final = 5.0
-_POLL_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 0.25
 # So many commands are kept before all have met and the old ones are dropped.
 _KEPT_COMMANDS: Final = 64
 _GONE: Final = "another process of this participant was killed or cannot be reached"
@@ -83,8 +84,11 @@ class Peers:
             world_size=size,
             timeout=timeout,
         )
+        # The store may have outlived processes before us; what they said there is not for us.
+        token = torch.tensor([secrets.randbits(62)])
+        dist.broadcast(token, src=0)
         return cls(
-            dist.PrefixStore("photon", store),  # type: ignore[attr-defined]
+            dist.PrefixStore(f"photon/{token.item()}", store),  # type: ignore[attr-defined]
             rank=rank,
             size=size,
             nodes=int(os.environ["GROUP_WORLD_SIZE"]),
@@ -119,14 +123,15 @@ class Peers:
         Raises:
             PeerEnded: Another process has ended.
         """
+        began = time.monotonic()
         while not self._heard.is_set():
             try:
-                self._store.wait([key], timedelta(seconds=_POLL_SECONDS))
-                return bytes(self._store.get(key))
-            except dist.DistStoreError:
-                continue  # not yet
+                if self._store.check([key]):
+                    return bytes(self._store.get(key))
             except dist.DistError:
                 break  # the store is on the first node, and gone with it
+            # Quick where the next command is about to come, slow where it may take hours.
+            time.sleep(min(_LONGEST_PAUSE_SECONDS, 0.0005 + 0.05 * (time.monotonic() - began)))
         self._heard.wait(GRACE_SECONDS)
         raise PeerEnded(self._end)
 
@@ -230,8 +235,8 @@ def ending_together(peers: Peers, end_of: Callable[[BaseException], End | None])
         raise
     except BaseException as error:
         end = end_of(error)
-        # Losing a peer shows first as a failed collective, whose message would only hide the reason.
-        elsewhere = peers.collateral() if end is None else None
+        # Losing a peer shows first as a failed collective, or as torchrun's SIGTERM, which would only hide the reason.
+        elsewhere = peers.collateral() if end is None else peers.collateral(seconds=0)
         if elsewhere is not None:
             raise elsewhere from None
         peers.fail(end or End(code=1, message=f"{type(error).__name__}: {error}"))

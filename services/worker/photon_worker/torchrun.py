@@ -26,9 +26,9 @@ def torchrun(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.run import parse_args, run
 
-    # What torchrun logs of a failed child is what the child has said already, in a frame.
-    for name in ("torch.distributed.elastic.multiprocessing", "torch.distributed.elastic.agent"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # What torchrun logs of a child that failed or is ended, the child has said already.
+    logging.getLogger("torch.distributed.elastic.multiprocessing").setLevel(logging.CRITICAL)
+    logging.getLogger("torch.distributed.elastic.agent").setLevel(logging.ERROR)
     try:
         run(parse_args(list(arguments)))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:

@@ -1,0 +1,84 @@
+"""Two real processes under ``photon-worker torchrun``: however one of them ends, the other ends, and says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from photon.api.training import LocalSpec
+from photon_worker.errors import Mistake
+from photon_worker.torchrun import verdict
+from photon_worker.worker import check_processes
+from tests.worker.together import WORKER
+
+PROGRAM = Path(__file__).with_name("peers_program.py")
+
+
+def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
+    """Two processes of ``command``."""
+    arguments = ("torchrun", "--standalone", "--nnodes=1", "--nproc-per-node=2", "--max-restarts=0", "--no-python")
+    return subprocess.run(
+        [WORKER, *arguments, *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "said"),
+    [
+        ("commands", 0, ""),
+        ("mistake", 2, "rank 0 heard: process 1 of 2 ended: the data is not there"),
+        ("surprise", 1, "rank 0 heard: process 1 of 2 ended: RuntimeError: nobody foresaw this"),
+        ("kill", 1, "error: process 1 was killed by SIGKILL"),
+        ("terminate", 128 + signal.SIGTERM, "rank 0 heard: process 1 of 2 ended: stopped by SIGTERM"),
+    ],
+)
+def test_however_a_process_ends_the_others_end_with_it(case: str, code: int, said: str) -> None:
+    result = torchrun(sys.executable, str(PROGRAM), case)
+    assert result.returncode == code, result.stderr
+    assert said in result.stderr
+    assert ("Traceback" in result.stderr) == (case == "surprise"), result.stderr
+    assert "waitForInput" not in result.stderr
+
+
+def test_a_process_that_hangs_is_given_up() -> None:
+    result = torchrun(sys.executable, str(PROGRAM), "hang")
+    assert result.returncode == 1, result.stderr
+    assert "another process of this participant was killed or cannot be reached" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([(0, -signal.SIGTERM), (1, -signal.SIGKILL)], (1, "process 1 was killed by SIGKILL (out of memory?)")),
+        ([(0, 1), (1, -signal.SIGSEGV)], (1, "process 1 was killed by SIGSEGV")),
+        ([(0, 143), (1, 2)], (2, None)),
+        ([(0, 143), (1, 1)], (1, None)),
+        ([(0, 143)], (143, None)),
+        ([(0, -signal.SIGTERM)], (143, None)),
+        ([], (1, None)),
+    ],
+)
+def test_the_code_is_that_of_what_ended_them(codes: list[tuple[int, int]], expected: tuple[int, str | None]) -> None:
+    assert verdict(codes) == expected
+
+
+def test_a_batch_that_cannot_be_shared_evenly_names_the_field() -> None:
+    local = LocalSpec.model_validate({"strategy": "FSDP", "batchSize": 6})
+    check_processes(local, 3)
+    with pytest.raises(Mistake, match=r"spec\.local\.batchSize: 6 sequences .* 4 processes .* multiple of 4"):
+        check_processes(local, 4)
+    micro = LocalSpec.model_validate({"strategy": "FSDP", "batchSize": 8, "microBatchSize": 2})
+    with pytest.raises(Mistake, match=r"spec\.local\.microBatchSize: 2 sequences"):
+        check_processes(micro, 4)
+    with pytest.raises(Mistake, match="use FSDP"):
+        check_processes(LocalSpec(), 2)
