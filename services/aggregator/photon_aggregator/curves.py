@@ -52,7 +52,8 @@ class Curves(ApiModel):
         Field(
             description="tokens, at (seconds since 1970), trainLoss, trainLossLow, trainLossHigh (least and most of "
             "the participants), validationLoss, perplexity, perplexityLow, perplexityHigh, norms, consensus, "
-            "pairwiseCosine, noiseScale, updates, bytesUp, bytesDown, digest (of the commit, its first digits), seconds by phase."
+            "pairwiseCosine, noiseScale, updates, bytesUp, bytesDown, digest (the first digits of the commit's), and "
+            "seconds by phase."
         ),
     ]
     participants: Annotated[
