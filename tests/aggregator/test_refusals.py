@@ -165,7 +165,7 @@ def test_a_bad_update_is_refused_with_its_reason_and_the_round_completes(
             ("bad", reason.value)
         ]
         metrics = running.text("/metrics")
-        assert f'photon_updates_refused_total{{participant="bad",reason="{reason.value}"}} 1.0' in metrics
+        assert f'photon_updates_refused_total{{job="test",participant="bad",reason="{reason.value}"}} 1.0' in metrics
     commits = chain(store)
     assert [update.participant for update in commits[1].accepted] == ["north", "south"]
     assert store.head(keys.manifest(1, "bad")) is None
