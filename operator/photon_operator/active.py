@@ -261,9 +261,9 @@ class Active:
             return self._got_further(work, (person.last_round if person is not None else None) or 0)
         # A worker leaves when its aggregator tells it to; only a later aggregator has more for it to do.
         aggregator = self._aggregator
-        if not work.complete or aggregator is None or aggregator.ended or aggregator.deleting:
+        if not work.complete or (aggregator is not None and (aggregator.ended or aggregator.deleting)):
             return False
-        return aggregator.created_at >= (work.ended_at or 0.0)
+        return aggregator is None or aggregator.created_at >= (work.ended_at or 0.0)
 
     def _run_aggregator(self) -> None:
         work = self._aggregator
@@ -417,10 +417,10 @@ class Active:
         """Whether a Job is the one that the job as it is now asks for."""
         return bool(work.spec_hash == body["metadata"]["annotations"][names.SPEC_HASH])
 
-    @staticmethod
-    def _got_further(work: Work, rounds: int) -> bool:
-        """Whether rounds were committed since the Job was made: then its failures are counted afresh."""
-        return rounds > work.from_round
+    def _got_further(self, work: Work, rounds: int) -> bool:
+        """Whether rounds were committed since the Job was made: then its failures are counted afresh. A mistake is
+        not tried again all the same."""
+        return rounds > work.from_round and self._trouble_of(work).reason is not ClusterReason.MISTAKE
 
     def _place(self, work: Work | None, body: Mapping[str, Any]) -> None:
         """See to it that this Job is there. A Job's pods cannot be edited: another one takes its place."""

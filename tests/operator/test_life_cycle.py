@@ -418,6 +418,13 @@ def test_init_that_fails_fails_the_job_and_an_edit_tries_again() -> None:
     assert "status" not in world.children[JOB]["first-init"]
 
 
+def test_a_mistake_is_not_tried_again_however_far_its_worker_got() -> None:
+    world = World().training(round=4, committed=3)
+    world.fail("first-worker-south", 2, "error: the data of 'south' was prepared with another tokenizer")
+    world.after(15)
+    assert world.state == ("Failed", "Mistake")
+
+
 def test_an_aggregator_whose_last_words_are_lost_is_asked_again_after_a_minute() -> None:
     world = World().training()
     world.answer = None

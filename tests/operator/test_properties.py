@@ -124,3 +124,37 @@ def test_no_pod_of_a_failed_job_is_left_at_work(data: st.DataObject) -> None:
         assert all("status" in world.children[JOB][name] for name in world.jobs())
     assert JobStatus.model_validate(world.raw["status"])
     assert all(raw["metadata"]["labels"][names.JOB] == "first" for raw in world.children.get(JOB, {}).values())
+
+
+def cooperate(world: World) -> None:
+    """All pods do what they are made for, as far as there are any."""
+    for name in world.jobs():
+        job = world.children[JOB][name]
+        if "status" in job:
+            continue
+        if not any(p["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"] for p in world.pods):
+            world.add_pod(name)
+        if name == "first-init":
+            world.succeed(name)
+        elif name == "first-aggregator":
+            world.succeed(name, words(ENDS[0]))
+        else:
+            world.run(name)
+
+
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_from_wherever_it_stands_a_job_comes_to_its_end_once_all_goes_well(data: st.DataObject) -> None:
+    world = World()
+    for kind in data.draw(st.lists(steps(), max_size=14)):
+        step(kind, world, data.draw)
+        if data.draw(st.booleans()):
+            world.settle()
+    world.edit(suspend=False)
+    for _ in range(12):
+        world.settle()
+        if world.state[0] in ("Complete", "Failed"):
+            break
+        cooperate(world)
+        world.after(61)
+    assert world.state[0] in ("Complete", "Failed")

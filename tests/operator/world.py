@@ -178,6 +178,7 @@ class World:
     def run(self, *jobs: str) -> None:
         """The newest pods of these Jobs run."""
         for job in jobs:
+            assert "status" not in self.children[JOB][job], f"{job} has ended"
             role = self.pod(job)["metadata"]["labels"][names.ROLE]
             state = [{"name": role, "state": {"running": {}}}]
             self.status_of_pod(job, phase="Running", podIP="10.0.0.1", containerStatuses=state)
