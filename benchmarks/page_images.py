@@ -12,7 +12,12 @@ from typing import Any, Final
 from benchmarks.browser import chromium, find_chromium
 
 FOLDER: Final = Path("docs/images")
-DESK: Final = {"width": 1360, "height": 1290}
+DESK: Final = {"width": 1360, "height": 1680}
+# Some of the running round is to be seen.
+MIDDLE: Final = """() => [...document.querySelectorAll("[data-state=Training] .step")].some((cell) => {
+  const [step, of] = cell.textContent.split(" / ").map(Number);
+  return step > of / 2;
+})"""
 SHOTS: Final[dict[str, dict[str, Any]]] = {
     "page-light": {"viewport": DESK, "color_scheme": "light"},
     "page-dark": {"viewport": DESK, "color_scheme": "dark"},
@@ -34,7 +39,9 @@ def main() -> None:
             page.goto(arguments.url)
             page.wait_for_selector("#chart-loss:not([data-points='0']) canvas")
             page.wait_for_selector("[data-state=Training] .segment")
-            page.wait_for_timeout(4000)  # some of the running round is to be seen
+            if name == "page-light":
+                page.locator("#chain-list summary").nth(1).click()
+            page.wait_for_function(MIDDLE, timeout=120_000)
             page.screenshot(path=FOLDER / f"{name}.png")
             page.context.close()
             print(FOLDER / f"{name}.png")

@@ -126,6 +126,8 @@ export class Chart {
       width: this.stacked ? 0 : line.width ?? 1.5,
       dash: line.dash,
       fill: this.stacked ? () => colour(line.colour) : undefined,
+      // What a round took fills its place on the axis; between two rounds there is nothing to slope.
+      paths: this.stacked ? window.uPlot.paths.stepped({ align: -1 }) : undefined,
       spanGaps: true,
       points: { show: line.dots ?? (!this.stacked && !thin), size: line.dots ? 3 : 4, fill: () => colour(line.colour) },
     }));
@@ -175,9 +177,10 @@ export class Chart {
     say(this.where, at == null ? "" : this.axis.format(this.xs[at]));
     this.lines.forEach((line, i) => say(this.said[i][0], this.format(latest(line.ys, at))));
     if (this.band) say(this.saidBand, `${this.format(latest(this.band.low, at))} … ${this.format(latest(this.band.high, at))}`);
-    if (at == null) {
-      const all = this.lines.slice(0, 12).map((line) => `${line.label} ${this.format(latest(line.ys))}`).join(", ");
-      mark(this.canvas, "aria-label", `${this.title}: ${all}. Arrow keys read single rounds.`);
+    // Screen readers say the label of what has the focus when it changes.
+    if (at == null || document.activeElement === this.canvas) {
+      const all = this.lines.slice(0, 12).map((line) => `${line.label} ${this.format(latest(line.ys, at))}`).join(", ");
+      mark(this.canvas, "aria-label", at == null ? `${this.title}: ${all}. Arrow keys read single rounds.` : `${this.axis.format(this.xs[at])}: ${all}`);
     }
   }
 

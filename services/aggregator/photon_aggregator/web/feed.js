@@ -6,6 +6,9 @@ import { Columns } from "./columns.js";
 import { NeedsToken } from "./source.js";
 
 const EVERY_MS = 1000;
+// An aggregator that takes long to answer is asked less often, though often enough to see within 15 s who is gone.
+const SHARE = 4;
+const SELDOM_MS = 2500;
 const LONGEST_PAUSE_MS = 5000;
 // An evaluation may come some rounds after its commit: so many rounds are asked for again.
 const OVERLAP = 16;
@@ -50,14 +53,15 @@ export class Feed {
   }
 
   async run() {
-    let pauseMs = EVERY_MS;
+    let pauseMs = EVERY_MS; // until the next look
     for (;;) {
       await visible();
+      const began = performance.now();
       try {
         await this.look();
         this.lastGood = new Date();
         if (this.lostSince || this.needsToken) { this.lostSince = null; this.needsToken = false; this.tell("connection"); }
-        pauseMs = EVERY_MS;
+        pauseMs = Math.min(SELDOM_MS, Math.max(EVERY_MS, SHARE * (performance.now() - began)));
       } catch (error) {
         if (error instanceof NeedsToken) {
           this.needsToken = true;

@@ -32,7 +32,7 @@ class Lane {
     this.swatch.style.color = `var(${hue})`;
     this.button = element("button", { type: "button", class: "name", "aria-pressed": pressed, title: "Show or hide its curves" }, this.swatch, element("span", {}, name));
     this.button.addEventListener("click", () => choose(name));
-    this.state = element("td", { class: "state" });
+    this.state = element("td", { role: "cell", class: "state" });
     this.track = element("div", { class: "track", role: "img" });
     this.segments = LANE_PHASES.map((phase) => {
       const segment = element("span", { class: "segment" });
@@ -41,14 +41,15 @@ class Lane {
       return [phase, segment];
     });
     this.cells = COLUMNS.map(([key, label, get]) => {
-      const cell = element("td", { class: `number ${key}`, "data-label": label });
+      const cell = element("td", { role: "cell", class: `number ${key}`, "data-label": label });
       return [get, cell];
     });
-    this.row = element("tr", { class: "lane" }, element("th", { scope: "row" }, this.button), this.state,
-      element("td", { class: "time" }, this.track), ...this.cells.map(([, cell]) => cell));
-    this.reason = element("td", { colspan: 3 + COLUMNS.length });
-    this.why = element("tr", { class: "why", hidden: "" }, this.reason);
-    this.body = element("tbody", { "data-participant": name }, this.row, this.why);
+    // Roles are written out: a small screen shows rows as blocks, which would take them away.
+    this.row = element("tr", { role: "row", class: "lane" }, element("th", { role: "rowheader", scope: "row" }, this.button), this.state,
+      element("td", { role: "cell", class: "time" }, this.track), ...this.cells.map(([, cell]) => cell));
+    this.reason = element("td", { role: "cell", colspan: 3 + COLUMNS.length });
+    this.why = element("tr", { role: "row", class: "why", hidden: "" }, this.reason);
+    this.body = element("tbody", { role: "rowgroup", "data-participant": name }, this.row, this.why);
   }
 
   show(p, live, scale) {

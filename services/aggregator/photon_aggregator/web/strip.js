@@ -55,7 +55,7 @@ export class Strip {
     say(byId("eta"), eta(status, live));
     const share = live.running && live.localSteps ? this.feed.tail.at(-1)?.share ?? 0 : 0;
     width(byId("progress"), status.rounds ? 100 * Math.min(1, (status.committedRounds + share) / status.rounds) : 0);
-    say(byId("announcement"), `${live.job}: round ${status.round} of ${status.rounds}, ${word}`);
+    say(byId("announcement"), `${live.job}: round ${status.round} of ${status.rounds}${mood === "busy" ? "" : `, ${word}`}`);
     const outcome = byId("outcome");
     say(outcome, message);
     mark(outcome, "hidden", message ? null : "");
