@@ -26,13 +26,17 @@ from photon.cli.children import USER_MISTAKE, Child, Exit, stop_all
 from photon.cli.display import Display
 from photon.cli.errors import RunFailed, Stopped, UserMistake
 from photon.cli.programs import find_program
-from photon.cli.rundir import RunDirectory, shown
+from photon.cli.rundir import RunDirectory, shown, write_atomic
 from photon.launch import AGGREGATOR, INIT, LaunchContext, Process, SecretSource, processes
 from photon.store.embedded import EmbeddedStore
 from photon.store.errors import AccessDenied, BucketMissing, Unreachable
 from photon.store.objects import ObjectStore
+from photon.telemetry import traces
+from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE
 
 _KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+# What a user sets for all programs of a run.
+_PASSED_ON: Final = (TRACKERS_VARIABLE, FOLDER_VARIABLE, traces.TRACES_VARIABLE)
 _POLL_SECONDS: Final = 0.2
 _STATUS_SECONDS: Final = 1.0
 # After the job has ended, workers hear so by their long poll; then the rest is stopped.
@@ -170,10 +174,18 @@ class _Supervisor:
             worker_program=(find_program("photon-worker"),),
             stop_when_done=True,
         )
+        # The programs run in the folder of the job file; what the user typed is relative to where photon run is.
+        folders = {FOLDER_VARIABLE: str(run.root / "trackers"), **os.environ}
+        paths = {FOLDER_VARIABLE: os.path.abspath(folders[FOLDER_VARIABLE]), **traces.absolute(os.environ)}
         self._children = [
             Child(
                 process,
-                env=environment(process, keys=keys, tokens=tokens, inherited=os.environ),
+                env=environment(
+                    process,
+                    keys=keys,
+                    tokens=tokens,
+                    inherited={**os.environ, **paths},
+                ),
                 cwd=folder,
                 log_path=run.log(process.name),
             )
@@ -189,8 +201,10 @@ class _Supervisor:
             for child in self._others():
                 child.start()
             self._display.page(f"{self._url}/")
+            write_atomic(self._run.address, f"{self._url}\n{os.getpid()}\n")
             self._watch()
         finally:
+            self._run.address.unlink(missing_ok=True)
             stop_all(self._children)
 
     def _others(self) -> list[Child]:
@@ -284,7 +298,7 @@ def environment(
     process: Process, *, keys: Keys, tokens: Mapping[str, str], inherited: Mapping[str, str]
 ) -> dict[str, str]:
     """The environment of ``process``: the user's, less all credentials, plus the secrets that the plan grants it."""
-    env = {k: v for k, v in inherited.items() if not k.startswith(("AWS_", "PHOTON_"))}
+    env = {k: v for k, v in inherited.items() if k in _PASSED_ON or not k.startswith(("AWS_", "PHOTON_"))}
     env.update(process.env, PYTHONUNBUFFERED="1")
     for secret in process.secret_env:
         match secret.source:

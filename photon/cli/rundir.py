@@ -63,6 +63,11 @@ class RunDirectory:
         return self.root / "events.jsonl"
 
     @property
+    def address(self) -> Path:
+        """While a run is under way: the URL of its aggregator, and the process that runs it, a line each."""
+        return self.root / "aggregator.url"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.json"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.whole_runs import Run, prepare_data, write_job
+from tests.sight.collector import Collector
 from tests.sight.prometheus import Prometheus, Target
-from tests.sight.running import REMOTE, LiveRun
+from tests.sight.running import REMOTE, LiveRun, TrackedRun
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,25 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRun]:
         yield LiveRun(run)
     finally:
         run.stop()
+
+
+@pytest.fixture(scope="session")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> TrackedRun:
+    """A finished run of two rounds with everything that is off by default: trackers, and traces to a collector."""
+    folder = tmp_path_factory.mktemp("tracked")
+    data = prepare_data(folder / "data")
+    job = write_job(folder / "tiny.yaml", data, rounds=2, evaluation={"everyRounds": 1, "batchSize": 16})
+    with Collector() as collector, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHOTON_TRACKERS", "tensorboard,wandb")
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        run = Run(job, folder / "runs")
+        try:
+            run.finish()
+        finally:
+            run.stop()
+        spans = collector.spans()
+    return TrackedRun(run=run, spans=spans)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,17 @@ import httpx
 from photon.protocol.messages import RefusalReason, TrainTask
 from tests.aggregator.fake_worker import FakeWorker, Prepared
 from tests.end_to_end.whole_runs import Run
+from tests.sight.collector import Span
 
 REMOTE = "east"
+
+
+@dataclass
+class TrackedRun:
+    """A run that is over, and the spans that it sent."""
+
+    run: Run
+    spans: list[Span]
 
 
 @dataclass

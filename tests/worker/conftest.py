@@ -42,6 +42,7 @@ from photon.protocol.records import Evaluation, Part, UpdateManifest
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.store.source import FileSource
+from photon.telemetry.trackers import Trackers
 from photon_worker import model as models
 from photon_worker.client import AggregatorClient
 from photon_worker.conductor import Alone
@@ -49,6 +50,7 @@ from photon_worker.data import Mixture
 from photon_worker.data.index import INDEX, Index, Settings, Shard, Split
 from photon_worker.init import initialise
 from photon_worker.interrupt import Interrupts
+from photon_worker.journal import Journal
 from photon_worker.participant import JobBatches, Participant, Surroundings
 from photon_worker.strategy import Single, Vector
 from photon_worker.tokenizer import BYTE_VOCABULARY, EOS, byte_tokenizer_files
@@ -307,12 +309,14 @@ def aggregator(tiny: Tiny, store: ObjectStore, tmp_path: Path) -> FakeAggregator
 def new_participant(aggregator: FakeAggregator, data: Mixture, tmp_path: Path) -> Iterator[Callable[..., Participant]]:
     """Makes participants in one work directory, as a restarted worker would."""
     clients = []
+    journals: list[Journal] = []
 
     def new(*, work_dir: Path = tmp_path / "work", checkpoint_every: int = 50) -> Participant:
         client = aggregator.client()
         clients.append(client)
         job = client.job()
         device = torch.device("cpu")
+        journals.append(Journal(work_dir, Trackers.none(), local_steps=job.learning.local.steps))
         return Participant(
             Surroundings(
                 job=job,
@@ -323,9 +327,12 @@ def new_participant(aggregator: FakeAggregator, data: Mixture, tmp_path: Path) -
                 client=client,
                 interrupts=Interrupts(),
                 conductor=Alone(lambda config: Single(config, job.learning.local.optimizer, device=device)),
+                journal=journals[-1],
             )
         )
 
     yield new
     for client in clients:
         client.__exit__(None, None, None)
+    for journal in journals:
+        journal.__exit__(None, None, None)

@@ -18,6 +18,7 @@ from photon_aggregator.metrics import JobCollector, registry_of
 from photon_aggregator.models import ModelUrls
 from photon_aggregator.routers import health, page, protocol, status
 from photon_aggregator.status import Conditions, job_status
+from photon_aggregator.tracing import TraceRequests
 
 
 def create_app(*, engine: Engine, tokens: Tokens, read_token: ReadToken | None = None) -> FastAPI:
@@ -49,6 +50,8 @@ def create_app(*, engine: Engine, tokens: Tokens, read_token: ReadToken | None =
     errors.install(app)
     for middleware in (BodyLimit, GzipForReaders, SecurityHeaders):
         app.add_middleware(middleware)
+    if engine.traces:
+        app.add_middleware(TraceRequests, traces=engine.traces, clock=engine.clock)
     for router in (protocol.router, status.router, page.data, page.files, health.router):
         app.include_router(router)
     return app

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from photon.api.job import FederatedTrainingJob
@@ -23,7 +23,8 @@ from photon.protocol.records import Evaluation, Phase
 from photon.store import keys
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
-from photon_aggregator import bucket, log, recovery, retention, rounds
+from photon.telemetry.traces import Traces, round_context
+from photon_aggregator import bucket, log, recovery, retention, rounds, tracing
 from photon_aggregator.admission import Refusal, admit
 from photon_aggregator.board import Board
 from photon_aggregator.bucket import Retries, Stopped
@@ -79,6 +80,7 @@ class EngineOptions:
     faults: FaultHook = no_fault
     init_seconds: float = INIT_SECONDS
     retry_pauses: tuple[float, ...] = bucket.RETRY_PAUSES_SECONDS
+    traces: Traces = field(default_factory=Traces)
 
 
 class Engine:
@@ -90,6 +92,7 @@ class Engine:
         self.job = job
         self.store = store
         self.clock = options.clock
+        self.traces = options.traces
         self.state = JobState(settings=settings, started_at=options.clock())
         self.board = Board(settings.participants)
         self.grants = Grants()
@@ -159,6 +162,9 @@ class Engine:
                 self._note(action)
         if isinstance(event, Committed) and self.state.head is not before.head:
             self._ended_round(before, event)
+        elif before.open is not None and before.outcome is None and self.state.outcome is not None:
+            outcome, name = self.state.outcome, self.job.metadata.name
+            tracing.ended_without_commit(self.traces, before.open, outcome, event.at, job=name)
         for action in actions:
             self._start(action)
         if _matters(before, self.state):
@@ -322,12 +328,14 @@ class Engine:
 
     def _write_plan(self, action: WritePlan) -> list[Event]:
         key = keys.plan(action.plan.round)
+        started = self.clock()
         self._options.faults(FaultPoint.BEFORE_PLAN)
         plan, digest, written_at = bucket.create(self.store, key, action.plan)
         if plan.job != action.plan.job or plan.base != action.plan.base:
             raise bucket.RecordError(f"{self.store.uri(key)} does not follow from round {action.plan.round - 1}")
         self._options.faults(FaultPoint.AFTER_PLAN)
         now = self.clock()
+        self.traces.record("plan", parent=round_context(digest), start=started, end=now)
         return [
             PlanReady(
                 at=now, plan=plan, digest=digest, planned_at=written_at.timestamp() if written_at is not None else now
@@ -336,7 +344,16 @@ class Engine:
 
     def _check(self, action: Check) -> list[Event]:
         assert self.context is not None
+        started = self.clock()
         result = admit(action, context=self.context, grants=self.grants, pool=self.pool, faults=self._options.faults)
+        self.traces.record(
+            "admit",
+            parent=round_context(action.plan_digest),
+            start=started,
+            end=self.clock(),
+            failed=f"{result.reason.value}: {result.message}" if isinstance(result, Refusal) else "",
+            attributes={"photon.participant": action.participant},
+        )
         if isinstance(result, Refusal):
             return [
                 Refused(
@@ -415,6 +432,7 @@ class Engine:
         head: Head = self.state.head
         for phase, seconds in event.seconds.items():
             self.board.spent(phase, seconds)
+        tracing.committed(self.traces, event, before.open, job=self.job.metadata.name)
         entry = log.round_log(self.board, head, before.open, event.at)
         records = list(self.board.round_events)
         self.board.committed(head, entry, event.at)

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -22,6 +23,8 @@ from photon.api.validate import load_job
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.logging import configure, exit_with_mistake
+from photon.telemetry.traces import TracesMistake, open_traces
+from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerMistake, Trackers, kinds
 from photon_aggregator import last_words
 from photon_aggregator.app import create_app
 from photon_aggregator.auth import ReadToken, Tokens, TokensError
@@ -29,6 +32,7 @@ from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
 from photon_aggregator.purge import purge
 from photon_aggregator.serve import ListenError, listen, serve
 from photon_aggregator.state import Settings
+from photon_aggregator.tracking import tracking
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +59,13 @@ def run(
             "PHOTON_READ_TOKEN. Without either everyone who reaches the address may look."
         ),
     ] = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(help="tensorboard or wandb: also track the job there. Repeatable; default PHOTON_TRACKERS."),
+    ] = None,
+    tracker_dir: Annotated[
+        Path, typer.Option(envvar=FOLDER_VARIABLE, help="Where trackers write; default trackers/ where it is started.")
+    ] = Path("trackers"),
     delete_data: Annotated[
         bool, typer.Option("--delete-data", help="Delete what the job wrote into its bucket, instead of running it.")
     ] = False,
@@ -67,6 +78,8 @@ def run(
         return
     if tokens is None:
         raise TokensError("--tokens is missing: a JSON file {participant: sha256 of its bearer token}")
+    tracked_by = kinds(tracker or [os.environ.get(TRACKERS_VARIABLE, "")])
+    traces = open_traces("photon-aggregator")
     known = Tokens.read(tokens)
     without = known.missing([participant.name for participant in document.spec.participants])
     if without:
@@ -78,14 +91,29 @@ def run(
         job=document,
         store=store,
         settings=Settings.of(document),
-        options=EngineOptions(clock=time.time, init_seconds=init_seconds),
+        options=EngineOptions(clock=time.time, init_seconds=init_seconds, traces=traces),
     )
     application = create_app(engine=engine, tokens=known, read_token=read_token)
-    code = asyncio.run(serve(engine=engine, app=application, bound=bound, stop_when_done=stop_when_done))
+
+    trackers = _trackers(document, tracked_by, tracker_dir)
+
+    async def run_tracked() -> int:
+        async with tracking(engine, trackers):
+            return await serve(engine=engine, app=application, bound=bound, stop_when_done=stop_when_done)
+
+    with closing(traces):
+        code = asyncio.run(run_tracked())
     termination_log = os.environ.get(last_words.VARIABLE)
     if termination_log and engine.state.outcome is not None:
         last_words.write(Path(termination_log), application.state.status())
     raise SystemExit(code)
+
+
+def _trackers(document: FederatedTrainingJob, names: list[Kind], folder: Path) -> Trackers:
+    name = document.metadata.name
+    config = document.spec.model_dump(mode="json", by_alias=True, include={"model", "local", "outer", "exchange"})
+    subject = Subject(job=name, participant=None, axis="round", config=config)
+    return Trackers(names, folder=folder, subject=subject)
 
 
 def _open(document: FederatedTrainingJob) -> ObjectStore:
@@ -103,7 +131,7 @@ def main() -> NoReturn:
     code = 1
     try:
         app(prog_name="photon-aggregator")
-    except (JobFileError, TokensError, ListenError, JobMismatch) as error:
+    except (JobFileError, TokensError, ListenError, JobMismatch, TrackerMistake, TracesMistake) as error:
         exit_with_mistake(str(error))
     except StoreError as error:
         sys.stderr.write(f"error: {error}\n")

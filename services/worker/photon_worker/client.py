@@ -34,6 +34,7 @@ from photon.protocol.messages import (
     UpdateSubmission,
 )
 from photon.protocol.records import Evaluation
+from photon.telemetry.traces import HEADER, Context, Traces
 from photon_worker.errors import Mistake, Refused, WorkerError
 
 log = logging.getLogger(__name__)
@@ -58,11 +59,15 @@ class AggregatorClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         transport: httpx.BaseTransport | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._url = url
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._sleep = sleep
+        self.traces = traces or Traces()
+        # Where in a trace the last task belongs.
+        self.task_context: Context | None = None
         # The proxies of the environment count: closed networks need them. Launchers set NO_PROXY for this machine.
         self._http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT, transport=transport
@@ -85,6 +90,7 @@ class AggregatorClient:
             began = self._clock()
             response = self._request("GET", "/v1/task", params=params)
             if response.status_code != httpx.codes.NO_CONTENT:
+                self.task_context = Context.parse(response.headers.get(HEADER))
                 return _parse(TaskReply, response).task
             # An aggregator that does not hold the request open (it is stopping) must not be asked in a tight loop.
             self._sleep(max(0.0, 0.5 - (self._clock() - began)))
@@ -115,7 +121,7 @@ class AggregatorClient:
         self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: BaseModel | None = None
     ) -> httpx.Response:
         content = None if body is None else body.model_dump_json(by_alias=True)
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        headers = self.traces.headers() | ({} if body is None else {"Content-Type": "application/json"})
         deadline = self._clock() + self._patience_seconds
         pause = _FIRST_PAUSE_SECONDS
         warned = False

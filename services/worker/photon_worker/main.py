@@ -8,13 +8,15 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from photon.telemetry.logging import configure, exit_with_mistake
+from photon.telemetry.traces import TracesMistake, open_traces
+from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, TrackerMistake, kinds
 from photon_worker.interrupt import Interrupted, Interrupts
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,14 @@ def run(
     patience_seconds: Annotated[
         float, typer.Option(min=0, help="How long to wait for an aggregator that does not answer.")
     ] = 600.0,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(help="tensorboard or wandb: also track the training there. Repeatable; default PHOTON_TRACKERS."),
+    ] = None,
+    tracker_dir: Annotated[
+        Path | None,
+        typer.Option(envvar=FOLDER_VARIABLE, help="Where trackers write; default trackers/ in the work directory."),
+    ] = None,
 ) -> None:
     """Take part in a job: train, send updates and evaluate until it has ended. The token is in PHOTON_TOKEN."""
     # Set by torchrun in each of the processes that it starts.
@@ -42,6 +52,11 @@ def run(
     token = os.environ.get("PHOTON_TOKEN")
     if not token:
         exit_with_mistake("PHOTON_TOKEN is not set: it must hold this participant's bearer token")
+    try:
+        trackers = kinds(tracker or [os.environ.get(TRACKERS_VARIABLE, "")])
+        traces = open_traces("photon-worker")
+    except (TrackerMistake, TracesMistake) as error:
+        exit_with_mistake(str(error))
     _limit_threads(threads)
     interrupts = Interrupts()
     interrupts.install()
@@ -52,8 +67,16 @@ def run(
         if together:
             from photon_worker.together import run_together
 
-    settings = RunSettings(data=data, work_dir=work_dir, threads=threads, checkpoint_every=checkpoint_every)
-    with AggregatorClient(aggregator, token, patience_seconds=patience_seconds) as client:
+    settings = RunSettings(
+        data=data,
+        work_dir=work_dir,
+        threads=threads,
+        checkpoint_every=checkpoint_every,
+        trackers=trackers,
+        trackers_dir=tracker_dir,
+    )
+    client = AggregatorClient(aggregator, token, patience_seconds=patience_seconds, traces=traces)
+    with closing(traces), client:
         if together:
             run_together(client, settings, interrupts)
         else:

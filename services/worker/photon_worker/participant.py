@@ -35,6 +35,7 @@ from photon_worker.errors import Mistake, WorkerError
 from photon_worker.evaluate import EvaluationSettings, Share, added, has_held_out, held_out_loss
 from photon_worker.global_models import GlobalModels
 from photon_worker.interrupt import Interrupts
+from photon_worker.journal import Journal
 from photon_worker.loop import StepReport, Totals, train
 from photon_worker.progress import TaskProgress
 from photon_worker.strategy import Strategy
@@ -58,6 +59,7 @@ class Surroundings:
     client: AggregatorClient
     interrupts: Interrupts
     conductor: Conductor
+    journal: Journal
 
 
 class Participant:
@@ -76,6 +78,10 @@ class Participant:
         self._peak_flops = devices.peak_flops(around.device)
         # The round whose end the optimiser's state in memory is; None while a round is under way.
         self._optimizer_round: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self._around.job.participant
 
     def train(self, task: TrainTask, progress: TaskProgress) -> UpdateReply:
         """Do a training task up to the aggregator's verdict.
@@ -112,7 +118,9 @@ class Participant:
         finally:
             base.close()
         with progress.phase("admit"):
-            return submit(self._around.client, manifest, progress)
+            reply = submit(self._around.client, manifest, progress)
+        self._around.journal.round(task, reply, progress)
+        return reply
 
     def evaluate(self, task: EvaluateTask, progress: TaskProgress) -> HeldOutResult | None:
         """Do an evaluation task: measure the model on the held-out text and post the result.
@@ -164,6 +172,7 @@ class Participant:
                 result=result,
             )
         )
+        self._around.journal.evaluation(task, result)
         return result
 
     def _ready(self, folder: Path) -> Strategy:
@@ -214,6 +223,7 @@ class Participant:
 
         def after_step(report: StepReport) -> None:
             self._report(report, progress)
+            around.journal.step(task, progress)
             diverged = report.loss is not None and not math.isfinite(report.loss)
             due = report.local_step < task.local_steps and report.local_step % around.checkpoint_every == 0
             if not around.conductor.attention(wanted=diverged or due or progress.cancelled or interrupts.pending):

@@ -18,6 +18,7 @@ import httpx
 
 from photon.protocol.messages import Progress
 from photon.protocol.records import Phase
+from photon.telemetry.traces import Traces
 from photon_worker.client import AggregatorClient
 from photon_worker.errors import Cancelled, WorkerError
 
@@ -29,7 +30,9 @@ INTERVAL_SECONDS: Final = 1.0
 class TaskProgress:
     """What is known of the running task. The main thread writes; ``snapshot`` may be called from any thread."""
 
-    def __init__(self, task_id: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, task_id: str, *, traces: Traces | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.task_id = task_id
         self.step = 0
         self.loss: float | None = None
@@ -38,6 +41,7 @@ class TaskProgress:
         self.memory_bytes: int | None = None
         self.mfu: float | None = None
         self._clock = clock
+        self._traces = traces or Traces()
         self._lock = threading.Lock()
         self._phase: Phase = "pull"
         self._since = clock()
@@ -49,11 +53,12 @@ class TaskProgress:
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:
-        """Book the time of the block on ``phase``. Not to be nested."""
+        """Book the time of the block on ``phase``, and trace it. Not to be nested."""
         with self._lock:
             self._phase, self._since = phase, self._clock()
         try:
-            yield
+            with self._traces.span(phase):
+                yield
         finally:
             with self._lock:
                 self._seconds[phase] = self._seconds.get(phase, 0.0) + self._clock() - self._since

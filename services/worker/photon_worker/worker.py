@@ -25,12 +25,15 @@ from photon.protocol.messages import (
     TrainTask,
 )
 from photon.store.errors import StorageFull, StoreError
+from photon.telemetry.traces import Attributes
+from photon.telemetry.trackers import Kind, Subject, TrackerMistake, Trackers
 from photon_worker import device as devices
 from photon_worker.client import AggregatorClient
 from photon_worker.conductor import Alone, Conductor
 from photon_worker.data import Mixture
 from photon_worker.errors import Cancelled, JobFailed, Mistake, Refused
 from photon_worker.interrupt import Interrupts
+from photon_worker.journal import Journal
 from photon_worker.participant import Participant, Surroundings
 from photon_worker.progress import ProgressSender, TaskProgress
 from photon_worker.strategy import Single
@@ -56,6 +59,8 @@ class RunSettings:
     work_dir: Path
     threads: int | None
     checkpoint_every: int
+    trackers: Sequence[Kind] = ()
+    trackers_dir: Path | None = None
 
 
 def run(
@@ -83,7 +88,7 @@ def run(
     if peers is not None:
         check_processes(local, peers.size)
         peers.post(_JOB, job.model_dump_json(by_alias=True).encode())
-    with _data(job, settings, peers) as data:
+    with _data(job, settings, peers) as data, _journal(job, settings) as journal:
         device = device or devices.choose(settings.threads)
         compiled = local.compile and devices.can_compile(device)
         several = None
@@ -106,6 +111,7 @@ def run(
                 client=client,
                 interrupts=interrupts,
                 conductor=conductor,
+                journal=journal,
             )
         )
         _tasks(client, participant, data)
@@ -165,6 +171,21 @@ def _data(job: JobForWorkers, settings: RunSettings, peers: Peers | None) -> Ite
         yield data
 
 
+def _journal(job: JobForWorkers, settings: RunSettings) -> Journal:
+    subject = Subject(
+        job=job.name,
+        participant=job.participant,
+        axis="step",
+        config=job.learning.model_dump(mode="json", by_alias=True),
+    )
+    try:
+        folder = settings.trackers_dir or settings.work_dir / "trackers"
+        trackers = Trackers(settings.trackers, folder=folder, subject=subject)
+    except TrackerMistake as error:
+        raise Mistake(str(error)) from error
+    return Journal(settings.work_dir, trackers, local_steps=job.learning.local.steps)
+
+
 def _tasks(client: AggregatorClient, participant: Participant, data: Mixture) -> None:
     done: str | None = None
     failures = 0
@@ -175,9 +196,13 @@ def _tasks(client: AggregatorClient, participant: Participant, data: Mixture) ->
                 raise JobFailed(f"the job failed: {task.reason}: {task.message}".rstrip(": "))
             log.info("the job has ended: %s %s", task.reason, task.message)
             return
-        progress = TaskProgress(task.id)
+        progress = TaskProgress(task.id, traces=client.traces)
+        about: Attributes = {"photon.participant": participant.name, "photon.round": task.round}
         try:
-            with ProgressSender(client, progress):
+            with (
+                client.traces.span(f"task {task.kind}", client.task_context, about),
+                ProgressSender(client, progress),
+            ):
                 check_tokenizer(task.model, data)
                 _do(task, participant, progress)
         except Cancelled:

@@ -24,7 +24,8 @@ from photon.protocol.messages import (
     UpdateSubmission,
 )
 from photon.protocol.records import Evaluation
-from photon_aggregator import tasks
+from photon.telemetry.traces import HEADER
+from photon_aggregator import tasks, tracing
 from photon_aggregator.deps import ERRORS, ContextDep, EngineDep, ModelUrlsDep, ParticipantDep
 from photon_aggregator.engine import Engine
 from photon_aggregator.errors import ApiError
@@ -69,6 +70,7 @@ async def get_task(
     engine: EngineDep,
     urls: ModelUrlsDep,
     participant: ParticipantDep,
+    response: Response,
     wait_seconds: Wait = 30.0,
     done: Done = None,
 ) -> Response | TaskReply:
@@ -83,6 +85,9 @@ async def get_task(
         engine.send(Heard(at=arrived, participant=participant, done=done))
         task = _task(engine, urls, participant, done, now)
         if task is not None:
+            context = tracing.of_task(task, engine.state.head)
+            if context is not None:
+                response.headers[HEADER] = context.header
             return TaskReply(task=task)
         if until - now <= 0 or engine.stopping:
             return Response(status_code=204)
