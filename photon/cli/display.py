@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +22,21 @@ _EVENTS_SHOWN: Final = 4
 
 
 class Display:
-    """Shows phases, statuses and events; events also go to ``events_path``, a line of JSON each."""
+    """Shows phases, statuses and events; events also go to ``events_path``, a line of JSON each.
 
-    def __init__(self, *, name: str, local_steps: int, footer: str, events_path: Path, quiet: bool) -> None:
+    ``elapsed``: seconds that the job has been running; by default since this display was made.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        local_steps: int,
+        footer: str,
+        events_path: Path | None,
+        quiet: bool,
+        elapsed: Callable[[], float | None] | None = None,
+    ) -> None:
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False, auto_refresh=True)
         self._on_terminal = self._console.is_terminal and not quiet
@@ -33,6 +46,8 @@ class Display:
         self._footer = footer
         self._events_path = events_path
         self._started_at = time.monotonic()
+        self._elapsed = elapsed or self._since_start
+        self._condition = ""
         self._phase = ""
         self._status: JobStatus | None = None
         self._events: deque[tuple[str, str]] = deque(maxlen=_EVENTS_SHOWN)
@@ -56,6 +71,17 @@ class Display:
         self._say(text)
         self._refresh()
 
+    def condition(self, text: str) -> None:
+        """What is true of the job, in a line; said when it is another."""
+        if text != self._condition:
+            self._condition = text
+            self._say(text)
+            self._refresh()
+
+    def footer(self, text: str) -> None:
+        self._footer = text
+        self._refresh()
+
     def page(self, url: str) -> None:
         """Where the job's page is, from now on."""
         self._footer = f"watch it at {url}\n{self._footer}"
@@ -77,8 +103,9 @@ class Display:
         now = datetime.now(UTC)
         self._events.append((now.astimezone().strftime("%H:%M:%S"), message))
         record = {"kind": "event", "time": now.isoformat(timespec="seconds"), "message": message}
-        with self._events_path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        if self._events_path is not None:
+            with self._events_path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
         self._say(message)
         self._refresh()
 
@@ -88,7 +115,10 @@ class Display:
 
     def _say(self, text: str) -> None:
         if not self._on_terminal and not self._quiet:
-            print(f"{units.duration(time.monotonic() - self._started_at):>7}  {text}", flush=True)
+            print(f"{units.duration(self._since_start()):>7}  {text}", flush=True)
+
+    def _since_start(self) -> float:
+        return time.monotonic() - self._started_at
 
     def _refresh(self) -> None:
         if not self._on_terminal:
@@ -98,7 +128,8 @@ class Display:
             phase=self._phase,
             status=self._status,
             local_steps=self._local_steps,
-            elapsed_seconds=time.monotonic() - self._started_at,
+            elapsed_seconds=self._elapsed(),
+            condition=self._condition,
             events=tuple(self._events),
             footer=self._footer,
         )

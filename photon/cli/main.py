@@ -105,6 +105,33 @@ def report(
     print(target)
 
 
+@app.command()
+def status(
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB",
+            help="Folder of a run (runs/demo), address of an aggregator, or namespace/name in Kubernetes.",
+        ),
+    ],
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it has ended.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the status as JSON, with --watch a line each.")
+    ] = False,
+) -> None:
+    """A job as it is now, wherever it runs. With --watch the exit code is 1 when it failed."""
+    from photon.cli import places
+    from photon.cli import status as statuses
+
+    try:
+        place = places.find(job)
+        if watch:
+            raise typer.Exit(statuses.watch(place, as_json=as_json))
+        statuses.show(place, as_json=as_json)
+    except Stopped as stopped:
+        raise typer.Exit(130) from stopped
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def data(context: typer.Context) -> None:
     """Prepare text for training, and more; see photon data --help."""

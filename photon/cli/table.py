@@ -36,13 +36,17 @@ _STYLES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """All that is shown. ``phase`` says what goes on before there is a status; ``events`` are newest last."""
+    """All that is shown. ``phase`` says what goes on before there is a status; ``events`` are newest last.
+
+    ``condition`` is what is true of the job, in a line; ``elapsed_seconds`` None where nobody knows.
+    """
 
     name: str
     phase: str
     status: JobStatus | None
     local_steps: int
-    elapsed_seconds: float
+    elapsed_seconds: float | None
+    condition: str = ""
     events: Sequence[tuple[str, str]] = ()
     footer: str = ""
 
@@ -50,6 +54,8 @@ class View:
 def render(view: View, *, width: int = WIDTH) -> RenderableType:
     """The table, ``width`` columns wide."""
     parts: list[RenderableType] = [_headline(view)]
+    if view.condition:
+        parts.append(Text(view.condition, style="dim"))
     if view.status is not None:
         parts += [Text(""), _participants(view.status, view.local_steps)]
     if view.events:
@@ -74,13 +80,14 @@ def _headline(view: View) -> RenderableType:
     for _ in range(4):
         grid.add_column(no_wrap=True)
     done = status.committed_rounds
+    elapsed = "" if view.elapsed_seconds is None else units.duration(view.elapsed_seconds)
     left = "" if status.eta_seconds is None else f"{units.duration(status.eta_seconds)} left"
     grid.add_row(
         Text(view.name, style="bold"),
         Text(f"round {max(status.round, done)}/{status.rounds}"),
         ProgressBar(total=status.rounds, completed=done, width=22),
         Text(f"{100 * done // status.rounds:3d} %"),
-        Text(f"{units.duration(view.elapsed_seconds)}  {left}".rstrip(), style="dim"),
+        Text("  ".join(filter(None, (elapsed, left))), style="dim"),
     )
     return grid
 

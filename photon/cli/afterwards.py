@@ -1,0 +1,93 @@
+"""The status of a run that is over or stands still, from the files that it has left. Pure but for reading them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from photon.api.status import Condition, ConditionType, JobReason, JobStatus, ParticipantStatus
+from photon.cli.errors import UserMistake
+from photon.cli.history import History, load
+from photon.cli.rundir import RunDirectory
+from photon.cli.summary import summarise
+
+# How the aggregator's last event reads in a history.
+_ENDED: Final = re.compile(r"round (\d+): JobEnded (\w+)(?:: (.*))?", re.DOTALL)
+_FAILED: Final = frozenset(
+    {JobReason.QUORUM_LOST, JobReason.STORAGE_FAILED, JobReason.MERGE_FAILED, JobReason.WAITING_FOR_INIT}
+)
+
+
+def status(run: RunDirectory, *, rounds: int) -> JobStatus:
+    """The last known status of ``run``, whose job is to train ``rounds`` rounds.
+
+    Raises:
+        CommandError: The history is damaged.
+    """
+    try:
+        history = load(run.root)
+    except UserMistake:
+        return JobStatus.model_validate({"rounds": rounds})  # nothing was written yet: it was killed before it could
+    return from_history(history, rounds=rounds)
+
+
+def from_history(history: History, *, rounds: int) -> JobStatus:
+    """The status that a history amounts to. Nobody is there any more, so all participants are absent."""
+    figures = summarise(history)
+    committed = int(figures["rounds"])
+    people = _participants(history, figures["perplexity_by_participant"])
+    return JobStatus(
+        conditions=_conditions(history, committed),
+        round=committed,
+        committed_rounds=committed,
+        rounds=rounds,
+        participants=people,
+        participants_present=0,
+        tokens=figures["tokens"],
+        train_loss=figures["train_loss"],
+        validation_loss=figures["validation_loss"],
+        validation_perplexity=figures["validation_perplexity"],
+        evaluated_round=figures["evaluated_round"],
+        bytes_up=figures["bytes_up"],
+        bytes_down=figures["bytes_down"],
+        last_commit=figures["last_commit"],
+    )
+
+
+def _participants(history: History, perplexities: Mapping[str, float | None]) -> list[ParticipantStatus]:
+    figures: dict[str, dict[str, Any]] = {}
+    for log in history.logs.values():
+        for name, entry in log.participants.items():
+            mine = figures.setdefault(name, {"bytes_up": 0, "bytes_down": 0})
+            mine["bytes_up"] += entry.bytes_up
+            mine["bytes_down"] += entry.bytes_down
+    for number in sorted(history.commits):
+        for update in history.commits[number].accepted:
+            mine = figures.setdefault(update.participant, {})
+            mine["tokens"] = mine.get("tokens", 0) + update.tokens
+            mine["last_round"], mine["loss"] = number, update.loss_mean
+    return [
+        ParticipantStatus(name=name, in_cohort=True, perplexity=perplexities.get(name), **mine)
+        for name, mine in sorted(figures.items())
+    ]
+
+
+def _conditions(history: History, committed: int) -> list[Condition]:
+    """How it ended; empty when it was stopped in the middle. A job that was given more rounds has an end behind it."""
+    for event in reversed(history.events):
+        match = _ENDED.fullmatch(str(event.get("message", ""))) if event.get("what") == "JobEnded" else None
+        if match is None:
+            continue
+        number, reason, message = int(match[1]), match[2], match[3] or ""
+        if number < committed:
+            return []
+        if reason == JobReason.SUSPENDED:
+            kind = ConditionType.SUSPENDED
+        else:
+            kind = ConditionType.FAILED if reason in _FAILED else ConditionType.COMPLETE
+        at = str(event.get("time", "")) or "unknown"
+        return [
+            Condition(type=kind.value, status="True", reason=reason, message=message[:1024], last_transition_time=at)
+        ]
+    return []
