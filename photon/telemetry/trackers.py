@@ -111,6 +111,8 @@ class Trackers:
 
     def log(self, step: int, values: Mapping[str, float | None]) -> None:
         """Track ``values`` (those that are finite) at ``step``."""
+        if not self._open:
+            return
         finite = {name: float(v) for name, v in values.items() if v is not None and math.isfinite(v)}
         for kind, tracker in list(self._open.items()):
             self._do(kind, lambda tracker=tracker: tracker.log(step, finite))  # type: ignore[misc]
