@@ -123,7 +123,8 @@ def test_whoever_dies_the_restarted_processes_send_the_same_bytes(
     node = start()
     wait_for_checkpoint(tmp_path / "work", node)
     node.process.send_signal(signal.SIGTERM)
-    assert node.finish() == 128 + signal.SIGTERM, node.log
+    # torchrun may be so young that it has no handler yet: then the signal ends it, which is the same to its launcher.
+    assert node.finish() in (128 + signal.SIGTERM, -signal.SIGTERM), node.log
     assert "Traceback" not in node.log
 
     node = start()
