@@ -77,9 +77,15 @@ def distance(found: Any, expected: Any) -> float:
 
 
 def wait_for_checkpoint(work: Path, node: Node, round_number: int = 2) -> None:
-    """Until a checkpoint within the round is there."""
+    """Until ``node`` has written a checkpoint within the round, further than any that lies there now."""
+
+    def last() -> str:
+        found = (work / "checkpoints").glob(f"round-{round_number:05d}-step-*")
+        return max((path.name for path in found), default="")
+
+    before = last()
     end = time.monotonic() + DEADLINE_SECONDS
-    while not list((work / "checkpoints").glob(f"round-{round_number:05d}-step-*")):
+    while last() <= before:
         assert time.monotonic() < end, node.log
         assert node.process.poll() is None, node.log
         time.sleep(0.005)
@@ -139,7 +145,10 @@ def test_two_nodes_of_two_processes_end_together_and_resume(
 ) -> None:
     def start_both() -> list[Node]:
         meeting = ("--rdzv-backend=c10d", "--rdzv-id=a", f"--rdzv-endpoint=127.0.0.1:{unused_port()}", "--nnodes=2")
-        return [start(*meeting, f"--local-addr=127.0.0.{n}", work=f"node-{n}") for n in (1, 2)]
+        return [
+            start(*meeting, f"--local-addr=127.0.0.{n}", f"--rdzv-conf=is_host={n == 1}", work=f"node-{n}")
+            for n in (1, 2)
+        ]
 
     first, second = start_both()
     wait_for_checkpoint(tmp_path / "node-1", first)

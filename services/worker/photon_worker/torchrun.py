@@ -39,7 +39,7 @@ def torchrun(arguments: Sequence[str]) -> int:
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     except RendezvousError as error:
-        sys.stderr.write(f"error: the nodes of this participant did not find each other: {error}\n")
+        sys.stderr.write(f"error: the nodes of this participant did not find, or lost, each other: {error}\n")
         return 1
     return 0
 
