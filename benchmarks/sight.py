@@ -37,7 +37,7 @@ SCRAPE_SECONDS: Final = 15.0
 # Steps a second of the demo's model (0.84 M parameters) on one core: the least that a step may cost.
 STEPS_A_SECOND: Final = 50.0
 LIMIT: Final = 0.01
-SIZES: Final = (4, 64, 512)
+SIZES: Final = (4, 64, 256)
 
 
 def seconds_each(work: Callable[[], object], *, at_least: float = 1.0) -> float:
@@ -121,7 +121,7 @@ def main() -> int:
         "journal": journals,
         "traces_off": tracing_off(),
     }
-    # The limit is the issue's, for jobs as they are: 512 participants only show how it grows.
+    # The limit is the issue's, for jobs as they are: 256 participants only show how it grows.
     counted = [case for case in scrapes if case["participants"] <= 64] + journals
     result["most_of_a_round"] = max(case["share_of_round"] for case in counted)
     for case in scrapes:

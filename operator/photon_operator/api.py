@@ -96,6 +96,10 @@ class Api:
             "application/apply-patch+yaml",
         )
 
+    def create(self, namespace: str, body: Object) -> Object:
+        """Make an object that must not be there yet; an ApiError 409 when it is."""
+        return self._call("create", "POST", _path(body["kind"], namespace), [("fieldManager", names.MANAGER)], body)
+
     def set_metadata(self, kind: str, namespace: str, name: str, metadata: Object) -> Object:
         """Merge into the metadata of an object."""
         return self._call(

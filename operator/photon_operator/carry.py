@@ -59,24 +59,35 @@ def carry_out(plan: Plan, job: Object, api: Api) -> Carried:
 
 
 def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> None:
-    if not wanted.known:
-        # Applied blindly, somebody else's object of this name would become ours, and go with the job.
-        found = api.get(wanted.kind, namespace, wanted.name)
-        if found is not None:
-            labels = found["metadata"].get("labels") or {}
-            if labels.get(names.JOB) == job and labels.get(names.MANAGED_BY) == names.MANAGER:
-                done.seen.append((wanted.kind, found))
-            else:
-                other = labels.get(names.JOB)
-                done.taken[wanted.title] = f"it belongs to the job {other}" if other else "Photon did not make it"
-            return
     try:
-        done.seen.append((wanted.kind, api.apply(namespace, wanted.body)))
+        # A Job is never applied twice, so it is made or found in one request.
+        if wanted.kind == JOB:
+            done.seen.append((JOB, api.create(namespace, wanted.body)))
+        # Applied blindly, somebody else's object of this name would become ours, and go with the job.
+        elif wanted.known or not _found(wanted, namespace, job, api, done):
+            done.seen.append((wanted.kind, api.apply(namespace, wanted.body)))
     except ApiError as error:
-        if not error.refuses:
+        if wanted.kind == JOB and error.status == 409:
+            _found(wanted, namespace, job, api, done)
+        elif error.refuses:
+            log.warning("%s/%s: %s", namespace, job, error)
+            done.refused[wanted.title] = error.message[:600]
+        else:
             raise
-        log.warning("%s/%s: %s", namespace, job, error)
-        done.refused[wanted.title] = error.message[:600]
+
+
+def _found(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> bool:
+    """Whether an object of this name is there; ours is taken in, another's is noted."""
+    found = api.get(wanted.kind, namespace, wanted.name)
+    if found is None:
+        return False
+    labels = found["metadata"].get("labels") or {}
+    if labels.get(names.JOB) == job and labels.get(names.MANAGED_BY) == names.MANAGER:
+        done.seen.append((wanted.kind, found))
+    else:
+        other = labels.get(names.JOB)
+        done.taken[wanted.title] = f"it belongs to the job {other}" if other else "Photon did not make it"
+    return True
 
 
 def _emit(note: EventNote, job: Object, api: Api) -> None:

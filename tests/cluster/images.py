@@ -234,7 +234,11 @@ def _lock() -> Iterator[None]:
     (cache() / "images").mkdir(parents=True, exist_ok=True)
     with (cache() / "images" / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:  # what a build that was interrupted left, and the mount that buildah keeps over its layers
+            _buildah("rm", "--all", check=False)
+            _run("umount", str(_storage("root") / "overlay"), check=False)
 
 
 def main(names: list[str]) -> None:

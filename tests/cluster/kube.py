@@ -99,7 +99,10 @@ class Kube:
         """For many quick requests: the Python client. Imported late: most tests share our fixtures and need none."""
         import kubernetes.config
 
-        return kubernetes.config.new_client_from_config(str(self.kubeconfig), context=self.context)
+        made: kubernetes.client.ApiClient = kubernetes.config.new_client_from_config(  # type: ignore[no-untyped-call]
+            str(self.kubeconfig), context=self.context
+        )
+        return made
 
     @contextmanager
     def fresh_namespace(self, *, labels: dict[str, str] | None = None, prefix: str = "test") -> Iterator[Kube]:

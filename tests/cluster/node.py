@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -256,7 +257,7 @@ state = "{self.folder}/containerd"
         super().destroy()
         for group in self._cgroups():
             if group.is_dir():
-                until(lambda group=group: _remove_groups(group), f"no process in {group}", seconds=30)
+                until(partial(_remove_groups, group), f"no process in {group}", seconds=30)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -34,15 +34,16 @@ class Jobs:
 
     def __init__(self, kube: Kube) -> None:
         assert kube.namespace is not None
-        self._api = kubernetes.client.CustomObjectsApi(kube.api())
+        self._api: Any = kubernetes.client.CustomObjectsApi(kube.api())
         self._where = ("photon.dev", "v1alpha1", kube.namespace, "federatedtrainingjobs")
 
     def create(self, document: Document, *, keep: bool = False) -> Document:
         def send() -> Document:
             dry_run = {} if keep else {"dry_run": "All"}
-            return self._api.create_namespaced_custom_object(
+            made: Document = self._api.create_namespaced_custom_object(
                 *self._where, document, field_validation="Strict", **dry_run
             )
+            return made
 
         return self._send(send)
 
@@ -53,9 +54,10 @@ class Jobs:
         changed = {**new, "metadata": {**new["metadata"], "resourceVersion": made["metadata"]["resourceVersion"]}}
 
         def send() -> Document:
-            return self._api.replace_namespaced_custom_object(
+            replaced: Document = self._api.replace_namespaced_custom_object(
                 *self._where, name, changed, dry_run="All", field_validation="Strict"
             )
+            return replaced
 
         try:
             return self._send(send)
@@ -68,7 +70,7 @@ class Jobs:
         except kubernetes.client.ApiException as error:
             if error.status >= 500:
                 raise
-            raise Refused(json.loads(error.body)["message"]) from error
+            raise Refused(json.loads(error.body or "{}")["message"]) from error
 
 
 @pytest.fixture(scope="module")

@@ -141,8 +141,8 @@ def test_a_control_plane_ends_with_its_owner_even_if_that_is_killed(tmp_path: Pa
     owner = subprocess.Popen(
         [sys.executable, "-c", program], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, env=environment
     )
+    assert owner.stdout is not None
     try:
-        assert owner.stdout is not None
         assert owner.stdout.readline().startswith(str(tmp_path).encode())
         children = psutil.Process(owner.pid).children(recursive=True)
         assert len(children) >= 4, "etcd, API server, controllers, scheduler"

@@ -28,7 +28,7 @@ BOUNDED = {
 BOUNDED |= {"outer", "codec", "result", "error", "condition", "verb"}
 
 
-@pytest.mark.parametrize("metric", names.all_metrics())
+@pytest.mark.parametrize("metric", list(names.all_metrics()))
 def test_a_name_follows_the_conventions(metric: names.Metric) -> None:
     assert re.fullmatch(r"photon_[a-z0-9_]+[a-z0-9]", metric)
     assert metric.endswith("_total") == (metric.kind == "counter")
