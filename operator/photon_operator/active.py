@@ -11,7 +11,18 @@ from photon_operator import faults, names
 from photon_operator import status as statuses
 from photon_operator.children import Family
 from photon_operator.faults import Trouble
-from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE, Observed, Work, owner_uid, seconds, timestamp
+from photon_operator.observed import (
+    CLAIM,
+    CONFIG_MAP,
+    JOB,
+    SECRET,
+    SERVICE,
+    Observed,
+    Work,
+    owner_uid,
+    seconds,
+    timestamp,
+)
 from photon_operator.plan import Adopt, Apply, Delete, Draft
 
 # An aggregator that ended well but whose last words are lost is asked again, no sooner than after so long.
@@ -236,6 +247,8 @@ class Active:
             if name in self._family.worker_services:
                 self._keep(self._family.worker_services[name])
             work = self._workers[name]
+            if name in self._family.claims and not self._claimed(self._family.claims[name]):
+                continue
             if work is not None and not work.deleting and self._is_over(name, work):
                 self._remove(work)
             else:
@@ -247,12 +260,21 @@ class Active:
             *(body["metadata"]["name"] for body in self._family.workers.values()),
             *(body["metadata"]["name"] for body in self._family.worker_services.values()),
         }
-        for kind in (JOB, SERVICE):
+        claims = {body["metadata"]["name"] for body in self._family.claims.values()}
+        for kind in (JOB, SERVICE, CLAIM):
             for name, found in self._observed.children.get(kind, {}).items():
                 role = (found["metadata"].get("labels") or {}).get(names.ROLE)
                 gone = found["metadata"].get("deletionTimestamp")
-                if role == "worker" and name not in kept and not gone:
+                if role == "worker" and name not in (claims if kind == CLAIM else kept) and not gone:
                     self._draft.delete.append(Delete(kind=kind, name=name, uid=found["metadata"]["uid"]))
+
+    def _claimed(self, body: Mapping[str, Any]) -> bool:
+        """Whether a worker may be made that mounts this claim: one that is being deleted comes anew first."""
+        known = self._observed.child(CLAIM, body["metadata"]["name"])
+        if known is not None and known["metadata"].get("deletionTimestamp"):
+            return False
+        self._keep(body)
+        return True
 
     def _is_over(self, name: str, work: Work) -> bool:
         """Whether a worker's Job has ended although there is more to do: it is to be made anew."""
@@ -453,6 +475,8 @@ def _as_applied(known: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     labels = metadata.get("labels") or {}
     if any(labels.get(key) != value for key, value in body["metadata"]["labels"].items()):
         return False
+    if body["kind"] == CLAIM:  # its specification is what the API server lets nobody change
+        return True
     if body["kind"] in (CONFIG_MAP, SECRET):
         return bool(known.get("data") == body["data"])
     return bool((known.get("spec") or {}).get("selector") == body["spec"]["selector"])

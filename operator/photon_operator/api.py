@@ -13,7 +13,7 @@ import kubernetes
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon.api.status import JobStatus
 from photon_operator import names
-from photon_operator.observed import CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
+from photon_operator.observed import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
 from photon_operator.plan import EventNote
 from photon_operator.status import as_json
 
@@ -26,6 +26,7 @@ _RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
     CONFIG_MAP: ("/api/v1", "configmaps"),
     SECRET: ("/api/v1", "secrets"),
     SERVICE: ("/api/v1", "services"),
+    CLAIM: ("/api/v1", "persistentvolumeclaims"),
     POD: ("/api/v1", "pods"),
     EVENT: ("/api/v1", "events"),
     JOB: ("/apis/batch/v1", "jobs"),

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from photon.api.job import GROUP, KIND, VERSION
 from photon_operator import names
-from photon_operator.observed import CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
+from photon_operator.observed import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
 
 Key = tuple[str, str]  # namespace and name of a job
 
-CHILD_KINDS: Final = (CONFIG_MAP, SECRET, SERVICE, JOB)
+CHILD_KINDS: Final = (CONFIG_MAP, SECRET, SERVICE, CLAIM, JOB)
 _METADATA: Final = (
     *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"),
     *("labels", "annotations", "ownerReferences", "finalizers"),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Final
 
 from photon.api.job import KIND
 from photon_operator import names
 from photon_operator.api import Api, ApiError
-from photon_operator.observed import JOB, Object
+from photon_operator.observed import CLAIM, JOB, Object
 from photon_operator.plan import Apply, EventNote, Plan
 
 log = logging.getLogger(__name__)
+
+MADE_ONCE: Final = (CLAIM, JOB)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,14 +63,14 @@ def carry_out(plan: Plan, job: Object, api: Api) -> Carried:
 
 def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> None:
     try:
-        # A Job is never applied twice, so it is made or found in one request.
-        if wanted.kind == JOB:
-            done.seen.append((JOB, api.create(namespace, wanted.body)))
+        # What is hardly ever applied again is made or found in one request.
+        if wanted.kind in MADE_ONCE and not wanted.known:
+            done.seen.append((wanted.kind, api.create(namespace, wanted.body)))
         # Applied blindly, somebody else's object of this name would become ours, and go with the job.
         elif wanted.known or not _found(wanted, namespace, job, api, done):
             done.seen.append((wanted.kind, api.apply(namespace, wanted.body)))
     except ApiError as error:
-        if wanted.kind == JOB and error.status == 409:
+        if wanted.kind in MADE_ONCE and error.status == 409:
             _found(wanted, namespace, job, api, done)
         elif error.refuses:
             log.warning("%s/%s: %s", namespace, job, error)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
-from photon.api.placement import PodSettings, WorkerSpec
+from photon.api.placement import AccessMode, PodSettings, WorkDirType, WorkerSpec
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes
 from photon.protocol.canonical import digest
 from photon_operator import faults, names, pods
-from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE
+from photon_operator.observed import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.settings import Settings
 
 # Not what rounds depend on: changing it disturbs no aggregator.
@@ -35,6 +35,7 @@ class Family:
     cleanup: dict[str, Any]
     workers: Mapping[str, dict[str, Any]]
     worker_services: Mapping[str, dict[str, Any]]
+    claims: Mapping[str, dict[str, Any]]
 
 
 def document_digest(job: FederatedTrainingJob) -> str:
@@ -89,7 +90,6 @@ def make_family(
             placement,
             context,
             field=field,
-            data=placement.data if isinstance(placement, WorkerSpec) else None,
             subdomain=child if process.nodes > 1 else None,
         )
         return maker.work(child, process, template, digest(depends), **more)
@@ -131,7 +131,7 @@ def make_family(
                 names.worker(name, participant),
                 worker,
                 f"spec.participants[{participant}].worker",
-                [_dump(worker), spec.local.strategy.value, hashlib.sha256(tokens[participant].encode()).hexdigest()],
+                [_shape(worker), spec.local.strategy.value, hashlib.sha256(tokens[participant].encode()).hexdigest()],
                 kueue=kueue,
             )
             for participant, worker in workers.items()
@@ -146,6 +146,11 @@ def make_family(
             )
             for participant, worker in workers.items()
             if worker.nodes > 1
+        },
+        claims={
+            participant: maker.claim(names.worker(name, participant), participant, worker)
+            for participant, worker in workers.items()
+            if worker.work_dir.type is WorkDirType.CLAIM
         },
     )
 
@@ -182,6 +187,17 @@ class _Maker:
         if headless:  # nodes find each other before they are ready
             spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
         return self.any(SERVICE, name, {"spec": spec}, role=role.value, participant=participant)
+
+    def claim(self, name: str, participant: str, worker: WorkerSpec) -> dict[str, Any]:
+        wanted = worker.work_dir
+        mode = wanted.access_mode or (AccessMode.READ_WRITE_ONCE if worker.nodes == 1 else AccessMode.READ_WRITE_MANY)
+        spec: dict[str, Any] = {
+            "accessModes": [mode.value],
+            "resources": {"requests": {"storage": wanted.size}},
+        }
+        if wanted.storage_class_name is not None:
+            spec["storageClassName"] = wanted.storage_class_name
+        return self.any(CLAIM, name, {"spec": spec}, role=Role.WORKER.value, participant=participant)
 
     def job_spec(self, process: Process, template: dict[str, Any]) -> dict[str, Any]:
         spec: dict[str, Any] = {
@@ -250,6 +266,11 @@ def owner(job: str, uid: str) -> dict[str, Any]:
 def _document(job: FederatedTrainingJob) -> dict[str, Any]:
     """What the programs load: the job with every default, nothing of Kubernetes' own."""
     return job.model_dump(mode="json", by_alias=True, exclude={"status": True, "metadata": {"labels", "annotations"}})
+
+
+def _shape(worker: WorkerSpec) -> Any:
+    """What of a worker's settings its pods depend on: a claim may grow below a running pod."""
+    return worker.model_dump(mode="json", by_alias=True, exclude={"work_dir": {"size"}})
 
 
 def _dump(model: Any) -> Any:

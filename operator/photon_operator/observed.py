@@ -16,6 +16,7 @@ Object = Mapping[str, Any]
 CONFIG_MAP: Final = "ConfigMap"
 SECRET: Final = "Secret"
 SERVICE: Final = "Service"
+CLAIM: Final = "PersistentVolumeClaim"
 JOB: Final = "Job"
 POD: Final = "Pod"
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from photon.api.placement import DataSpec, PodSettings, SecretRef
+from photon.api.placement import DataSpec, PodSettings, SecretRef, WorkDirType, WorkerSpec
 from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretSource
 from photon_operator import names, security
 from photon_operator.patch import PatchError, merge
@@ -69,7 +69,6 @@ def pod_template(
     context: PodContext,
     *,
     field: str,
-    data: DataSpec | None = None,
     subdomain: str | None = None,
 ) -> dict[str, Any]:
     """The template of ``process``'s pods; ``field`` is where the job says ``placement``, for messages.
@@ -78,7 +77,8 @@ def pod_template(
         InvalidPod: The patch is malformed or takes the pod below the security standard.
     """
     settings = context.settings
-    mounts, volumes = _files(process.role, context)
+    mounts, volumes = _files(process, placement, context)
+    data = placement.data if isinstance(placement, WorkerSpec) else None
     container = {
         "name": process.role.value,
         "image": _image(process.role, placement, settings),
@@ -199,14 +199,18 @@ def _secret_env(process: Process, context: PodContext, data: DataSpec | None) ->
     return entries
 
 
-def _files(role: Role, context: PodContext) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _files(
+    process: Process, placement: PodSettings, context: PodContext
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Mounts and volumes."""
+    role = process.role
     mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
-    if role is Role.WORKER:
-        mounts += [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "shm", "mountPath": "/dev/shm"}]
+    if isinstance(placement, WorkerSpec):
+        mount, volume = _work_folder(process, placement, context.job)
+        mounts += [mount, {"name": "shm", "mountPath": "/dev/shm"}]
         # The 64 MiB that a container gets are too little for collectives between processes.
-        volumes += [{"name": "work", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory"}}]
+        volumes += [volume, {"name": "shm", "emptyDir": {"medium": "Memory"}}]
     else:
         mounts.append({"name": "job", "mountPath": JOB_FOLDER, "readOnly": True})
         items = [{"key": context.job_key, "path": JOB_FILE}]
@@ -219,6 +223,18 @@ def _files(role: Role, context: PodContext) -> tuple[list[dict[str, Any]], list[
         mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
         volumes.append({"name": "ca", "configMap": {"name": context.settings.ca_config_map}})
     return mounts, volumes
+
+
+def _work_folder(process: Process, worker: WorkerSpec, job: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Mount and volume of a worker's folder."""
+    mount = {"name": "work", "mountPath": WORK_FOLDER}
+    if worker.work_dir.type is WorkDirType.EMPTY_DIR:
+        return mount, {"name": "work", "emptyDir": {}}
+    assert process.participant is not None, "a worker is a participant's"
+    if process.nodes > 1:  # a folder for each of those that share the claim; the Job controller sets the variable
+        mount["subPathExpr"] = "node-$(JOB_COMPLETION_INDEX)"
+    claim = names.worker(job, process.participant)
+    return mount, {"name": "work", "persistentVolumeClaim": {"claimName": claim}}
 
 
 def _served() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from aiohttp import web
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon_operator import names
 from photon_operator.controller import Controller
-from photon_operator.observed import CONFIG_MAP, JOB, POD, SECRET, SERVICE
+from photon_operator.observed import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE
 from photon_operator.serve import serve
 from photon_operator.settings import Settings
 
@@ -31,6 +31,7 @@ _CHILDREN: Final = (
     (CONFIG_MAP, "", "configmaps"),
     (SECRET, "", "secrets"),
     (SERVICE, "", "services"),
+    (CLAIM, "", "persistentvolumeclaims"),
     (POD, "", "pods"),
     (JOB, "batch", "jobs"),
 )

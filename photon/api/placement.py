@@ -139,10 +139,46 @@ class DataSpec(ApiModel):
         return self
 
 
+class WorkDirType(StrEnum):
+    """What a worker's folder lies on in a cluster."""
+
+    CLAIM = "Claim"
+    EMPTY_DIR = "EmptyDir"
+
+
+class AccessMode(StrEnum):
+    """Who may mount a claim at a time, as Kubernetes names it."""
+
+    READ_WRITE_ONCE = "ReadWriteOnce"
+    READ_WRITE_MANY = "ReadWriteMany"
+
+
+class WorkDirSpec(ApiModel):
+    """The folder of a worker's local checkpoints, cached models and data; on a laptop it is within the run's folder."""
+
+    type: Annotated[
+        WorkDirType,
+        Field(
+            description="Claim: a volume claim that outlives the worker's pods and goes with the job. EmptyDir: goes"
+            " with the pod; with local.state Keep so does AdamW's state, and then the final model is another."
+        ),
+    ] = WorkDirType.CLAIM
+    size: Annotated[
+        Quantity,
+        Field(description="Of the claim. Count 32 bytes for each parameter, and the data if it comes from S3."),
+    ] = "20Gi"
+    storage_class_name: Annotated[ShortText | None, Field(description="Default: the cluster's.")] = None
+    access_mode: Annotated[
+        AccessMode | None,
+        Field(description="Default: ReadWriteOnce for one node, ReadWriteMany for several, which share the claim."),
+    ] = None
+
+
 class WorkerSpec(PodSettings):
     """A participant that runs here."""
 
     data: DataSpec
+    work_dir: Annotated[WorkDirSpec, Field(description="Where a worker's folder lies in a cluster.")] = WorkDirSpec()
     nodes: Annotated[int, Field(ge=1, le=4096, description="Pods of the participant; more than one needs FSDP.")] = 1
     processes_per_node: Annotated[int, Field(ge=1, le=64, description="Processes on each node: one a GPU.")] = 1
     checkpoint_every_steps: Annotated[

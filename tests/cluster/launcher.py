@@ -22,7 +22,8 @@ from tests.cluster.tools import FETCHED, cache
 
 READY_SECONDS: Final = 120.0
 # For claims of all tests: one that was bound once is not bound again.
-DISKS: Final = 24
+# Each is used once: a claim that goes leaves its disk behind, and a worker has a claim.
+DISKS: Final = 100
 STORAGE_CLASS: Final = "disks"
 _NEEDED: Final = ("unshare", "nsenter", "ip", "iptables", "conntrack", "socat", "openssl", "containerd", "runc", "gcc")
 # The longest path of a Unix socket, less what we append to a cluster's folder.
@@ -257,7 +258,7 @@ def _disk(node: Node, number: int, folder: Path) -> dict[str, Any]:
         "metadata": {"name": f"{node.name}-disk{number}"},
         "spec": {
             "capacity": {"storage": "100Gi"},
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": ["ReadWriteOnce", "ReadWriteMany"],  # pods on this node share it
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": STORAGE_CLASS,
             "local": {"path": str(folder)},

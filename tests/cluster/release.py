@@ -81,23 +81,6 @@ class Release:
             participant["worker"]["data"] = {"uri": uri, **where}
         return document
 
-    def with_claims(self, document: Object) -> Object:
-        """The same job, each worker's folder on a claim: without, it goes with the pod, and with it AdamW's state."""
-        document = yaml.safe_load(yaml.safe_dump(document))
-        for participant in document["spec"]["participants"]:
-            claim = f"{document['metadata']['name']}-{participant['name']}"
-            self.kube.apply(
-                {
-                    "apiVersion": "v1",
-                    "kind": "PersistentVolumeClaim",
-                    "metadata": {"name": claim},
-                    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-                }
-            )
-            volume = {"name": "work", "persistentVolumeClaim": {"claimName": claim}}
-            participant["worker"]["podTemplatePatch"] = {"spec": {"volumes": [volume]}}
-        return document
-
 
 @contextmanager
 def installed(cluster: RunningCluster) -> Iterator[Release]:

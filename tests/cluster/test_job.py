@@ -92,10 +92,6 @@ def kill_kubelet(job: Job, cluster: RunningCluster) -> None:
     cluster.restart("kubelet")
 
 
-# Who loses a worker's pod keeps what the worker knew only if its folder is on a claim.
-TAKES_A_WORKER = (delete_the_worker, delete_all_pods, stop_the_operator_for_a_round)
-
-
 @pytest.mark.parametrize(
     "disturb",
     [
@@ -117,8 +113,7 @@ def test_what_is_stopped_in_mid_job_changes_nothing(
 ) -> None:
     document, last_commit = small
     name = disturb.__name__.replace("_", "-")
-    document = photon.for_cluster(document, name=name)
-    job = Job(photon, photon.with_claims(document) if disturb in TAKES_A_WORKER else document)
+    job = Job(photon, photon.for_cluster(document, name=name))
     job.apply(tmp_path)
     job.wait(in_the_middle, "in the second round")
     disturb(job, cluster)

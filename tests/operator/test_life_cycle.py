@@ -10,7 +10,7 @@ import pytest
 from photon.api.status import JobReason, ParticipantState
 from photon_operator import names
 from photon_operator.children import tokens_of
-from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE, timestamp
+from photon_operator.observed import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE, timestamp
 from photon_operator.settings import Settings
 from tests.operator.world import START, World, job_object, said, words
 
@@ -257,6 +257,59 @@ def test_an_upgrade_of_the_operator_disturbs_no_running_job() -> None:
     )
     assert world.settle().changes_nothing
     assert world.children[JOB] == before
+
+
+# --- where a worker's folder lies -------------------------------------------------------------------------------------
+
+
+def with_folder(world: World, **work_dir: Any) -> list[Any]:
+    """The participants of a job, all with this workDir."""
+    people: list[Any] = copy.deepcopy(world.raw["spec"]["participants"])
+    for person in people:
+        person["worker"]["workDir"] = work_dir
+    return people
+
+
+def test_each_worker_has_a_claim_that_goes_with_its_participant_or_the_job() -> None:
+    world = World().training()
+    claims = world.children[CLAIM]
+    assert set(claims) == {"first-worker-north", "first-worker-south"}
+    for claim in claims.values():
+        assert claim["metadata"]["ownerReferences"][0]["uid"] == world.raw["metadata"]["uid"]
+        assert claim["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "20Gi"}}}
+    world.edit(participants=world.raw["spec"]["participants"][:1])
+    world.settle()
+    assert set(claims) == {"first-worker-north"}
+
+
+def test_a_claim_grows_below_a_running_worker() -> None:
+    world = World().training()
+    uids = {name: raw["metadata"]["uid"] for name, raw in world.children[JOB].items()}
+    world.edit(participants=with_folder(world, size="1Ti"))
+    world.settle()
+    assert {c["spec"]["resources"]["requests"]["storage"] for c in world.children[CLAIM].values()} == {"1Ti"}
+    assert {name: raw["metadata"]["uid"] for name, raw in world.children[JOB].items()} == uids
+
+
+def test_a_worker_waits_for_the_end_of_a_claim_that_somebody_deleted() -> None:
+    world = World().training()
+    old = world.children[CLAIM]["first-worker-north"]
+    old["metadata"]["deletionTimestamp"] = timestamp(START)
+    world._delete(JOB, "first-worker-north", world.children[JOB]["first-worker-north"]["metadata"]["uid"])
+    world.settle()
+    assert "first-worker-north" not in world.jobs()
+    del world.children[CLAIM]["first-worker-north"]
+    world.settle()
+    assert "first-worker-north" in world.jobs()
+    assert world.children[CLAIM]["first-worker-north"]["metadata"]["uid"] != old["metadata"]["uid"]
+
+
+def test_a_folder_without_a_claim() -> None:
+    raw = job_object()
+    world = World(raw)
+    world.raw["spec"]["participants"] = with_folder(world, type="EmptyDir")
+    world.training()
+    assert not world.children.get(CLAIM)
 
 
 # --- suspending -------------------------------------------------------------------------------------------------------

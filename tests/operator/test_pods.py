@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from photon_operator import names
-from photon_operator.observed import JOB, SERVICE
+from photon_operator.observed import CLAIM, JOB, SERVICE
 from photon_operator.patch import PatchError, merge
 from photon_operator.settings import Settings
 from tests.operator.world import World, job_object
@@ -146,6 +146,20 @@ def test_a_participant_of_several_nodes() -> None:
     assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
     labels = world.children[JOB]["first-worker-north"]["spec"]["template"]["metadata"]["labels"]
     assert service["selector"].items() <= labels.items()
+    (mount,) = (m for m in container(world, "first-worker-north")["volumeMounts"] if m["name"] == "work")
+    assert mount == {"name": "work", "mountPath": "/var/lib/photon", "subPathExpr": "node-$(JOB_COMPLETION_INDEX)"}
+    assert world.children[CLAIM]["first-worker-north"]["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_a_workers_folder_outlives_its_pod() -> None:
+    world = make({"workDir": {"size": "100Gi", "storageClassName": "fast"}})
+    (volume,) = (v for v in template(world, "first-worker-north")["volumes"] if v["name"] == "work")
+    assert volume == {"name": "work", "persistentVolumeClaim": {"claimName": "first-worker-north"}}
+    assert world.children[CLAIM]["first-worker-north"]["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "100Gi"}},
+        "storageClassName": "fast",
+    }
 
 
 def test_failures_that_count_and_failures_that_do_not() -> None:
