@@ -36,13 +36,6 @@ class JobReason(StrEnum):
     QUORUM_LOST = "QuorumLost"
     STORAGE_FAILED = "StorageFailed"
     MERGE_FAILED = "MergeFailed"
-    # Only a cluster has these.
-    UNSCHEDULABLE = "Unschedulable"
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    CONFIGURATION_FAILED = "ConfigurationFailed"
-    OUT_OF_MEMORY = "OutOfMemory"
-    PROGRAM_FAILED = "ProgramFailed"
-    INVALID_SPEC = "InvalidSpec"
     SUSPENDED = "Suspended"
 
 

@@ -192,6 +192,11 @@ class Job:
             "Complete",
         )
 
+    def pods(self, role: str, participant: str) -> list[str]:
+        """The participant's pods, as kubectl names them, those of its nodes in order."""
+        selector = f"photon.dev/job={self.name},photon.dev/role={role},photon.dev/participant={participant}"
+        return sorted(self.kube.kubectl("get", "pods", "--selector", selector, "--output=name").split())
+
     def delete_pod(self, role: str, participant: str | None = None) -> None:
         """Delete a pod of the job, without waiting."""
         selector = f"photon.dev/job={self.name},photon.dev/role={role}"

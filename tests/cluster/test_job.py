@@ -6,7 +6,7 @@ store; everything is applied by kubectl.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,19 +15,13 @@ import yaml
 from benchmarks.demo_data import prepare_demo_data
 from tests.cluster.fixtures import RunningCluster
 from tests.cluster.kube import Object
-from tests.cluster.release import OPERATOR, Job, Release, installed
+from tests.cluster.release import OPERATOR, Job, Release
 from tests.end_to_end.whole_runs import Run, prepare_data, write_job
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 4
-
-
-@pytest.fixture(scope="module")
-def photon(cluster: RunningCluster) -> Iterator[Release]:
-    with installed(cluster) as release:
-        yield release
 
 
 @pytest.fixture(scope="module")
