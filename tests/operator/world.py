@@ -312,3 +312,15 @@ def said(
 def words(status: JobStatus) -> str:
     """The aggregator's termination message."""
     return status.model_dump_json(by_alias=True, exclude_none=True)
+
+
+COMPLETE = said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10)
+SUSPENDED = said("Suspended", JobReason.SUSPENDED, "suspended after round 3", round=3, committed=3)
+ABSENT = {"north": ParticipantState.ABSENT, "south": ParticipantState.ABSENT}
+
+
+def finish(world: World) -> None:
+    world.succeed("first-aggregator", words(COMPLETE))
+    for name in world.worker_jobs():
+        world.succeed(name)
+    world.settle()

@@ -1,0 +1,110 @@
+"""Participants come, go and are edited, and where the folder of a worker lies."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from photon_operator.children import tokens_of
+from photon_operator.observed import CLAIM, JOB, SECRET, timestamp
+from photon_operator.settings import Settings
+from tests.operator.world import START, World, job_object
+
+# --- participants come and go -----------------------------------------------------------------------------------------
+
+
+def test_a_participant_joins_a_running_job() -> None:
+    world = World().training()
+    before = tokens_of(world.children[SECRET]["first-tokens"])
+    uids = {name: world.children[JOB][name]["metadata"]["uid"] for name in world.worker_jobs()}
+    people = [*world.raw["spec"]["participants"], {"name": "east", "worker": {"data": {"uri": "s3://photon/east"}}}]
+    world.edit(participants=people)
+    world.settle()
+    assert "first-worker-east" in world.jobs()
+    after = tokens_of(world.children[SECRET]["first-tokens"])
+    assert before.items() <= after.items(), "nobody's token changes"
+    assert set(after) == {"east", "north", "south"}
+    assert {name: world.children[JOB][name]["metadata"]["uid"] for name in uids} == uids
+
+
+def test_a_participant_leaves_a_running_job() -> None:
+    world = World().training()
+    world.edit(participants=world.raw["spec"]["participants"][:1])
+    world.settle()
+    assert world.worker_jobs() == ["first-worker-north"]
+    assert set(tokens_of(world.children[SECRET]["first-tokens"])) == {"north"}
+    assert [p.name for p in world.status.participants] == ["north"]
+
+
+def test_editing_a_worker_replaces_it_and_nothing_else() -> None:
+    world = World().training()
+    uids = {name: raw["metadata"]["uid"] for name, raw in world.children[JOB].items()}
+    people = copy.deepcopy(world.raw["spec"]["participants"])
+    people[0]["worker"]["resources"] = {"cpus": 4}
+    world.edit(participants=people)
+    world.settle()
+    changed = {name for name, raw in world.children[JOB].items() if raw["metadata"]["uid"] != uids[name]}
+    assert changed == {"first-worker-north"}
+
+
+def test_an_upgrade_of_the_operator_disturbs_no_running_job() -> None:
+    world = World().training()
+    before = copy.deepcopy(world.children[JOB])
+    world.settings = Settings(
+        aggregator_image="photon-aggregator:9.9.9", worker_image="photon-worker:9.9.9", child_env={"A": "b"}
+    )
+    assert world.settle().changes_nothing
+    assert world.children[JOB] == before
+
+
+# --- where a worker's folder lies -------------------------------------------------------------------------------------
+
+
+def with_folder(world: World, **work_dir: Any) -> list[Any]:
+    """The participants of a job, all with this workDir."""
+    people: list[Any] = copy.deepcopy(world.raw["spec"]["participants"])
+    for person in people:
+        person["worker"]["workDir"] = work_dir
+    return people
+
+
+def test_each_worker_has_a_claim_that_goes_with_its_participant_or_the_job() -> None:
+    world = World().training()
+    claims = world.children[CLAIM]
+    assert set(claims) == {"first-worker-north", "first-worker-south"}
+    for claim in claims.values():
+        assert claim["metadata"]["ownerReferences"][0]["uid"] == world.raw["metadata"]["uid"]
+        assert claim["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "20Gi"}}}
+    world.edit(participants=world.raw["spec"]["participants"][:1])
+    world.settle()
+    assert set(claims) == {"first-worker-north"}
+
+
+def test_a_claim_grows_below_a_running_worker() -> None:
+    world = World().training()
+    uids = {name: raw["metadata"]["uid"] for name, raw in world.children[JOB].items()}
+    world.edit(participants=with_folder(world, size="1Ti"))
+    world.settle()
+    assert {c["spec"]["resources"]["requests"]["storage"] for c in world.children[CLAIM].values()} == {"1Ti"}
+    assert {name: raw["metadata"]["uid"] for name, raw in world.children[JOB].items()} == uids
+
+
+def test_a_worker_waits_for_the_end_of_a_claim_that_somebody_deleted() -> None:
+    world = World().training()
+    old = world.children[CLAIM]["first-worker-north"]
+    old["metadata"]["deletionTimestamp"] = timestamp(START)
+    world._delete(JOB, "first-worker-north", world.children[JOB]["first-worker-north"]["metadata"]["uid"])
+    world.settle()
+    assert "first-worker-north" not in world.jobs()
+    del world.children[CLAIM]["first-worker-north"]
+    world.settle()
+    assert "first-worker-north" in world.jobs()
+    assert world.children[CLAIM]["first-worker-north"]["metadata"]["uid"] != old["metadata"]["uid"]
+
+
+def test_a_folder_without_a_claim() -> None:
+    raw = job_object()
+    world = World(raw)
+    world.raw["spec"]["participants"] = with_folder(world, type="EmptyDir")
+    world.training()
+    assert not world.children.get(CLAIM)
