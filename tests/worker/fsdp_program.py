@@ -18,12 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from photon.api.training import Codec, LocalSpec
 from photon.store.source import FileSource
-from photon_worker import fsdp
 from photon_worker import model as models
 from photon_worker.data import Mixture
 from photon_worker.device import choose
+from photon_worker.distributed import fsdp
+from photon_worker.distributed.fsdp import FSDP
 from photon_worker.evaluate import EvaluationSettings, Share, held_out_loss
-from photon_worker.fsdp import FSDP
 from photon_worker.loop import Totals, train
 from photon_worker.strategy import VECTORS
 from photon_worker.update import encoded_parts

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from photon.api.training import LocalSpec
+from photon_worker.distributed.torchrun import verdict
 from photon_worker.errors import Mistake
-from photon_worker.torchrun import verdict
 from photon_worker.worker import check_processes
 from tests.worker.together import WORKER
 

@@ -65,7 +65,7 @@ def run(
         from photon_worker.worker import RunSettings, run
 
         if together:
-            from photon_worker.together import run_together
+            from photon_worker.distributed.together import run_together
 
     settings = RunSettings(
         data=data,
@@ -178,7 +178,7 @@ def main() -> NoReturn:
     code = 0
     try:
         if arguments[:1] == ["torchrun"]:
-            from photon_worker.torchrun import torchrun
+            from photon_worker.distributed.torchrun import torchrun
 
             code = torchrun(arguments[1:])
         else:

@@ -40,7 +40,7 @@ from photon_worker.strategy import Single
 from photon_worker.tokenizer import TOKENIZER
 
 if TYPE_CHECKING:
-    from photon_worker.peers import Peers
+    from photon_worker.distributed.peers import Peers
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def run(
         several = None
         conductor: Conductor
         if peers is not None and local.strategy is ParallelStrategy.FSDP:
-            from photon_worker.conduct import Several
+            from photon_worker.distributed.conduct import Several
 
             several = Several(peers, local, device=device, interrupts=interrupts, compile=compiled)
             conductor = several
@@ -126,7 +126,7 @@ def follow(settings: RunSettings, interrupts: Interrupts, *, device: torch.devic
         PeerEnded: Another process has ended.
         Mistake, DataError: As ``run``.
     """
-    from photon_worker.follow import Follower
+    from photon_worker.distributed.follow import Follower
 
     job = JobForWorkers.model_validate_json(peers.wait(_JOB))
     with _data(job, settings, peers) as data:

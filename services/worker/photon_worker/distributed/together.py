@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from photon_worker import device as devices
 from photon_worker.client import AggregatorClient
+from photon_worker.distributed.peers import Peers, die_with_parent, ending_together
 from photon_worker.endings import end_of
 from photon_worker.interrupt import Interrupts
-from photon_worker.peers import Peers, die_with_parent, ending_together
 from photon_worker.worker import RunSettings, follow, run
 
 

@@ -22,10 +22,22 @@ from numpy.typing import NDArray
 from photon.api.training import LocalSpec
 from photon.store.source import FileSource, Source
 from photon_worker import model as models
-from photon_worker.commands import AnyCommand, Build, Evaluate, Finish, Load, Read, Reset, Resume, Stop, Train, Write
-from photon_worker.fsdp import FSDP
+from photon_worker.distributed.commands import (
+    AnyCommand,
+    Build,
+    Evaluate,
+    Finish,
+    Load,
+    Read,
+    Reset,
+    Resume,
+    Stop,
+    Train,
+    Write,
+)
+from photon_worker.distributed.fsdp import FSDP
+from photon_worker.distributed.peers import Peers
 from photon_worker.interrupt import Interrupted, Interrupts
-from photon_worker.peers import Peers
 from photon_worker.strategy import Strategy, Vector
 
 

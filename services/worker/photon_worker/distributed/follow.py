@@ -10,7 +10,8 @@ import torch
 from photon.protocol.messages import JobForWorkers
 from photon.store.source import FileSource
 from photon_worker import model as models
-from photon_worker.commands import (
+from photon_worker.data import Mixture
+from photon_worker.distributed.commands import (
     AnyCommand,
     Build,
     Command,
@@ -24,13 +25,12 @@ from photon_worker.commands import (
     Train,
     Write,
 )
-from photon_worker.data import Mixture
+from photon_worker.distributed.fsdp import FSDP
+from photon_worker.distributed.peers import Peers
 from photon_worker.evaluate import EvaluationSettings, Share, has_held_out, held_out_loss
-from photon_worker.fsdp import FSDP
 from photon_worker.interrupt import Interrupted, Interrupts
 from photon_worker.loop import StepReport, Totals, train
 from photon_worker.participant import JobBatches
-from photon_worker.peers import Peers
 
 
 class _Stopped(Exception):
