@@ -39,6 +39,7 @@ test: $(STAMP) ## Everything that needs no Kubernetes, Prometheus or browser
 	$(BIN)/python -m pytest -q -m "not cluster and not sight"
 
 test-sight: $(STAMP) sight-packages ## What people look at: metrics, dashboards, alerts, the web page (Prometheus, Chromium)
+	$(BIN)/python -m tests.cluster prepare --control-plane
 	$(BIN)/python -m pytest -q -m sight
 
 # Root on Debian gets them; anybody else keeps what there is, and tests say what is missing.

@@ -62,7 +62,7 @@ def kube() -> Iterator[Kube]:
 
 
 def established(kube: Kube, definition: str) -> None:
-    kube.kubectl("wait", f"crd/{definition}", "--for=condition=Established", "--timeout=60s")
+    kube.until_served(definition)
 
 
 def helm(chart: Chart, kube: Kube, *arguments: str) -> str:

@@ -18,9 +18,10 @@ def main() -> int:
     parser.add_argument("action", choices=("up", "down", "prepare"))
     parser.add_argument("--name", default="photon", help="default photon: the one that tests use when it is up")
     parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--control-plane", action="store_true", help="prepare only what needs no pods")
     arguments = parser.parse_args()
     if arguments.action == "prepare":
-        return prepare()
+        return prepare(control_plane=arguments.control_plane)
     cluster = Cluster(arguments.name)
     if arguments.action == "down":
         cluster.down()
@@ -38,15 +39,16 @@ def main() -> int:
     return 0
 
 
-def prepare() -> int:
+def prepare(*, control_plane: bool) -> int:
     """Build programs and images, which takes minutes once; no test then waits for it. What cannot be is said."""
     reasons = []
     try:
-        programs.main([])
+        programs.main([*programs.CONTROL_PLANE, "kubectl"] if control_plane else [])
     except programs.NoProgram as error:
         reasons.append(str(error))
-    reasons += [reason for reason in (why_no_pods(), images.why_no_images()) if reason]
-    if not reasons:
+    if not control_plane:
+        reasons += [reason for reason in (why_no_pods(), images.why_no_images()) if reason]
+    if not control_plane and not reasons:
         images.main([])
     for reason in reasons:
         sys.stderr.write(f"tests will be skipped: {reason}\n")

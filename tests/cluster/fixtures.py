@@ -125,7 +125,7 @@ def cluster_namespace(cluster: RunningCluster) -> Iterator[Kube]:
 def install_crd(kube: Kube) -> None:
     """Apply manifests/crd.yaml; return when the API server serves it."""
     kube.apply_file(CRD)
-    kube.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
+    kube.until_served("federatedtrainingjobs.photon.dev")
 
 
 def _cannot(reason: str) -> NoReturn:

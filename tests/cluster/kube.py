@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.cluster.processes import until
 from tests.cluster.tools import tool
 
 if TYPE_CHECKING:
@@ -94,6 +95,15 @@ class Kube:
     def apply_file(self, path: Path, *, namespace: str | None = None) -> str:
         """Server-side apply of a file. Raises KubectlError."""
         return self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path), namespace=namespace)
+
+    def until_served(self, definition: str) -> None:
+        """Wait until the API server serves the resources of a CustomResourceDefinition that was applied."""
+
+        def established() -> bool:  # right after its creation it has no conditions, which `kubectl wait` takes amiss
+            conditions = self.get(f"crd/{definition}").get("status", {}).get("conditions") or ()
+            return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+
+        until(established, f"the definition {definition}", seconds=COMMAND_SECONDS)
 
     def api(self) -> kubernetes.client.ApiClient:
         """For many quick requests: the Python client. Imported late: most tests share our fixtures and need none."""

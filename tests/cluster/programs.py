@@ -28,10 +28,12 @@ from tests.cluster.tools import FETCHED, cache, tool
 KUBERNETES_VERSION: Final = os.environ.get("PHOTON_KUBERNETES_VERSION", "1.34.4")
 ETCD_VERSION: Final = "3.6.16"
 COREDNS_VERSION: Final = "1.12.4"
+PROMETHEUS_OPERATOR_VERSION: Final = "0.85.0"
 
 # etcd and the API server first: what needs no more than a control plane can then begin.
 CONTROL_PLANE: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 NODE: Final = ("kubelet", "kube-proxy", "coredns")
+PROMETHEUS_OPERATOR: Final = "prometheus-operator"
 BUILD_SECONDS: Final = 1800
 
 
@@ -58,6 +60,9 @@ def _source(name: str, kubernetes: str) -> Source:
         return Source(module="go.etcd.io/etcd/server/v3", version=ETCD_VERSION, package="")
     if name == "coredns":
         return Source(module="github.com/coredns/coredns", version=COREDNS_VERSION, package="")
+    if name == PROMETHEUS_OPERATOR:
+        module = f"github.com/{PROMETHEUS_OPERATOR}/{PROMETHEUS_OPERATOR}"
+        return Source(module=module, version=PROMETHEUS_OPERATOR_VERSION, package="/cmd/operator")
     return Source(module="k8s.io/kubernetes", version=kubernetes, package=f"/cmd/{name}")
 
 
@@ -76,6 +81,20 @@ def program(name: str) -> Path:
     if not path.exists():
         _build(name, source)
     return path
+
+
+def module_file(name: str, path: str) -> Path:
+    """A file of the module that ``name`` is built from, such as the definitions of its resources.
+
+    Raises:
+        NoProgram: The module can be neither found nor fetched.
+    """
+    go = _go_program(name)
+    source = _source(name, KUBERNETES_VERSION)
+    with tempfile.TemporaryDirectory() as work:
+        (Path(work) / "go.mod").write_text("module files\n")
+        told = _go(go, ["mod", "download", "-json", f"{source.module}@v{source.version}"], Path(work))
+    return Path(json.loads(told)["Dir"]) / path
 
 
 def _installed(name: str) -> Path | None:
@@ -99,11 +118,7 @@ def _kubernetes_version() -> str:
 
 def _build(name: str, source: Source) -> None:
     """Build into the cache; processes that want the same wait for the first."""
-    go = shutil.which("go")
-    if go is None:
-        raise NoProgram(
-            f"{name} is neither in $KUBEBUILDER_ASSETS nor on PATH, and building it needs Go 1.24 or newer (go on PATH)"
-        )
+    go = _go_program(name)
     source.folder.mkdir(parents=True, exist_ok=True)
     with (cache() / ".build.lock").open("w") as lock, tempfile.TemporaryDirectory() as work:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -120,6 +135,15 @@ def _build(name: str, source: Source) -> None:
         shutil.copy2(built, unfinished)
         unfinished.replace(source.folder / name)
         _say(f"built {name} in {time.monotonic() - started:.0f} s: {source.folder / name}")
+
+
+def _go_program(name: str) -> str:
+    go = shutil.which("go")
+    if go is None:
+        raise NoProgram(
+            f"{name} is neither in $KUBEBUILDER_ASSETS nor on PATH, and building it needs Go 1.24 or newer (go on PATH)"
+        )
+    return go
 
 
 def _write_module(go: str, source: Source, folder: Path) -> None:
@@ -168,7 +192,7 @@ def _say(text: str) -> None:
 
 def main(names: list[str]) -> None:
     """Print where each of ``names`` (default: all) is."""
-    for name in names or [*CONTROL_PLANE, *NODE, *FETCHED]:
+    for name in names or [*CONTROL_PLANE, *NODE, PROMETHEUS_OPERATOR, *FETCHED]:
         _say(f"{name}: {program(name)}")
 
 

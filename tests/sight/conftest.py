@@ -9,7 +9,7 @@ import pytest
 
 from tests.end_to_end.whole_runs import Run, prepare_data, write_job
 from tests.sight.collector import Collector
-from tests.sight.prometheus import Prometheus, Target
+from tests.sight.prometheus import Prometheus, Target, scraping
 from tests.sight.running import REMOTE, LiveRun, TrackedRun
 
 
@@ -62,5 +62,5 @@ def prometheus(live: LiveRun, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A Prometheus with all of manifests/alerts that scrapes the run's aggregator each second."""
     folder = tmp_path_factory.mktemp("prometheus")
     rules = sorted((Path(__file__).parents[2] / "manifests" / "alerts").glob("*.yaml"))
-    with Prometheus(folder, targets=[Target(name="aggregators", url=live.url)], rules=rules) as running:
+    with Prometheus(folder, scraping([Target(name="aggregators", url=live.url)], rules=rules)) as running:
         yield running

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,55 +40,85 @@ class Target:
     url: str
 
 
-class Prometheus:
-    """A Prometheus of this test alone; it ends with the ``with`` block."""
+def scraping(targets: Sequence[Target], *, rules: Sequence[Path] = ()) -> dict[str, Any]:
+    """A configuration that scrapes ``targets`` and watches ``rules``."""
+    return {
+        "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
+        "rule_files": [str(rule) for rule in rules],
+        "scrape_configs": [
+            {
+                "job_name": target.name,
+                # The label `job` of our series is the name of the federated job and stays.
+                "honor_labels": True,
+                "static_configs": [{"targets": [urlsplit(target.url).netloc]}],
+            }
+            for target in targets
+        ],
+    }
 
-    def __init__(self, folder: Path, *, targets: Sequence[Target], rules: Sequence[Path] = ()) -> None:
-        self._folder = folder
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        config = {
-            "global": {"scrape_interval": f"{SCRAPE_SECONDS}s", "evaluation_interval": f"{SCRAPE_SECONDS}s"},
-            "rule_files": [str(rule) for rule in rules],
-            "scrape_configs": [
-                {
-                    "job_name": target.name,
-                    # The label `job` of our series is the name of the federated job and stays.
-                    "honor_labels": True,
-                    "static_configs": [{"targets": [urlsplit(target.url).netloc]}],
-                }
-                for target in targets
-            ],
-        }
+
+class NotReadyError(Exception):
+    """It has started and does not answer questions yet."""
+
+
+class Prometheus:
+    """A Prometheus of this test alone; it ends with the ``with`` block.
+
+    ``network``: the process in whose network namespace it runs; it is then asked through a socket in ``folder``.
+    """
+
+    def __init__(self, folder: Path, configuration: dict[str, Any], *, network: int | None = None) -> None:
+        self._folder, self._network = folder, network
+        self._port = free_port()
         path = folder / "prometheus.yml"
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.safe_dump(configuration))
         self._command = [
             program("prometheus"),
             f"--config.file={path}",
             f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
+            f"--web.listen-address=127.0.0.1:{self._port}",
             "--log.level=warn",
         ]
 
     def __enter__(self) -> Self:
-        self._log = (self._folder / "prometheus.log").open("wb")
-        self._process = subprocess.Popen(self._command, stdout=self._log, stderr=subprocess.STDOUT)
-        self.until(lambda: bool(self.query("up == 1")), "nothing was scraped")
+        with ExitStack() as stack:
+            self._log = stack.enter_context((self._folder / "prometheus.log").open("wb"))
+            self._process = self._start(stack, self._command)
+            transport = httpx.HTTPTransport()
+            if self._network is not None:
+                socket = self._folder / "socket"
+                self._start(stack, ["socat", f"UNIX-LISTEN:{socket},fork", f"TCP:127.0.0.1:{self._port}"])
+                transport = httpx.HTTPTransport(uds=str(socket))
+            address = f"http://127.0.0.1:{self._port}/api/v1/"
+            self._client = stack.enter_context(
+                httpx.Client(base_url=address, transport=transport, timeout=30, trust_env=False)
+            )
+            self.until(lambda: bool(self.query("up == 1")), "nothing was scraped")
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=30)
-        self._log.close()
+    def _start(self, stack: ExitStack, command: list[str]) -> subprocess.Popen[bytes]:
+        inside = ["nsenter", "--target", str(self._network), "--net", "--"] if self._network is not None else []
+        process = subprocess.Popen([*inside, *command], stdout=self._log, stderr=subprocess.STDOUT)
 
-    def until(self, holds: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:
+        def end() -> None:
+            process.terminate()
+            process.wait(timeout=60)
+
+        stack.callback(end)
+        return process
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def until(self, holds: Callable[[], bool], otherwise: str, seconds: float = 120) -> None:
         """Wait until ``holds``, or fail."""
         deadline = time.monotonic() + seconds
         while True:
             try:
                 if holds():
                     return
-            except httpx.TransportError:
+            except (httpx.TransportError, NotReadyError):
                 assert self._process.poll() is None, (self._folder / "prometheus.log").read_text()
             assert time.monotonic() < deadline, f"{otherwise}: {(self._folder / 'prometheus.log').read_text()}"
             time.sleep(0.2)
@@ -111,7 +142,9 @@ class Prometheus:
         return found
 
     def _get(self, path: str, **parameters: Any) -> dict[str, Any]:
-        reply = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=30, trust_env=False)
+        reply = self._client.get(path, params=parameters)
+        if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # it reads its log first
+            raise NotReadyError
         document = reply.json()
         assert document["status"] == "success", document
         data: dict[str, Any] = document["data"]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from photon.protocol.messages import RefusalReason, TrainTask
 from tests.aggregator.fake_worker import FakeWorker, Prepared
-from tests.end_to_end.whole_runs import Run
+from tests.end_to_end.whole_runs import PROGRAMS, Run
 from tests.sight.collector import Span
 
 REMOTE = "east"
@@ -42,8 +48,31 @@ class LiveRun:
 
     def remote(self, **options: Any) -> FakeWorker:
         """A worker in numpy that plays the remote participant."""
-        token = (self.run.folder / "tokens" / f"{REMOTE}.token").read_text().strip()
-        return FakeWorker(REMOTE, [self.url], token=token, **options)
+        return FakeWorker(REMOTE, [self.url], token=self.remote_token, **options)
+
+    @contextmanager
+    def remote_program(self, folder: Path, data: Path) -> Iterator[psutil.Process]:
+        """The remote participant's own worker, as somebody starts it elsewhere: nobody starts it again."""
+        command = [str(PROGRAMS / "photon-worker"), "run", "--aggregator", self.url]
+        command += ["--data", str(data), "--work-dir", str(folder / "work")]
+        with (folder / "remote.log").open("wb") as log:
+            process = psutil.Popen(
+                command,
+                env={**os.environ, "PHOTON_TOKEN": self.remote_token},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield process
+        finally:
+            for one in [*children(process), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            process.wait(timeout=30)
+
+    @property
+    def remote_token(self) -> str:
+        return (self.run.folder / "tokens" / f"{REMOTE}.token").read_text().strip()
 
     def disturb(self) -> None:
         """Let the remote participant take part in a round, have an update refused in the next, and go away."""
@@ -65,3 +94,11 @@ class LiveRun:
             worker.run()
         finally:
             worker.http.close()
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """All that it started and that is still there."""
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []

@@ -7,17 +7,17 @@ import math
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, MetricsHandler
 
 from photon.telemetry import metric_names as names
-from tests.sight.prometheus import Prometheus, Target
+from tests.cluster.kube import Kube
+from tests.operator.running import JOB, Lab, Operator, until
+from tests.sight.prometheus import Prometheus, Target, scraping
 from tests.sight.running import LiveRun
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "dashboards"
@@ -139,55 +139,75 @@ def values(prometheus: Prometheus, expr: str) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def operator_prometheus(live: LiveRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """A Prometheus that scrapes the run and an exporter with the operator's metrics as metric_names declares them.
+def operator_prometheus(
+    live: LiveRun, with_crd: Kube, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes the run and a real operator, which got a job and then met a fault.
 
-    The operator's own tests compare its metrics with the same declarations.
+    The fault is one that clusters know: an admission webhook that nobody answers, so the API server takes no more Jobs.
     """
-    registry = CollectorRegistry()
-    samples = {"result": "ok", "error": "ApiException", "condition": "Running", "verb": "patch", "version": "0.1.0"}
-    counters = []
-    for metric in names.operator_metrics():
-        labels = [samples[label] for label in metric.labels]
-        kind = {"gauge": Gauge, "counter": Counter, "histogram": Histogram}[metric.kind]
-        made = kind(metric, metric.help, metric.labels, registry=registry)
-        child = made.labels(*labels) if labels else made
-        if isinstance(child, Gauge):
-            child.set(1)
-        elif isinstance(child, Counter):
-            counters.append(child.inc)
-        elif isinstance(child, Histogram):
-            counters.append(lambda child=child: child.observe(0.01))
-
-    class Handler(MetricsHandler):
-        def do_GET(self) -> None:
-            for count in counters:
-                count()
-            super().do_GET()
-
-    Handler.registry = registry
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+    operator = Operator(with_crd, tmp_path_factory.mktemp("operator") / "operator.log")
     folder = tmp_path_factory.mktemp("operator-prometheus")
     targets = [
         Target(name="aggregators", url=live.url),
-        Target(name="operator", url=f"http://127.0.0.1:{server.server_port}"),
+        Target(name="operator", url=f"http://127.0.0.1:{operator.port}"),
     ]
     try:
-        with Prometheus(folder, targets=targets) as running:
+        operator.start()
+        with with_crd.fresh_namespace(prefix="sight") as kube, Prometheus(folder, scraping(targets)) as running:
             running.until(lambda: len(running.query("up == 1")) == 2, "a target is down")
-            running.until(lambda: bool(running.query(f"rate({names.OPERATOR_RECONCILES}[60s])")), "no second scrape")
+            lab = Lab(kube)
+            lab.apply()
+            until(lambda: "first-job-init" in lab.names(), "the operator does what it is there for")
+            with unanswered_webhook(kube):
+                lab.apply(JOB.replace("name: first-job", "name: second"))
+                running.until(
+                    lambda: bool(running.query(f"increase({names.OPERATOR_ERRORS}[60s]) > 0")), "the fault is not seen"
+                )
             yield running
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        operator.stop()
+
+
+@contextmanager
+def unanswered_webhook(kube: Kube) -> Iterator[None]:
+    """Jobs of the namespace cannot be made meanwhile."""
+    name = f"unanswered.{kube.namespace}.photon.dev"
+    kube.apply(
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [
+                {
+                    "name": name,
+                    "clientConfig": {"url": "https://127.0.0.1:1/"},
+                    "rules": [
+                        {
+                            "apiGroups": ["batch"],
+                            "apiVersions": ["v1"],
+                            "operations": ["CREATE"],
+                            "resources": ["jobs"],
+                        }
+                    ],
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": kube.namespace}},
+                    "sideEffects": "None",
+                    "admissionReviewVersions": ["v1"],
+                    "timeoutSeconds": 1,
+                }
+            ],
+        }
+    )
+    try:
+        yield
+    finally:
+        kube.run("delete", f"validatingwebhookconfiguration/{name}")
 
 
 @pytest.mark.sight
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "title", "expr"), queries("operator.json"))
-def test_every_panels_query_returns_data_of_an_operator(
+def test_every_panels_query_returns_data_of_a_real_operator(
     operator_prometheus: Prometheus, name: str, title: str, expr: str
 ) -> None:
     assert values(operator_prometheus, filled(expr)), filled(expr)

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,11 +17,12 @@ from photon.api.status import JobStatus
 from photon.cli import units
 from tests.end_to_end.whole_runs import Run, prepare_data, write_job
 from tests.sight.browser import Watched, executable
-from tests.sight.running import REMOTE, LiveRun
+from tests.sight.running import REMOTE, LiveRun, children
 
-pytestmark = pytest.mark.sight
+pytestmark = [pytest.mark.sight, pytest.mark.timeout(600)]
 
 STEPS = 400
+SAID_WHY = r"no word since 20.*Z; it was (in (train|evaluate)-\d+, phase|waiting)"
 
 FIGURES = (
     "() => Object.fromEntries([...document.querySelectorAll('#figures dd[id]')].map((e) => [e.id, e.textContent]))"
@@ -94,7 +96,7 @@ def shown(status: JobStatus) -> dict[str, str]:
 
 def test_its_figures_are_those_of_the_status(paced: LiveRun, watched: Watched) -> None:
     """Rounds go by meanwhile, so a reading counts when the status was the same before and after it."""
-    for _ in range(40):
+    for _ in range(90):
         before = JobStatus.model_validate(paced.get("/v1/status").json())
         time.sleep(1.2)  # the page looks each second
         figures = watched.page.evaluate(FIGURES)
@@ -138,7 +140,7 @@ def test_each_participant_has_a_lane_that_says_what_it_does(paced: LiveRun, watc
     assert "now" in text
     remote = watched.page.locator(f"[data-participant={REMOTE}]")
     assert remote.get_attribute("data-state") == "Absent"
-    assert "not heard of since the aggregator started" in remote.inner_text()
+    assert re.search(rf"not heard of since the aggregator started|{SAID_WHY}", remote.inner_text())
 
 
 def test_a_commit_opens_to_what_it_was_made_of(paced: LiveRun, watched: Watched) -> None:
@@ -160,12 +162,34 @@ def test_a_commit_opens_to_what_it_was_made_of(paced: LiveRun, watched: Watched)
     assert watched.console == []
 
 
-def test_who_is_killed_turns_absent_within_15_seconds_with_its_reason(paced: LiveRun, watched: Watched) -> None:
-    """SIGSTOP: the launcher starts what is dead again, so this one is not dead but says nothing any more."""
+def test_who_is_killed_turns_absent_within_15_seconds_with_its_reason(
+    paced: LiveRun, watched: Watched, tmp_path: Path
+) -> None:
+    """A participant elsewhere, whose worker nobody starts again."""
+    north = paced.run.child("photon-worker", "run", "north")
+    assert north is not None
+    line = north.cmdline()
+    data = Path(line[line.index("--data") + 1])
+    with paced.remote_program(tmp_path, data) as worker:
+        watched.page.wait_for_selector(f"[data-participant={REMOTE}][data-state=Training]")
+        dying = [worker, *children(worker)]
+        for process in dying:
+            process.kill()
+        began = time.monotonic()
+        watched.page.wait_for_selector(f"[data-participant={REMOTE}][data-state=Absent]")
+        took = time.monotonic() - began
+    lane = watched.page.locator(f"[data-participant={REMOTE}]")
+    assert re.search(SAID_WHY, lane.locator(".why").inner_text())
+    watched.page.wait_for_selector(f"#events-list [data-kind=ParticipantAbsent]:has-text('{REMOTE}')")
+    assert took < 15
+    assert watched.console == []
+
+
+def test_who_hangs_turns_absent_as_well_and_comes_back(paced: LiveRun, watched: Watched) -> None:
     watched.page.wait_for_selector("[data-participant=south][data-state=Training]")
     worker = paced.run.child("photon-worker", "run", "south")
     assert worker is not None
-    everything = [worker, *worker.children(recursive=True)]
+    everything = [worker, *children(worker)]
     for process in everything:
         process.send_signal(signal.SIGSTOP)
     began = time.monotonic()
@@ -184,7 +208,7 @@ def test_who_is_killed_turns_absent_within_15_seconds_with_its_reason(paced: Liv
         for process in everything:
             process.send_signal(signal.SIGCONT)
     assert took < 15
-    assert re.search(r"no word since 20.*Z; it was (in (train|evaluate)-\d+, phase|waiting)", reason)
+    assert re.search(SAID_WHY, reason)
     watched.page.wait_for_selector("[data-participant=south]:not([data-state=Absent])")
     assert lane.locator(".why").is_hidden()
     assert watched.console == []

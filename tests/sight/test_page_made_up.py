@@ -24,7 +24,7 @@ from photon_aggregator.events import Broken, Refused, Submitted
 from photon_aggregator.serve import listen
 from tests.sight.browser import Watched, executable
 
-pytestmark = pytest.mark.sight
+pytestmark = [pytest.mark.sight, pytest.mark.timeout(600)]
 
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "device_scale_factor": 2}
 MARKUP = '<img src=x onerror="window.broken = 1"><script>window.broken = 1</script>&amp;'
@@ -254,7 +254,7 @@ def test_64_participants_and_1000_rounds_stay_small_and_smooth(tmp_path: Path) -
     executable()
     result = tmp_path / "page.json"
     command = [sys.executable, "-m", "benchmarks.page", "--seconds", "8", "--output", str(result)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     found = json.loads(result.read_text())
     assert found["bytes"] < 300_000, found

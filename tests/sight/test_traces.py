@@ -87,7 +87,6 @@ def test_the_endpoint_alone_turns_them_off_again_by_the_other_setting() -> None:
 
 
 def test_a_file_instead_of_a_collector(tmp_path: Path) -> None:
-    pytest.importorskip("opentelemetry.sdk")
     file = tmp_path / "spans.jsonl"
     traces = open_traces("test", {"PHOTON_TRACES": str(file)})
     plan = "ab" * 32
@@ -108,7 +107,6 @@ def test_a_file_instead_of_a_collector(tmp_path: Path) -> None:
 
 
 def test_a_collector_that_is_away_costs_seconds_at_most_and_no_error() -> None:
-    pytest.importorskip("opentelemetry.sdk")
     with Collector() as collector:
         url = collector.url
     traces = Traces()
@@ -122,7 +120,6 @@ def test_a_collector_that_is_away_costs_seconds_at_most_and_no_error() -> None:
 
 
 def test_a_file_that_cannot_be_written_is_a_mistake() -> None:
-    pytest.importorskip("opentelemetry.sdk")
     with pytest.raises(TracesMistake, match=r"PHOTON_TRACES=/nonexistent/spans.jsonl cannot be written: No such file"):
         open_traces("test", {"PHOTON_TRACES": "/nonexistent/spans.jsonl"})
 
