@@ -33,6 +33,7 @@ LAST_WORDS_SECONDS: Final = 15.0
 HINDERED_SECONDS: Final = 60.0
 # An aggregator that is ready but has not answered for so long is taken to be at work.
 UNHEARD_SECONDS: Final = 30.0
+MAKING_MODEL: Final = "making the initial model"
 UNREAD: Final = "the aggregator is ready, but the operator cannot read its status"
 Verdict = tuple[ConditionType, Trouble]
 
@@ -171,7 +172,7 @@ class Active:
                 return ConditionType.FAILED, self._trouble_of(work).of("the aggregator")
         init = self._init
         if work is None and init is not None and init.failed is not None and self._current(init, self._family.init):
-            return ConditionType.FAILED, self._trouble_of(init).of("making the initial model")
+            return ConditionType.FAILED, self._trouble_of(init).of(MAKING_MODEL)
         return self._overdue()
 
     def _final(self) -> Condition | None:
@@ -236,7 +237,7 @@ class Active:
         self._place(self._init, self._family.init)
         found = self._found(self._init)
         if found is not None:
-            return ConditionType.PENDING, found.of("init")
+            return ConditionType.PENDING, found.of(MAKING_MODEL)
         return ConditionType.PENDING, Trouble(
             reason=JobReason.WAITING_FOR_INIT, message="the initial model is being made"
         )
@@ -349,19 +350,21 @@ class Active:
     # --- what can be said ---------------------------------------------------------------------------------------------
 
     def _troubles(self) -> None:
+        people = self._said.participants if self._said is not None and self.aggregating else ()
+        heard = {person.name for person in people if person.state is not ParticipantState.ABSENT}
         for name, work in self._workers.items():
-            found = self._found(work)
+            found = self._found(work, heard=name in heard)
             if found is not None:
                 self.troubles[name] = found
 
-    def _found(self, work: Work | None) -> Trouble | None:
+    def _found(self, work: Work | None, *, heard: bool = False) -> Trouble | None:
         if work is None:
             return None
         stuck = faults.stuck(work, self._observed.now)
         self._draft.look += stuck
         if not stuck and not work.ended and work.running is None:
             self._draft.again(faults.PATIENCE_SECONDS)
-        return faults.trouble(work, self._observed.notes)
+        return faults.trouble(work, self._observed.notes, heard=heard)
 
     def _trouble_of(self, work: Work) -> Trouble:
         found = faults.trouble(work, self._observed.notes)

@@ -21,6 +21,13 @@ _LONGEST: Final = 600
 _IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 )
+# What the scheduler says of pods that it would have to evict, after what is lacking.
+_PREEMPTION: Final = re.compile(r"\.?( no new claims to deallocate,)? preemption: .*", re.DOTALL)
+# Of the message of a container whose image cannot be pulled: all but the image and the cause.
+_PULLING: Final = re.compile(
+    r'(Back-off pulling image "[^"]*"|ErrImagePull|failed to pull and unpack image "[^"]*"'
+    r'|failed to resolve reference "[^"]*"|failed to do request)(: |$)'
+)
 
 # What photon.store.errors says, by the reason that it stands for; a test holds the two together.
 _SAYINGS: Final[Mapping[ClusterReason, tuple[str, ...]]] = {
@@ -58,8 +65,11 @@ class Trouble:
         return Trouble(reason=self.reason, message=f"{who}: {self.message}" if self.message else who)
 
 
-def trouble(work: Work, notes: Mapping[str, str]) -> Trouble | None:
-    """What keeps a Job from working now; None when nothing does, as far as Kubernetes says."""
+def trouble(work: Work, notes: Mapping[str, str], *, heard: bool = False) -> Trouble | None:
+    """What keeps a Job from working now; None when nothing does, as far as Kubernetes says.
+
+    ``heard``: its program is known to be at work. Until then, what made one try fail holds for the next.
+    """
     if work.complete or work.deleting:
         return None
     if work.failed is not None:
@@ -70,7 +80,7 @@ def trouble(work: Work, notes: Mapping[str, str]) -> Trouble | None:
     if newest is None:
         said = notes.get(work.uid)
         return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(said)) if said else None
-    return pod_trouble(newest, notes)
+    return pod_trouble(newest, notes) or (None if heard else _try_before(work))
 
 
 def pod_trouble(pod: Pod, notes: Mapping[str, str]) -> Trouble | None:
@@ -79,9 +89,9 @@ def pod_trouble(pod: Pod, notes: Mapping[str, str]) -> Trouble | None:
     if pod.phase == "Pending" and scheduled is not None and scheduled.get("status") == "False":
         gated = scheduled.get("reason") == "SchedulingGated"
         reason = ClusterReason.QUEUED if gated else ClusterReason.UNSCHEDULABLE
-        return Trouble(reason=reason, message=_short(str(scheduled.get("message", ""))))
+        return Trouble(reason=reason, message=_short(_PREEMPTION.sub("", str(scheduled.get("message", "")))))
     waiting = pod.container.get("waiting")
-    if waiting is not None and (found := _waiting(str(waiting.get("reason", "")), str(waiting.get("message") or ""))):
+    if waiting is not None and (found := _waiting(pod, waiting)):
         return found
     if pod.phase == "Pending" and (said := notes.get(pod.uid)):
         return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(said))
@@ -103,14 +113,34 @@ def stuck(work: Work, now: float) -> list[str]:
     return [newest.uid] if slow and not unscheduled and now - newest.created_at >= PATIENCE_SECONDS else []
 
 
-def _waiting(reason: str, message: str) -> Trouble | None:
+def _try_before(work: Work) -> Trouble | None:
+    """How the pod failed that the newest takes the place of."""
+    newest = work.pods[-1]
+    before = next((pod for pod in reversed(work.pods[:-1]) if pod.index == newest.index), None)
+    if before is None or before.phase != "Failed":
+        return None
+    found = _terminated(before)
+    return None if found is None or found.reason is ClusterReason.INTERRUPTED else found
+
+
+def _waiting(pod: Pod, waiting: Mapping[str, Any]) -> Trouble | None:
+    reason, message = str(waiting.get("reason", "")), str(waiting.get("message") or "")
     if reason in _IMAGE:
-        return Trouble(reason=ClusterReason.IMAGE_UNAVAILABLE, message=_short(message or reason))
+        return Trouble(reason=ClusterReason.IMAGE_UNAVAILABLE, message=_short(_no_image(pod.image, message or reason)))
     if reason == "CreateContainerConfigError":
-        return Trouble(reason=ClusterReason.SECRET_MISSING, message=_short(message))
+        missing = message.startswith("secret ") and message.endswith(" not found")
+        hint = ": the job's namespace must have a Secret of this name" if missing else ""
+        return Trouble(reason=ClusterReason.SECRET_MISSING, message=_short(message + hint))
     if reason in ("CreateContainerError", "RunContainerError"):
         return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(message or reason))
     return None
+
+
+def _no_image(image: str, said: str) -> str:
+    """The kubelet and containerd name the image once in each of their layers, and the cause at the very end."""
+    cause = _PULLING.sub("", said)
+    cause = cause.removeprefix(f"{image}: ")
+    return f"the image {image} cannot be pulled" + (f": {cause}" if cause else "")
 
 
 def _ended(work: Work) -> Trouble:

@@ -110,6 +110,19 @@ class Pod:
         return {}
 
     @property
+    def image(self) -> str:
+        """What is to run in that container."""
+        role = (self.raw["metadata"].get("labels") or {}).get(names.ROLE)
+        containers = self.raw.get("spec", {}).get("containers") or ()
+        return str(next((c.get("image") for c in containers if c.get("name") == role), ""))
+
+    @property
+    def index(self) -> str:
+        """Of an Indexed Job's pod: whose place a pod takes that is made after it failed."""
+        found: str = (self.raw["metadata"].get("annotations") or {}).get("batch.kubernetes.io/job-completion-index", "")
+        return found
+
+    @property
     def terminated(self) -> Object | None:
         """How our program ended in it; None while it has not."""
         found: Object | None = self.container.get("terminated")

@@ -25,7 +25,7 @@ from photon_operator.plan import EventNote
 
 FINISHED: Final = (ConditionType.COMPLETE, ConditionType.FAILED)
 # These follow each other every round: no transition that anyone wants to be told of.
-AT_WORK: Final = frozenset({JobReason.TRAINING, JobReason.MERGING, JobReason.EVALUATING})
+AT_WORK: Final = frozenset({JobReason.WAITING_FOR_INIT, JobReason.TRAINING, JobReason.MERGING, JobReason.EVALUATING})
 _NAMED: Final = frozenset(reason.value for reason in ClusterReason)
 
 
@@ -93,10 +93,12 @@ def since(status: JobStatus, kind: ConditionType) -> str | None:
 def with_condition(
     figures: JobStatus, before: JobStatus, kind: ConditionType, why: Trouble, *, now: float, generation: int
 ) -> JobStatus:
-    """``figures`` with ``kind`` as the one condition that holds."""
+    """``figures`` with ``kind`` as the one condition that holds, beside those that once held."""
     conditions = []
     for each in ConditionType:
         known = next((c for c in before.conditions if c.type == each), None)
+        if known is None and each is not kind:
+            continue
         value = "True" if each is kind else "False"
         flipped = known is None or known.status != value
         conditions.append(
@@ -163,13 +165,8 @@ def events(before: JobStatus, after: JobStatus) -> list[EventNote]:
     """What somebody who watches the job wants to be told of the step from ``before`` to ``after``."""
     told: list[EventNote] = []
     old, new = holding(before), holding(after)
-    if new is not None and (old is None or _stage(old) != _stage(new)):
-        bad = new.type == ConditionType.FAILED or (
-            new.type in (ConditionType.PENDING, ConditionType.RUNNING) and new.reason in _TROUBLES
-        )
-        told.append(
-            EventNote(type="Warning" if bad else "Normal", reason=new.reason, message=new.message or _SAID[new.type])
-        )
+    if new is not None and (old is None or _stage(old) != _stage(new)) and not _told_of_one(new, after.participants):
+        told.append(_of_stage(new))
     known = {person.name: person for person in before.participants}
     for person in after.participants:
         was = known.get(person.name, ParticipantStatus(name=person.name))
@@ -192,6 +189,26 @@ def events(before: JobStatus, after: JobStatus) -> list[EventNote]:
     return told
 
 
+def _of_stage(new: Condition) -> EventNote:
+    warns = new.type == ConditionType.FAILED or (new.type in _UNDECIDED and new.reason in _TROUBLES)
+    at_work = new.type == ConditionType.RUNNING and new.reason in AT_WORK
+    return EventNote(
+        type="Warning" if warns else "Normal",
+        reason=new.type if at_work else new.reason,
+        message=_SAID[new.type] if at_work else new.message or _SAID[new.type],
+    )
+
+
+def _told_of_one(new: Condition, people: Sequence[ParticipantStatus]) -> bool:
+    """Whether the job's trouble is one participant's, of which its own event tells."""
+    return new.type in _UNDECIDED and any(
+        named_trouble(person.message) == new.reason
+        and f"{person.name}: {person.message.removeprefix(f'{new.reason}: ')}" == new.message
+        for person in people
+    )
+
+
+_UNDECIDED: Final = (ConditionType.PENDING, ConditionType.RUNNING)
 _NO_TROUBLE: Final = {ClusterReason.STARTING, ClusterReason.QUEUED, ClusterReason.SUSPENDING}
 _TROUBLES: Final = frozenset(reason.value for reason in ClusterReason if reason not in _NO_TROUBLE)
 _SAID: Final[Mapping[str, str]] = {

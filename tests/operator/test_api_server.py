@@ -73,7 +73,7 @@ def test_a_job_from_apply_to_complete_as_kubectl_shows_it(lab: Lab, aggregators:
     lab.end("first-job-worker-south")
     lab.until_state("Complete", "RoundsDone")
     told = lab.kube.kubectl("describe", "ftj", "first-job")
-    for reason in ("WaitingForInit", "Training", "ParticipantJoined", "RoundsDone"):
+    for reason in ("WaitingForInit", "Running", "ParticipantJoined", "RoundsDone"):
         assert reason in told, told
     assert lab.job()["status"]["committedRounds"] == 10
 
@@ -119,7 +119,7 @@ def test_what_is_made_of_an_example_is_taken_by_the_api_server(lab: Lab, path: P
 def test_a_job_that_no_node_has_room_for(lab: Lab) -> None:
     lab.apply()
     message = lab.until_state("Pending", "Unschedulable")
-    assert message.startswith("init: ")
+    assert message.startswith("making the initial model: ")
     assert "nodes" in message, "the scheduler's own words"
 
 

@@ -66,12 +66,15 @@ def started() -> World:
 
 def test_gpus_that_no_node_has() -> None:
     world = started()
-    world.unschedulable("first-worker-north")
+    lacking = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu"
+    evicting = ". no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful."
+    world.unschedulable("first-worker-north", lacking + evicting)
     world.settle()
     assert world.state == ("Pending", "Unschedulable")
-    assert world.message == "north: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
-    assert world.person("north").message == "Unschedulable: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
-    assert next(e for e in world.events if "Insufficient" in e.message).type == "Warning"
+    assert world.message == f"north: {lacking}"
+    assert world.person("north").message == f"Unschedulable: {lacking}"
+    (event,) = [e for e in world.events if "Insufficient" in e.message]
+    assert event.type == "Warning"
     told = len(world.events)
     world.after(600)
     assert len(world.events) == told, "once is enough"
@@ -81,22 +84,44 @@ def test_gpus_that_no_node_has() -> None:
     assert world.person("north").message == ""
 
 
+PULL = (
+    'failed to pull and unpack image "photon-worker:0.1.0": failed to resolve reference "photon-worker:0.1.0": '
+    'failed to do request: Head "http://mirror/v2/": connection refused'
+)
+
+
 @pytest.mark.parametrize(
-    ("waiting", "message", "reason"),
+    ("waiting", "message", "reason", "said"),
     [
-        ("ImagePullBackOff", 'Back-off pulling image "worker:1"', "ImageUnavailable"),
-        ("ErrImagePull", "not found", "ImageUnavailable"),
-        ("InvalidImageName", "couldn't parse image name", "ImageUnavailable"),
-        ("CreateContainerConfigError", 'secret "north-data" not found', "SecretMissing"),
-        ("CreateContainerError", "context deadline exceeded", "PodRefused"),
+        (
+            *("ImagePullBackOff", 'Back-off pulling image "photon-worker:0.1.0"', "ImageUnavailable"),
+            "the image photon-worker:0.1.0 cannot be pulled",
+        ),
+        (
+            *("ImagePullBackOff", f'Back-off pulling image "photon-worker:0.1.0": ErrImagePull: {PULL}'),
+            *("ImageUnavailable", "the image photon-worker:0.1.0 cannot be pulled: Head"),
+        ),
+        (
+            *("ErrImagePull", PULL, "ImageUnavailable"),
+            'the image photon-worker:0.1.0 cannot be pulled: Head "http://mirror/v2/": connection refused',
+        ),
+        ("ErrImagePull", "not found", "ImageUnavailable", "cannot be pulled: not found"),
+        ("InvalidImageName", "couldn't parse image name", "ImageUnavailable", "couldn't parse image name"),
+        (
+            *("CreateContainerConfigError", 'secret "north-data" not found', "SecretMissing"),
+            'secret "north-data" not found: the job\'s namespace must have a Secret of this name',
+        ),
+        ("CreateContainerConfigError", "couldn't find key A in Secret lab/x", "SecretMissing", "key A in Secret lab/x"),
+        ("CreateContainerError", "context deadline exceeded", "PodRefused", "context deadline exceeded"),
     ],
 )
-def test_a_container_that_cannot_be_made(waiting: str, message: str, reason: str) -> None:
+def test_a_container_that_cannot_be_made(waiting: str, message: str, reason: str, said: str) -> None:
     world = started()
     world.waiting("first-worker-north", waiting, message)
     world.settle()
     assert world.state == ("Pending", reason)
-    assert message in world.message
+    assert said in world.message
+    assert world.message.count("photon-worker:0.1.0") <= 1
 
 
 @pytest.mark.parametrize("job", ["first-init", "first-worker-north"])
@@ -158,8 +183,38 @@ def test_bad_credentials_are_said_while_init_is_still_tried_again() -> None:
     world.settle()
     assert world.state == ("Pending", "AccessDenied")
     assert "check AWS_SECRET_ACCESS_KEY" in world.message
+    told = len(world.events)
+    world.after(10)
     world.add_pod("first-init")
+    world.run("first-init")
+    world.settle()
+    assert world.state == ("Pending", "AccessDenied"), "the next try has shown nothing yet"
+    assert len(world.events) == told
     world.fail("first-init", 1, said)
     world.settle()
     assert world.state == ("Failed", "AccessDenied")
     assert "(failed 2 times)" in world.message
+
+
+def test_a_worker_that_is_tried_again_is_in_trouble_until_it_is_heard() -> None:
+    world = started()
+    world.run("first-worker-south")
+    world.settle()
+    world.end_pod("first-worker-north", 1, "error: it broke")
+    world.after(10)
+    world.add_pod("first-worker-north")
+    world.run("first-worker-north")
+    world.settle()
+    assert world.person("north").message == "ProgramFailed: it broke"
+    world.training()
+    assert world.person("north").message == ""
+    assert world.state == ("Running", "Training")
+    assert world.message == ""
+
+
+def test_conditions_are_those_that_hold_or_held() -> None:
+    world = World()
+    world.settle()
+    assert [c.type for c in world.status.conditions] == ["Pending"]
+    world.training()
+    assert [(c.type, c.status) for c in world.status.conditions] == [("Pending", "False"), ("Running", "True")]
