@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from tests.end_to_end.whole_runs import Run, all_gone, prepare_data, step_of, write_job
 
@@ -50,7 +54,21 @@ def test_the_undisturbed_run_learns_and_ends_with_a_model_that_loads(undisturbed
     assert undisturbed["rounds"] == 4
     assert undisturbed["tokens"] == 4 * 40 * 2 * 4 * 64
     assert undisturbed["validation_perplexity"] < 60, "random bytes would give 320"
-    assert (Path(undisturbed["checkpoint"]) / "model.safetensors").is_file()
+
+
+def test_transformers_alone_finds_the_reported_perplexity(undisturbed: dict[str, Any], job: Path) -> None:
+    """None of our code: the checkpoint by its folder, the prepared tokens as the bytes that they are."""
+    model = AutoModelForCausalLM.from_pretrained(undisturbed["checkpoint"]).eval()
+    loss, predicted = 0.0, 0
+    for name in ("north", "south"):
+        tokens = np.fromfile(job.parent / name / "heldout-00000.bin", dtype=np.uint16).astype(np.int64)
+        predicted += len(tokens) - 1
+        for start in range(0, len(tokens) - 1, 64):
+            window = torch.from_numpy(tokens[start : start + 65])[None]
+            with torch.no_grad():
+                # Labels are shifted within the model; its loss is the mean over what is predicted.
+                loss += model(window, labels=window).loss.item() * (window.shape[1] - 1)
+    assert math.exp(loss / predicted) == pytest.approx(undisturbed["validation_perplexity"], rel=1e-4)
 
 
 def test_kill_9_of_the_aggregator(undisturbed: dict[str, Any], start: Callable[[], Run]) -> None:
