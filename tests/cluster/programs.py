@@ -29,11 +29,15 @@ KUBERNETES_VERSION: Final = os.environ.get("PHOTON_KUBERNETES_VERSION", "1.34.4"
 ETCD_VERSION: Final = "3.6.16"
 COREDNS_VERSION: Final = "1.12.4"
 PROMETHEUS_OPERATOR_VERSION: Final = "0.85.0"
+PROMETHEUS_VERSION: Final = "3.13.5"
 
 # etcd and the API server first: what needs no more than a control plane can then begin.
 CONTROL_PLANE: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 NODE: Final = ("kubelet", "kube-proxy", "coredns")
 PROMETHEUS_OPERATOR: Final = "prometheus-operator"
+# Debian's is built without the discovery of Kubernetes' objects, so it is none that could be found on PATH.
+PROMETHEUS: Final = "prometheus-kubernetes"
+MONITORING: Final = (PROMETHEUS_OPERATOR, PROMETHEUS)
 BUILD_SECONDS: Final = 1800
 
 
@@ -48,6 +52,7 @@ class Source:
     module: str
     version: str
     package: str
+    tags: str = ""
 
     @property
     def folder(self) -> Path:
@@ -63,6 +68,10 @@ def _source(name: str, kubernetes: str) -> Source:
     if name == PROMETHEUS_OPERATOR:
         module = f"github.com/{PROMETHEUS_OPERATOR}/{PROMETHEUS_OPERATOR}"
         return Source(module=module, version=PROMETHEUS_OPERATOR_VERSION, package="/cmd/operator")
+    if name == PROMETHEUS:
+        version = PROMETHEUS_VERSION.replace("3.", "0.3", 1)  # as a module 3.13 is 0.313
+        tags = "remove_all_sd,enable_kubernetes_sd"
+        return Source(module="github.com/prometheus/prometheus", version=version, package="/cmd/prometheus", tags=tags)
     return Source(module="k8s.io/kubernetes", version=kubernetes, package=f"/cmd/{name}")
 
 
@@ -129,7 +138,7 @@ def _build(name: str, source: Source) -> None:
         built = Path(work) / name
         _write_module(go, source, Path(work))
         package = f"{source.module}{source.package}"
-        flags = ["-trimpath", "-ldflags", _link_flags(source)]
+        flags = ["-trimpath", "-ldflags", _link_flags(source), "-tags", source.tags]
         _go(go, ["build", *flags, "-o", str(built), package], Path(work))
         unfinished = source.folder / f".{name}.new"
         shutil.copy2(built, unfinished)
@@ -141,7 +150,7 @@ def _go_program(name: str) -> str:
     go = shutil.which("go")
     if go is None:
         raise NoProgram(
-            f"{name} is neither in $KUBEBUILDER_ASSETS nor on PATH, and building it needs Go 1.24 or newer (go on PATH)"
+            f"{name} is neither in $KUBEBUILDER_ASSETS nor on PATH, and building it needs Go 1.26 or newer (go on PATH)"
         )
     return go
 
@@ -192,7 +201,7 @@ def _say(text: str) -> None:
 
 def main(names: list[str]) -> None:
     """Print where each of ``names`` (default: all) is."""
-    for name in names or [*CONTROL_PLANE, *NODE, PROMETHEUS_OPERATOR, *FETCHED]:
+    for name in names or [*CONTROL_PLANE, *NODE, *MONITORING, *FETCHED]:
         _say(f"{name}: {program(name)}")
 
 

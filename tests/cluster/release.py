@@ -83,30 +83,44 @@ class Release:
 
 
 @contextmanager
-def installed(cluster: RunningCluster) -> Iterator[Release]:
-    """The chart of this tree, with images of this tree."""
+def installed(cluster: RunningCluster, *chosen: str, program: Path | None = None) -> Iterator[Release]:
+    """The chart of this tree, with images of this tree; ``chosen``: more values, as KEY=VALUE. ``program``: a helm."""
     cluster.load(*DOCKERFILES)
     with cluster.kube.fresh_namespace(labels=RESTRICTED, prefix="photon") as kube:
-        values = [f"image.registry={cluster.registry}", "seaweedfs.enabled=true", "operator.pollSeconds=1"]
-        _helm(
-            kube,
-            *("upgrade", "--install", NAME, str(CHART), "--wait", "--timeout", f"{INSTALL_SECONDS}s"),
-            # The definition of the jobs outlives a release and its namespace.
-            "--take-ownership",
-            *(argument for value in values for argument in ("--set", value)),
-        )
+        install(kube, cluster.registry, *chosen, program=program)
         try:
             yield Release(kube=kube)
         finally:
             # The operator clears what it holds; then nothing keeps the namespace from going.
             kube.run("delete", "ftj", "--all", "--timeout=60s")
-            _helm(kube, "uninstall", NAME, "--wait", "--timeout", "60s", check=False)
+            helm(kube, "uninstall", NAME, "--wait", "--timeout", "60s", check=False, program=program)
             with contextlib.suppress(AssertionError):
                 kube.kubectl("delete", "pvc", "--all", "--wait=false")
 
 
-def _helm(kube: Kube, *arguments: str, check: bool = True) -> str:
-    command = [str(tool("helm")), "--kubeconfig", str(kube.kubeconfig), "--namespace", str(kube.namespace)]
+def install(kube: Kube, registry: str, *chosen: str, program: Path | None = None) -> None:
+    """Install, or upgrade to these values; return when all pods are ready."""
+    values = [
+        f"image.registry={registry}",
+        "seaweedfs.enabled=true",
+        "operator.pollSeconds=1",
+        # Several sessions may share a cluster: none runs the jobs of another.
+        f"watchNamespaces={{{kube.namespace}}}",
+        *chosen,
+    ]
+    helm(
+        kube,
+        *("upgrade", "--install", NAME, str(CHART), "--wait", "--timeout", f"{INSTALL_SECONDS}s"),
+        # The definition of the jobs outlives a release and its namespace.
+        "--take-ownership",
+        *(argument for value in values for argument in ("--set", value)),
+        program=program,
+    )
+
+
+def helm(kube: Kube, *arguments: str, check: bool = True, program: Path | None = None) -> str:
+    """What helm prints. Raises AssertionError."""
+    command = [str(program or tool("helm")), "--kubeconfig", str(kube.kubeconfig), "--namespace", str(kube.namespace)]
     command += ["--kube-context", kube.context] if kube.context else []
     done = subprocess.run(
         [*command, *arguments], capture_output=True, text=True, timeout=INSTALL_SECONDS + 60, check=False

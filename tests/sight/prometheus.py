@@ -64,16 +64,24 @@ class NotReadyError(Exception):
 class Prometheus:
     """A Prometheus of this test alone; it ends with the ``with`` block.
 
-    ``network``: the process in whose network namespace it runs; it is then asked through a socket in ``folder``.
+    ``executable``: default the one that is installed. ``network``: the process in whose network namespace it runs; then
+    it is asked through a socket in ``folder``.
     """
 
-    def __init__(self, folder: Path, configuration: dict[str, Any], *, network: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        configuration: dict[str, Any],
+        *,
+        executable: Path | None = None,
+        network: int | None = None,
+    ) -> None:
         self._folder, self._network = folder, network
         self._port = free_port()
         path = folder / "prometheus.yml"
         path.write_text(yaml.safe_dump(configuration))
         self._command = [
-            program("prometheus"),
+            str(executable or program("prometheus")),
             f"--config.file={path}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self._port}",
