@@ -33,7 +33,14 @@ class JobSpec(ApiModel):
     exchange: ExchangeSpec = ExchangeSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     aggregator: AggregatorSpec = AggregatorSpec()
-    participants: Annotated[list[Participant], Field(min_length=1, max_length=MAX_PARTICIPANTS)]
+    participants: Annotated[
+        list[Participant],
+        Field(
+            min_length=1,
+            max_length=MAX_PARTICIPANTS,
+            description="Who trains; participants may be added and removed while the job runs.",
+        ),
+    ]
     suspend: Annotated[bool, Field(description="Stop at the next round boundary; nothing is lost.")] = False
     active_deadline_seconds: Annotated[
         int | None,

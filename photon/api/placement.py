@@ -19,7 +19,7 @@ LabelValue = Annotated[str, Field(max_length=63)]
 class SecretRef(ApiModel):
     """A Secret in the job's namespace."""
 
-    name: ShortText
+    name: Annotated[ShortText, Field(description="Name of the Secret.")]
 
 
 class RetentionSpec(ApiModel):
@@ -51,9 +51,26 @@ class StorageSpec(ApiModel):
             description="URL of the S3 API; without it `photon run` starts SeaweedFS, and a cluster uses AWS.",
         ),
     ] = None
-    bucket: Annotated[str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")] = "photon"
-    prefix: Annotated[str, Field(max_length=512, pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$")] = ""
-    region: ShortText = "us-east-1"
+    bucket: Annotated[
+        str,
+        Field(
+            min_length=3,
+            max_length=63,
+            pattern=r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$",
+            description="It must be there; `photon run` with its own SeaweedFS makes it.",
+        ),
+    ] = "photon"
+    prefix: Annotated[
+        str,
+        Field(
+            max_length=512,
+            pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$",
+            description="What the job's keys begin with: one of its own for each job.",
+        ),
+    ] = ""
+    region: Annotated[ShortText, Field(description="Region of the bucket, which requests are signed for.")] = (
+        "us-east-1"
+    )
     credentials_secret_ref: Annotated[
         SecretRef | None,
         Field(description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop the environment's."),
@@ -80,10 +97,16 @@ class PodSettings(ApiModel):
     """How pods are placed; ignored on a laptop."""
 
     resources: Resources = Resources()
-    image: LongText | None = None
-    node_selector: Annotated[dict[str, LabelValue], Field(max_length=64)] = {}
-    priority_class_name: ShortText | None = None
-    tolerations: Annotated[list[dict[str, Any]], Field(max_length=64)] = []
+    image: Annotated[LongText | None, Field(description="Default: the image that the operator was installed with.")] = (
+        None
+    )
+    node_selector: Annotated[
+        dict[str, LabelValue], Field(max_length=64, description="Labels that a node must have.")
+    ] = {}
+    priority_class_name: Annotated[ShortText | None, Field(description="PriorityClass of the pods.")] = None
+    tolerations: Annotated[
+        list[dict[str, Any]], Field(max_length=64, description="Taints of nodes that the pods tolerate, as in a pod.")
+    ] = []
     pod_template_patch: Annotated[
         dict[str, Any] | None, Field(description="Strategic merge patch of the pod template, applied last.")
     ] = None
@@ -98,8 +121,8 @@ class AggregatorSpec(PodSettings):
 class DataSource(ApiModel):
     """One prepared folder of a mixture, read in the order that the participant of this name would read it in."""
 
-    name: Name
-    uri: LongText
+    name: Annotated[Name, Field(description="Decides the order in which the folder is read.")]
+    uri: Annotated[LongText, Field(description="As data.uri.")]
 
 
 class DataSpec(ApiModel):
@@ -194,7 +217,7 @@ class RemoteSpec(ApiModel):
 class Participant(ApiModel):
     """An institution's share in a job."""
 
-    name: Name
+    name: Annotated[Name, Field(description="Unique in the job; also in the names of its pods.")]
     worker: Annotated[WorkerSpec | None, Field(description="Runs here.")] = None
     remote: Annotated[
         RemoteSpec | None, Field(description="Runs elsewhere and asks this job's aggregator for work.")

@@ -47,10 +47,10 @@ class LearningRate(ApiModel):
 class InnerOptimizer(ApiModel):
     """AdamW, as torch.optim.AdamW defines it."""
 
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    eps: Annotated[float, Field(gt=0, le=1)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    beta1: Annotated[float, Field(ge=0, lt=1, description="Decay of the gradients' running mean.")] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1, description="Decay of their squares' running mean.")] = 0.95
+    eps: Annotated[float, Field(gt=0, le=1, description="Added to the denominator.")] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="Decoupled weight decay.")] = 0.0
     clip_norm: Annotated[
         float | None,
         Field(gt=0, le=1e6, description="Clip the gradient to this norm at each step; null: no clipping."),
@@ -138,7 +138,9 @@ class OuterSpec(ApiModel):
     """How the mean update moves the global model."""
 
     type: OuterType = OuterType.FEDAVG
-    learning_rate: Annotated[float, Field(gt=0, le=100)] = 1.0
+    learning_rate: Annotated[
+        float, Field(gt=0, le=100, description="Step size of the server's optimiser; 1.0 with FedAvg is the mean.")
+    ] = 1.0
     momentum: Annotated[float, Field(ge=0, lt=1, description="FedMom and Nesterov.")] = 0.9
     beta1: Annotated[float, Field(ge=0, lt=1, description="FedAdam and FedYogi.")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="FedAdam and FedYogi.")] = 0.99

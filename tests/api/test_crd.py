@@ -258,6 +258,11 @@ def test_null_means_something_only_where_a_default_would_take_its_place() -> Non
     assert {path for path, schema in ALL if schema.get("nullable")} == {".spec.local.optimizer.clipNorm"}
 
 
+def test_kubectl_explain_says_of_each_field_what_it_is() -> None:
+    silent = {path for path, schema in ALL if path.startswith(".spec.") and not schema.get("description")}
+    assert {path for path in silent if not path.endswith(("[]", "{}"))} == set()
+
+
 def test_columns_status_and_names() -> None:
     spec = definition()["spec"]
     (version,) = spec["versions"]
