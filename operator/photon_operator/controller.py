@@ -28,7 +28,7 @@ from photon_operator.settings import Settings
 log = logging.getLogger(__name__)
 
 # More at a time make a busy API server answer each of them later, and all of them no sooner.
-WIDTH: Final = 4
+WIDTH: Final = 2
 # All is listed again so often, whatever the watches say: a few requests, whatever the number of jobs.
 LIST_SECONDS: Final = 300.0
 LIST_AGAIN_SECONDS: Final = 5.0
