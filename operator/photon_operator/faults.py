@@ -29,7 +29,7 @@ _PULLING: Final = re.compile(
     r'|failed to resolve reference "[^"]*"|failed to do request)(: |$)'
 )
 
-# What photon.store.errors says, by the reason that it stands for; a test holds the two together.
+# What photon.store.errors and a worker's reader of data say, by the reason that it stands for.
 _SAYINGS: Final[Mapping[ClusterReason, tuple[str, ...]]] = {
     ClusterReason.ACCESS_DENIED: (
         "no credentials for",
@@ -37,6 +37,7 @@ _SAYINGS: Final[Mapping[ClusterReason, tuple[str, ...]]] = {
         "refused the signature",
         "refused the request's time",
         "is denied (",
+        "the object store refused",
     ),
     ClusterReason.BUCKET_MISSING: ("does not exist at http",),
     ClusterReason.STORAGE_FULL: ("storage is full",),
@@ -46,6 +47,7 @@ _SAYINGS: Final[Mapping[ClusterReason, tuple[str, ...]]] = {
         "the certificate of",
         "the connection to",
         "is not an S3 API",
+        "cannot be reached: ",
     ),
 }
 

@@ -102,19 +102,20 @@ class Pod:
     @property
     def container(self) -> Object:
         """The state of the container that runs our program: ``waiting``, ``running`` or ``terminated``."""
+        state: Object = self._program.get("state") or {}
+        return state
+
+    @property
+    def _program(self) -> Object:
+        """The status of that container."""
         role = (self.raw["metadata"].get("labels") or {}).get(names.ROLE)
-        for status in self.raw.get("status", {}).get("containerStatuses") or ():
-            if status.get("name") == role:
-                state: Object = status.get("state") or {}
-                return state
-        return {}
+        statuses: list[Object] = self.raw.get("status", {}).get("containerStatuses") or []
+        return next((status for status in statuses if status.get("name") == role), {})
 
     @property
     def image(self) -> str:
         """What is to run in that container."""
-        role = (self.raw["metadata"].get("labels") or {}).get(names.ROLE)
-        containers = self.raw.get("spec", {}).get("containers") or ()
-        return str(next((c.get("image") for c in containers if c.get("name") == role), ""))
+        return str(self._program.get("image") or "")
 
     @property
     def index(self) -> str:

@@ -39,6 +39,18 @@ def test_what_programs_say_of_storage_has_a_reason(error: Exception, reason: Clu
     assert classify(str(translate(error, endpoint=ENDPOINT, bucket="photon"))) is reason
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("the object store refused s3://photon/north/index.json (AccessDenied): check", ClusterReason.ACCESS_DENIED),
+        ("no credentials for s3://photon/north/index.json: set AWS_ACCESS_KEY_ID", ClusterReason.ACCESS_DENIED),
+        ("s3://photon/north/index.json cannot be reached: Could not connect", ClusterReason.STORAGE_UNREACHABLE),
+    ],
+)
+def test_what_workers_say_of_their_data_has_a_reason(words: str, reason: ClusterReason) -> None:
+    assert classify(words) is reason
+
+
 def test_other_last_words_are_a_failed_program() -> None:
     assert classify("IndexError: list index out of range") is ClusterReason.PROGRAM_FAILED
 

@@ -189,7 +189,8 @@ class World:
 
     def waiting(self, job: str, reason: str, message: str = "") -> None:
         role = self.pod(job)["metadata"]["labels"][names.ROLE]
-        state = [{"name": role, "state": {"waiting": {"reason": reason, "message": message}}}]
+        (image,) = [c["image"] for c in self.pod(job)["spec"]["containers"] if c["name"] == role]
+        state = [{"name": role, "image": image, "state": {"waiting": {"reason": reason, "message": message}}}]
         self.status_of_pod(job, phase="Pending", containerStatuses=state)
 
     def end_pod(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from photon.api.document import JobFileError
 from photon.store.errors import StoreError
-from photon_worker.data.errors import DataError
+from photon_worker.data.errors import DataError, OutOfReach
 from photon_worker.errors import Mistake, WorkerError
 from photon_worker.interrupt import Interrupted
 
@@ -30,6 +30,8 @@ class PeerEnded(BaseException):
 def end_of(error: BaseException) -> End | None:
     """What ``error`` means for the process; None for one that nobody foresaw."""
     match error:
+        case OutOfReach():
+            return End(code=1, message=str(error))
         case Mistake() | DataError() | JobFileError():
             return End(code=2, message=str(error))
         case WorkerError() | StoreError():

@@ -16,6 +16,7 @@ from photon.store.embedded import EmbeddedStore
 from photon_worker.data import DataError, Mixture, TokenDataset, remote
 from photon_worker.data.index import Settings
 from photon_worker.data.prepare import prepare
+from photon_worker.endings import End, end_of
 from photon_worker.tokenizer import tokenizer_digest, write_tokenizer
 
 if TYPE_CHECKING:
@@ -115,8 +116,11 @@ def test_what_is_not_there_is_named(bucket: str, tmp_path: Path) -> None:
 def test_wrong_or_missing_credentials_are_named(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"s3://{bucket}/data"
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(DataError, match=r"the object store refused s3://.*: (SignatureDoesNotMatch|AccessDenied|403)"):
+    with pytest.raises(
+        DataError, match=r"refused s3://.* \((SignatureDoesNotMatch|AccessDenied|403)\): check"
+    ) as refused:
         TokenDataset.open(uri, tmp_path)
+    assert end_of(refused.value) == End(code=1, message=str(refused.value)), "a worker is started again"
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -128,5 +132,6 @@ def test_wrong_or_missing_credentials_are_named(bucket: str, tmp_path: Path, mon
 def test_a_store_that_does_not_answer_is_named(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(DataError, match=r"cannot be reached: .*127.0.0.1:9"):
+    with pytest.raises(DataError, match=r"cannot be reached: .*127.0.0.1:9") as unreachable:
         TokenDataset.open(f"s3://{bucket}/data", tmp_path)
+    assert end_of(unreachable.value) == End(code=1, message=str(unreachable.value)), "a worker is started again"

@@ -15,3 +15,7 @@ class DataError(Mistake):
 
 class MissingError(DataError):
     """What was named does not exist."""
+
+
+class OutOfReach(DataError):
+    """The store does not answer, or not to these keys: others can mend that, so a worker is started again."""

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photon_worker.data.errors import DataError, MissingError
+from photon_worker.data.errors import DataError, MissingError, OutOfReach
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -69,16 +69,20 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except NoCredentialsError as error:
-        raise DataError(f"no credentials for {uri}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+        raise OutOfReach(f"no credentials for {uri}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in {"NoSuchKey", "404", "NotFound"}:
             raise MissingError(f"{uri} does not exist") from error
         if code == "NoSuchBucket":
             raise DataError(f"the bucket of {uri} does not exist") from error
-        raise DataError(f"the object store refused {uri}: {code or error}") from error
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
+            raise OutOfReach(f"{uri} cannot be reached: {code or error}") from error
+        raise OutOfReach(
+            f"the object store refused {uri} ({code or error}): check the access keys of the data"
+        ) from error
     except BotoCoreError as error:
-        raise DataError(f"{uri} cannot be reached: {error}") from error
+        raise OutOfReach(f"{uri} cannot be reached: {error}") from error
 
 
 def read_bytes(uri: str) -> bytes:
