@@ -113,6 +113,8 @@ def install(kube: Kube, registry: str, *chosen: str, program: Path | None = None
         *("upgrade", "--install", NAME, str(CHART), "--wait", "--timeout", f"{INSTALL_SECONDS}s"),
         # The definition of the jobs outlives a release and its namespace.
         "--take-ownership",
+        # Helm 4 applies on the server, where others may have set what it takes over.
+        *(("--force-conflicts",) if helm(kube, "version", "--short", program=program).startswith("v4") else ()),
         *(argument for value in values for argument in ("--set", value)),
         program=program,
     )
