@@ -23,6 +23,8 @@ from photon_operator.faults import Trouble
 from photon_operator.observed import Object, timestamp
 from photon_operator.plan import EventNote
 
+# Of a figure, significant: exact ones are in the bucket and in Prometheus.
+DIGITS: Final = 5
 FINISHED: Final = (ConditionType.COMPLETE, ConditionType.FAILED)
 # These follow each other every round: no transition that anyone wants to be told of.
 AT_WORK: Final = frozenset({JobReason.WAITING_FOR_INIT, JobReason.TRAINING, JobReason.MERGING, JobReason.EVALUATING})
@@ -38,7 +40,7 @@ def stored_status(job: Object) -> JobStatus:
 
 
 def finite(status: JobStatus) -> JobStatus:
-    """``status`` without what has no JSON (a diverged loss) and without what only a clock changes."""
+    """``status`` without what has no JSON (a diverged loss) and what only a clock changes, in digits for people."""
     fields = ("train_loss", "validation_loss", "validation_perplexity", "eta_seconds")
     people = [
         person.model_copy(
@@ -54,7 +56,10 @@ def finite(status: JobStatus) -> JobStatus:
 
 def _finite(model: JobStatus | ParticipantStatus, fields: Sequence[str]) -> dict[str, float | None]:
     values = {name: getattr(model, name) for name in fields}
-    return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
+    return {
+        name: float(f"{value:.{DIGITS}g}") if value is not None and math.isfinite(value) else None
+        for name, value in values.items()
+    }
 
 
 def parse_answer(text: str | bytes) -> JobStatus | None:

@@ -10,6 +10,7 @@ from photon.api.status import JobReason
 from photon_operator.children import tokens_of
 from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE, timestamp
 from photon_operator.settings import Settings
+from photon_operator.status import finite
 from tests.operator.world import COMPLETE, World, finish, job_object, said, words
 
 
@@ -56,10 +57,11 @@ def test_a_job_whose_participants_are_elsewhere_needs_no_worker_for_its_aggregat
 
 def test_figures_are_the_aggregators() -> None:
     world = World().training()
-    world.says(said("Running", JobReason.EVALUATING, round=4, committed=3, tokens=9000, validation_perplexity=12.5))
+    exact = said("Running", JobReason.EVALUATING, round=4, committed=3, tokens=9000, validation_perplexity=12.503412)
+    world.says(finite(exact))
     world.settle()
     assert (world.status.round, world.status.committed_rounds, world.status.tokens) == (4, 3, 9000)
-    assert (world.status.validation_perplexity, world.status.participants_present) == (12.5, 2)
+    assert (world.status.validation_perplexity, world.status.participants_present) == (12.503, 2)
 
 
 def test_a_loss_that_diverged_does_not_stop_the_status() -> None:
@@ -67,8 +69,6 @@ def test_a_loss_that_diverged_does_not_stop_the_status() -> None:
     world.says(
         said("Running", JobReason.TRAINING, validation_perplexity=float("inf"), train_loss=float("nan"), round=2)
     )
-    from photon_operator.status import finite
-
     world.says(finite(world.answer.status))  # type: ignore[union-attr]
     world.settle()
     assert world.status.round == 2
