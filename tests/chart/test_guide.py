@@ -10,6 +10,7 @@ import yaml
 
 from tests.chart.guide import GUIDE, steps
 from tests.chart.rendering import CHART, ROOT, Chart, named, of_kind
+from tests.cluster.printed import filled
 
 TEXT = GUIDE.read_text()
 
@@ -57,3 +58,13 @@ def test_the_guide_and_the_first_job_name_the_charts_objects(chart: Chart, kind:
         data = participant["worker"]["data"]
         assert data["endpoint"] == endpoint
         assert f"aws s3 sync data/{participant['name']} {data['uri']} " in TEXT
+
+
+def test_what_the_commands_print_is_shown() -> None:
+    marks = re.findall(r"<!-- printed: ([\w-]+) -->", TEXT)
+    shown = re.findall(r"<!-- printed: ([\w-]+) -->\n```text\n(.+?)^```$", TEXT, re.M | re.S)
+    assert [name for name, _ in shown] == marks
+    assert "get-ftj-watch" in marks
+    assert "localhost" not in "".join(text for _, text in shown)
+    once_more = filled(TEXT, dict(shown))
+    assert once_more == TEXT

@@ -151,4 +151,5 @@ def tidy(name: str, text: str, registry: str) -> str:
     """Without names of this machine, and what describe repeats of the job's file."""
     text = text.replace(f"{registry}/", "registry.example.org/photon/")
     text = re.sub(r"(?<=^NOTES:\n).*?(?=^Waiting|^deployment)", "...\n", text, flags=re.M | re.S)
+    text = re.sub(r"^Loading weights: .*\n", "", text, flags=re.M)  # a bar that moves
     return printed.without_spec(text) if name.startswith("describe") else text
