@@ -110,7 +110,8 @@ def with_condition(
             Condition(
                 type=each.value,
                 status=value,
-                reason=why.reason.value,
+                # Of one that no longer holds: what took its place.
+                reason=why.reason.value if each is kind else kind.value,
                 message=why.message[:1024] if each is kind else "",
                 last_transition_time=timestamp(now) if flipped or known is None else known.last_transition_time,
                 observed_generation=generation,

@@ -229,4 +229,7 @@ def test_conditions_are_those_that_hold_or_held() -> None:
     world.settle()
     assert [c.type for c in world.status.conditions] == ["Pending"]
     world.training()
-    assert [(c.type, c.status) for c in world.status.conditions] == [("Pending", "False"), ("Running", "True")]
+    assert [(c.type, c.status, c.reason) for c in world.status.conditions] == [
+        ("Pending", "False", "Running"),
+        ("Running", "True", "Training"),
+    ]
