@@ -111,13 +111,17 @@ def install(kube: Kube, registry: str, *chosen: str, program: Path | None = None
     helm(
         kube,
         *("upgrade", "--install", NAME, str(CHART), "--wait", "--timeout", f"{INSTALL_SECONDS}s"),
-        # The definition of the jobs outlives a release and its namespace.
-        "--take-ownership",
-        # Helm 4 applies on the server, where others may have set what it takes over.
-        *(("--force-conflicts",) if helm(kube, "version", "--short", program=program).startswith("v4") else ()),
+        *taking_over(kube, program=program),
         *(argument for value in values for argument in ("--set", value)),
         program=program,
     )
+
+
+def taking_over(kube: Kube, *, program: Path | None = None) -> tuple[str, ...]:
+    """Options for an installation: the definition of the jobs outlives a release and its namespace."""
+    # Helm 4 applies on the server, where others may have set what it takes over.
+    on_server = helm(kube, "version", "--short", program=program).startswith("v4")
+    return ("--take-ownership", *(("--force-conflicts",) if on_server else ()))
 
 
 def helm(kube: Kube, *arguments: str, check: bool = True, program: Path | None = None) -> str:

@@ -23,7 +23,7 @@ from tests.cluster import printed
 from tests.cluster.fixtures import RunningCluster
 from tests.cluster.images import DOCKERFILES
 from tests.cluster.kube import Kube
-from tests.cluster.release import CHART, NAME, ROOT, helm
+from tests.cluster.release import CHART, NAME, ROOT, helm, taking_over
 from tests.cluster.shell import Shell, shell
 from tests.cluster.tools import tool
 
@@ -43,7 +43,7 @@ def empty_cluster(cluster: RunningCluster) -> Iterator[Kube]:
     kube.run("delete", "namespace", NAMESPACE, "--timeout=120s", seconds=150)
     if kube.exists(CRD):
         # Its owner is another release: it passes to one of this name, which is not waited for and goes at once.
-        helm(kube, "install", NAME, str(CHART), "--create-namespace", "--take-ownership")
+        helm(kube, "install", NAME, str(CHART), "--create-namespace", *taking_over(kube))
         helm(kube, "uninstall", NAME, "--wait", "--timeout", "90s")
         kube.kubectl("delete", "namespace", NAMESPACE, "--timeout=90s")
     try:
