@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from photon.api.status import JobStatus
 from photon.protocol.records import HeldOutResult
 from photon.store.objects import ObjectStore
 from photon_aggregator.auth import ReadToken, TokensError
-from photon_aggregator.curves import Curves
+from photon_aggregator.curves import CurveBook, Curves
 from photon_aggregator.events import Evaluated
 from photon_aggregator.live import Live
 from tests.aggregator.fake_worker import FakeWorker, job_document, token_of, write_round_zero
@@ -138,6 +139,20 @@ def test_an_evaluation_that_comes_later_is_in_the_next_answer(store: ObjectStore
         after = running.get("/v1/curves")
         assert running.get("/v1/live")["curves"] == after["revision"] != told == before["revision"]
     assert after["columns"]["perplexityHigh"][1] > before["columns"]["perplexityHigh"][1]
+
+
+def test_a_round_that_is_being_evaluated_has_no_figure_of_all_yet(finished: Aggregator) -> None:
+    """The mean of those who were quick is none: their text may be the easier one."""
+    engine = finished.engine
+    first = next(iter(engine.state.evaluations[3].items()))
+    half = {**engine.state.evaluations, 3: dict([first])}
+    ask = partial(CurveBook().columns, engine.board, half, after=0, participants=["north", "south"])
+    _, under_way, people = ask(unfinished=3)
+    for name in ("perplexity", "perplexityLow", "perplexityHigh", "validationLoss"):
+        assert under_way[name][-1] is None
+        assert under_way[name][-2] is not None
+    assert people[first[0]]["perplexity"][-1] is not None, "what it measured is its own"
+    assert ask()[1]["perplexity"][-1] is not None, "nobody else is expected any more"
 
 
 def test_one_look_holds_the_status_and_says_what_is_new(finished: Aggregator) -> None:

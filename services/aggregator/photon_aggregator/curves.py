@@ -64,19 +64,22 @@ class Curves(ApiModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundFacts:
-    """All that is known of a committed round."""
+    """All that is known of a committed round; ``judged``: nobody's evaluation of it is still expected."""
 
     head: Head
     log: RoundLog | None
     results: Mapping[str, HeldOutResult]
+    judged: bool
 
 
 def row(facts: RoundFacts) -> dict[str, Cell]:
     """The job's figures of one round."""
     commit, log = facts.head.commit, facts.log
     losses = [update.loss_mean for update in commit.accepted]
-    loss = mean_loss(facts.results)
-    own = [p for result in facts.results.values() if (p := _perplexity(result)) is not None]
+    # The mean of those who were quick is another figure: with their easier text the curve would seem to fall.
+    results = facts.results if facts.judged else {}
+    loss = mean_loss(results)
+    own = [p for result in results.values() if (p := _perplexity(result)) is not None]
     cells: dict[str, Cell] = {
         "tokens": commit.tokens,
         "at": _epoch(log.committed_at) if log is not None else None,
@@ -120,15 +123,27 @@ class CurveBook:
         self._rows: dict[int, tuple[RoundFacts, dict[str, Cell]]] = {}
 
     def columns(
-        self, board: Board, evaluations: Evaluations, *, after: int, participants: Sequence[str]
+        self,
+        board: Board,
+        evaluations: Evaluations,
+        *,
+        unfinished: int | None = None,
+        after: int,
+        participants: Sequence[str],
     ) -> tuple[int, dict[str, list[Cell]], dict[str, dict[str, list[Cell]]]]:
         """The first round given, the job's columns, and those of each of ``participants``; rounds later than ``after``.
 
-        Only rounds in memory: /v1/history has the older ones.
+        Only rounds in memory: /v1/history has the older ones. ``unfinished``: the round that is being evaluated.
         """
         rounds = sorted(number for number in board.commits if number > after)
         facts = [
-            RoundFacts(head=board.commits[r], log=board.logs.get(r), results=evaluations.get(r, {})) for r in rounds
+            RoundFacts(
+                head=board.commits[r],
+                log=board.logs.get(r),
+                results=evaluations.get(r, {}),
+                judged=r != unfinished,
+            )
+            for r in rounds
         ]
         job = _columns([self._row(fact) for fact in facts])
         people = {name: _columns([participant_row(fact, name) for fact in facts]) for name in participants}
@@ -145,7 +160,7 @@ class CurveBook:
 def _same(old: RoundFacts, new: RoundFacts) -> bool:
     """Whether nothing became known since: records are frozen, so the same object says the same."""
     same_results = old.results is new.results or (not old.results and not new.results)
-    return old.head is new.head and old.log is new.log and same_results
+    return old.head is new.head and old.log is new.log and same_results and old.judged == new.judged
 
 
 def _columns(rows: Sequence[Mapping[str, Cell]]) -> dict[str, list[Cell]]:

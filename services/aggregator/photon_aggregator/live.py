@@ -16,6 +16,7 @@ from photon.protocol.records import Count, Finite, Phase, Sha256
 from photon_aggregator.board import iso
 from photon_aggregator.engine import Engine
 from photon_aggregator.state import Stage
+from photon_aggregator.status import under_evaluation
 
 
 class RunningRound(ApiModel):
@@ -52,11 +53,12 @@ class Live(ApiModel):
 
 
 def revision(engine: Engine) -> str:
-    """Another one whenever a commit, a log or an evaluation came."""
+    """Another one whenever a commit, a log or an evaluation came, or none is expected any more."""
     head = engine.state.head
     results = sum(len(found) for found in engine.state.evaluations.values())
+    judged = under_evaluation(engine.state, engine.clock()) is None
     ended = "e" if engine.state.outcome is not None else ""
-    return f"{head.round if head is not None else -1}.{results}{ended}"
+    return f"{head.round if head is not None else -1}.{results}{'j' if judged else ''}{ended}"
 
 
 def live(engine: Engine, status: JobStatus, instance: str) -> Live:

@@ -74,12 +74,16 @@ class Conditions:
         )
 
 
+def under_evaluation(state: JobState, at: float) -> int | None:
+    """The head's round while somebody's evaluation of it is still expected."""
+    under_way = state.head is not None and evaluation_due(state) and awaited(state, at)
+    return state.head.round if state.head is not None and under_way else None
+
+
 def evaluated_round(state: JobState, at: float) -> int | None:
-    """The last round whose evaluations are all in; that of the head may still be under way."""
-    rounds = [r for r, results in state.evaluations.items() if results]
-    if state.head is not None and state.head.round in rounds and evaluation_due(state) and awaited(state, at):
-        rounds.remove(state.head.round)
-    return max(rounds, default=None)
+    """The last round whose evaluations are all in."""
+    unfinished = under_evaluation(state, at)
+    return max((r for r, results in state.evaluations.items() if results and r != unfinished), default=None)
 
 
 def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Conditions, at: float) -> JobStatus:

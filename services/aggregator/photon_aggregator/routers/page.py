@@ -13,6 +13,7 @@ from photon_aggregator.assets import INDEX, Asset
 from photon_aggregator.curves import CurveBook, Curves
 from photon_aggregator.deps import EngineDep, StatusDep, reader
 from photon_aggregator.live import Live, live, revision
+from photon_aggregator.status import under_evaluation
 
 files = APIRouter(include_in_schema=False)
 data = APIRouter(prefix="/v1", tags=["page"], dependencies=[Depends(reader)])
@@ -72,7 +73,13 @@ async def get_curves(
     book: CurveBook = request.app.state.curves
     known = frozenset(engine.state.settings.participants)
     names = [name for name in dict.fromkeys(participant or ()) if name in known]
-    first, columns, people = book.columns(engine.board, engine.state.evaluations, after=after, participants=names)
+    first, columns, people = book.columns(
+        engine.board,
+        engine.state.evaluations,
+        unfinished=under_evaluation(engine.state, engine.clock()),
+        after=after,
+        participants=names,
+    )
     last = max(engine.board.commits, default=-1)
     # A plain Curves: to check 30,000 numbers that we made ourselves would hold up the event loop for nothing.
     found = {
