@@ -17,7 +17,7 @@ from tests.cluster.programs import NoProgram
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
-NAMESPACES = ("photon", "team-a", "team-b", "research")
+NAMESPACES = ("photon", "team-a", "team-b", "research", "monitoring")
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -46,7 +46,7 @@ def kube() -> Iterator[Kube]:
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
         for name in NAMESPACES
     ]
-    monitors = [monitor_definition("PodMonitor"), monitor_definition("ServiceMonitor")]
+    monitors = [monitor_definition(kind) for kind in ("PodMonitor", "ServiceMonitor", "PrometheusRule")]
     with ControlPlane() as processes:
         try:
             processes.start()

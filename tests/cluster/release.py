@@ -119,8 +119,10 @@ def install(kube: Kube, registry: str, *chosen: str, program: Path | None = None
 
 def taking_over(kube: Kube, *, program: Path | None = None) -> tuple[str, ...]:
     """Options for an installation: the definition of the jobs outlives a release and its namespace."""
-    # Helm 4 applies on the server, where others may have set what it takes over.
-    on_server = helm(kube, "version", "--short", program=program).startswith("v4")
+    # Helm 4 installs by applying on the server, where others may have set what it takes over; a release that is there
+    # it upgrades as that was installed.
+    new = not helm(kube, "list", "--short", "--filter", f"^{NAME}$", program=program).strip()
+    on_server = new and helm(kube, "version", "--short", program=program).startswith("v4")
     return ("--take-ownership", *(("--force-conflicts",) if on_server else ()))
 
 

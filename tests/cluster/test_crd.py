@@ -89,7 +89,7 @@ def test_the_crd_is_served_with_its_short_name_and_columns(namespace: Kube) -> N
     assert conditions == {"NamesAccepted": "True", "Established": "True"}, "no NonStructuralSchema among them"
     Jobs(namespace).create(JOB, keep=True)
     header, line = namespace.kubectl("get", "ftj").splitlines()
-    assert header.split() == ["NAME", "ROUND", "ROUNDS", "PARTICIPANTS", "PERPLEXITY", "STATE", "AGE"]
+    assert header.split() == ["NAME", "ROUND", "ROUNDS", "PARTICIPANTS", "PERPLEXITY", "STATE", "REASON", "AGE"]
     assert line.startswith("test ")
 
 
