@@ -100,6 +100,8 @@ def test_a_release_from_install_to_uninstall(chart: Chart, kube: Kube) -> None:
     values = ("--values", str(CHART / "ci" / "bundled-store-values.yaml"))
     first_job = ROOT / "manifests" / "examples" / "first-job.yaml"
     inside = kube.within(NAMESPACE)
+    # One that another test applied by hand is not the release's.
+    kube.run("delete", "crd", "federatedtrainingjobs.photon.dev", "--ignore-not-found")
     try:
         notes = helm(chart, kube, "install", "photon", str(CHART), *values)
         assert "http://photon-seaweedfs.photon.svc:8333" in notes
