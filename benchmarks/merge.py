@@ -135,7 +135,9 @@ class Flower:
             )
         )
         limit = int(available_bytes() * 0.9)
-        return run_child([str(self.python), str(ROOT / "benchmarks" / "flower_child.py"), str(spec), str(limit)])
+        # -P: beside the script lies operator.py, and its folder would come before the standard library.
+        command = [str(self.python), "-P", str(ROOT / "benchmarks" / "flower_child.py"), str(spec), str(limit)]
+        return run_child(command)
 
 
 class Bench:
