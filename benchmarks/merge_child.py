@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -29,7 +30,7 @@ FILE_STRIPE = 8 * 2**20
 PLAIN_READ = 4 * 2**20
 
 
-class Place:
+class Place(ABC):
     """Where a case's inputs are and its output goes."""
 
     def __init__(self, case: Case, settings: MergeSettings, sources: dict[str, Source]) -> None:
@@ -37,8 +38,9 @@ class Place:
         self.settings = settings
         self.sources = sources
 
+    @abstractmethod
     def sink(self, header: Header) -> Sink:
-        raise NotImplementedError
+        """Where the result goes."""
 
 
 class Folder(Place):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -63,7 +64,7 @@ class Sink(Protocol):
         ...
 
 
-class _Stripes:
+class _Stripes(ABC):
     """What all sinks share: the bounds of stripes and the digest in order."""
 
     def __init__(self, name: str, size_bytes: int, stripe_bytes: int) -> None:
@@ -143,14 +144,17 @@ class _Stripes:
         self._committed = True
         return Written(size_bytes=self._size_bytes, sha256=self._digest.hexdigest())
 
+    @abstractmethod
     def _store(self, index: int, data: memoryview) -> None:
-        raise NotImplementedError
+        """Keep stripe ``index``."""
 
+    @abstractmethod
     def _publish(self) -> None:
-        raise NotImplementedError
+        """Make what was stored the object."""
 
+    @abstractmethod
     def _drop(self) -> None:
-        raise NotImplementedError
+        """Leave nothing of it."""
 
     def __enter__(self) -> Self:
         return self

@@ -196,6 +196,20 @@ def check_layout(source: Source, expected: Header) -> Header:
     return header
 
 
+def weight_blocks(source: Source, expected: Header) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The weights in ``source``, flat: (index of the first, values), a block at a time, in a buffer that is reused.
+
+    Raises:
+        WorkerError: They are not those of ``expected``.
+    """
+    header = check_layout(source, expected)
+    block = np.empty(min(BLOCK_ELEMENTS, header.elements), dtype=np.float32)
+    for start in range(0, header.elements, BLOCK_ELEMENTS):
+        values = block[: min(BLOCK_ELEMENTS, header.elements - start)]
+        source.read_into(header.data_offset + 4 * start, raw(values))
+        yield start, values
+
+
 def write_weights(model: nn.Module, path: Path) -> None:
     """Write ``model.safetensors`` (fp32, flat layout), synced to disk. The model must be on the CPU."""
     header = layout(model)
