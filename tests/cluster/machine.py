@@ -103,18 +103,28 @@ class Machine:
         start([*self.enter(), *command], log=self.folder / "log" / f"{name}.log")
 
     def stop(self, name: str) -> None:
-        """kill -9 of the program that was started as ``name``."""
-        program = Path(json.loads((self.folder / f"{name}.command").read_text())[0])
-        path = Path(shutil.which(program) or program).resolve()
-        for pid in self._pids(path):
+        """kill -9 of the program that was started as ``name``; what it held, such as ports, is free afterwards."""
+        pids = self.pids(name)
+        for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        until(lambda: not self._pids(path), f"the end of {name}", seconds=END_SECONDS)
+        until(lambda: not any(map(_holds_something, pids)), f"the end of {name}", seconds=END_SECONDS)
 
-    def restart(self, name: str) -> None:
-        """kill -9 and start again; does not wait until it works."""
-        command = json.loads((self.folder / f"{name}.command").read_text())
-        self.stop(name)
-        self.start(name, command)
+    def start_again(self, name: str) -> None:
+        """As it was started; does not wait until it works."""
+        self.start(name, self._command(name))
+
+    def pids(self, name: str) -> list[int]:
+        """The processes, as this machine's host numbers them, of the program that was started as ``name``."""
+        program = Path(self._command(name)[0])
+        path = str(Path(shutil.which(program) or program).resolve())
+        mine, found = os.readlink(f"/proc/{self.pid}/ns/pid"), []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.readlink(process / "ns/pid") == mine and os.readlink(process / "exe") == path:
+                    found.append(int(process.name))
+            except OSError:  # it has just ended, or is a thread of the kernel
+                continue
+        return found
 
     def destroy(self) -> None:
         """End everything inside."""
@@ -125,12 +135,16 @@ class Machine:
         # The first process is the last to go: the kernel ends all others of its namespace before.
         until(lambda: not process.exists(), f"the end of {self.name}", seconds=END_SECONDS)
 
-    def _pids(self, path: Path) -> list[int]:
-        mine, found = os.readlink(f"/proc/{self.pid}/ns/pid"), []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if os.readlink(process / "ns/pid") == mine and os.readlink(process / "exe") == str(path):
-                    found.append(int(process.name))
-            except OSError:  # it has just ended, or is a thread of the kernel
-                continue
-        return found
+    def _command(self, name: str) -> list[str]:
+        command: list[str] = json.loads((self.folder / f"{name}.command").read_text())
+        return command
+
+
+def _holds_something(pid: int) -> bool:
+    """Whether a killed process still has threads that hold its files and ports: its first one may be gone before."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    state, threads = fields[0], int(fields[17])
+    return state not in "ZX" or threads > 1

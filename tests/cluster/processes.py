@@ -68,7 +68,10 @@ def _tails(folder: Path | None, lines: int = 8) -> str:
 
 
 def _last(path: Path, lines: int) -> list[str]:
-    return path.read_text(errors="replace").splitlines()[-lines:]
+    try:
+        return path.read_text(errors="replace").splitlines()[-lines:]
+    except OSError as error:  # a pod's log goes with the pod, and what was to be said must still be said
+        return [f"({error.strerror})"]
 
 
 def free_ports(number: int) -> list[int]:
