@@ -22,7 +22,19 @@ from tests.cluster.tools import cache
 pytestmark = pytest.mark.cluster
 
 SERVE = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8080)"
-ASK = "import urllib.request as u; print(u.urlopen('http://{host}:8080/', timeout=20).status)"
+# A pod that is ready is known to DNS and to the nodes' tables a moment later: whoever asks must ask again.
+ASK = """
+import time, urllib.request
+until = time.monotonic() + 60
+while True:
+    try:
+        print(urllib.request.urlopen("http://{host}:8080/", timeout=5).status)
+        break
+    except OSError as error:
+        if time.monotonic() > until:
+            raise
+        time.sleep(0.5)
+"""
 
 
 def pod(name: str, image: str, program: str) -> Object:
@@ -77,7 +89,8 @@ def test_pods_run_and_find_each_other_by_name(cluster_namespace: Kube, image: st
     cluster_namespace.kubectl("wait", "--for=condition=Ready", "pod/server", "--timeout=90s")
     host = f"web.{cluster_namespace.namespace}.svc"
     cluster_namespace.apply(pod("client", image, ASK.format(host=host)))
-    cluster_namespace.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/client", "--timeout=90s")
+    done = cluster_namespace.run("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/client", "--timeout=120s")
+    assert done.returncode == 0, cluster_namespace.explain()
     assert cluster_namespace.kubectl("logs", "client") == "200\n"
 
 
