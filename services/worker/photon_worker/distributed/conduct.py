@@ -60,11 +60,7 @@ class Conducted(FSDP):
                 super().load(source)
             return
         # Only this node has fetched it: the network within an institution is not the one that is dear.
-        header = models.check_layout(source, self.header)
-        block = np.empty(min(models.BLOCK_ELEMENTS, header.elements), dtype=np.float32)
-        for start in range(0, header.elements, models.BLOCK_ELEMENTS):
-            values = block[: min(models.BLOCK_ELEMENTS, header.elements - start)]
-            source.read_into(header.data_offset + 4 * start, models.raw(values))
+        for start, values in models.weight_blocks(source, self.header):
             self.write("weights", start, values)
 
     def read(self, vector: Vector, start: int, out: NDArray[np.float32]) -> None:
