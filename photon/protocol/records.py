@@ -1,7 +1,7 @@
 """The records of a round, as they lie in the bucket.
 
-Plan, UpdateManifest and Commit are hashed and therefore say nothing of when or where. RoundLog and Evaluation lie
-beside them and are not part of the chain: they may hold times.
+Plan, UpdateManifest, Closing and Commit say nothing of when or where, so they are the same however often they are made.
+RoundLog and Evaluation lie beside them and are not part of the chain: they may hold times.
 """
 
 from __future__ import annotations
@@ -68,6 +68,19 @@ class UpdateManifest(ApiModel):
     local_steps: Count
     parts: Annotated[list[Part], Field(min_length=1, max_length=100_000)]
     metrics: UpdateMetrics
+
+
+class Closing(ApiModel):
+    """rounds/00012/closing.json: which updates the round takes. Created if absent before they are merged.
+
+    When a round is closed is a matter of clocks; once this record exists it is decided, whoever dies meanwhile.
+    ``updates`` are digests of manifests by participant.
+    """
+
+    job: Sha256
+    round: Count
+    plan: Sha256
+    updates: dict[Name, Sha256]
 
 
 class FileRecord(ApiModel):

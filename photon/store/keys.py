@@ -22,6 +22,10 @@ def plan(round_number: int) -> str:
     return f"{round_folder(round_number)}/plan.json"
 
 
+def closing(round_number: int) -> str:
+    return f"{round_folder(round_number)}/closing.json"
+
+
 def commit(round_number: int) -> str:
     return f"{round_folder(round_number)}/commit.json"
 

@@ -112,6 +112,21 @@ class Aggregator:
             time.sleep(0.01)
 
 
+class HandClock:
+    """Seconds since the epoch, when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, running: Aggregator, seconds: float) -> None:
+        """Time passes, and the engine looks at its clock."""
+        self.now += seconds
+        running.loop.call_soon_threadsafe(running.engine.wake)
+
+
 @contextmanager
 def aggregator(job: FederatedTrainingJob, store: ObjectStore, **options: Any) -> Iterator[Aggregator]:
     running = Aggregator(job, store, **options).start()

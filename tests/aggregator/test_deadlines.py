@@ -12,23 +12,8 @@ from photon.store.objects import ObjectStore
 from photon_aggregator.engine import JobMismatch
 from photon_aggregator.faults import FaultPoint
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
-from tests.aggregator.running import Aggregator, aggregator, chain, working
+from tests.aggregator.running import HandClock, aggregator, chain, working
 from tests.faults import Fault, FaultProxy
-
-
-class HandClock:
-    """Seconds since the epoch, when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, running: Aggregator, seconds: float) -> None:
-        """Time passes, and the engine looks at its clock."""
-        self.now += seconds
-        running.loop.call_soon_threadsafe(running.engine.wake)
 
 
 def test_the_deadline_closes_a_round_that_has_its_quorum(store: ObjectStore, storage: StorageSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 
 from photon.api.placement import StorageSpec
+from photon.protocol.messages import RefusalReason
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.engine import Engine
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.rounds import make_plan
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
-from tests.aggregator.running import Aggregator, aggregator, chain, last_digest, working
+from tests.aggregator.running import Aggregator, HandClock, aggregator, chain, last_digest, working
 
 NAMES = ["east", "north", "south"]
 
@@ -168,7 +170,7 @@ def test_two_aggregators_on_one_job_agree_on_every_round(
 def test_two_aggregators_that_closed_a_round_differently_keep_one_commit(
     store: ObjectStore, storage: StorageSpec
 ) -> None:
-    """Both reach the merge with other updates; one commit wins, and the loser's folder goes."""
+    """Both come to the merge with other updates; both merge those of the one that was first to say so."""
     job = job_document(
         storage,
         ["north", "south"],
@@ -195,6 +197,77 @@ def test_two_aggregators_that_closed_a_round_differently_keep_one_commit(
     assert len(commits[1].accepted) == 1
     assert first.engine.state.head == second.engine.state.head
     assert {info.key.rsplit("/", 1)[0] for info in store.list("rounds/00001/global/")} == {commits[1].folder}
+
+
+@pytest.mark.parametrize("point", [FaultPoint.BEFORE_MERGE, FaultPoint.MID_MERGE, FaultPoint.BEFORE_COMMIT])
+def test_a_round_closed_without_somebody_stays_so_whatever_dies_in_the_merge(
+    point: FaultPoint, store: ObjectStore, storage: StorageSpec
+) -> None:
+    """The deadline has passed for south. It is quick to hand in once its aggregator has died and is there again."""
+    clock = HandClock()
+    job = job_document(
+        storage,
+        NAMES,
+        rounds=2,
+        participation={"quorum": 2, "roundDeadlineSeconds": 100},
+        evaluation={"everyRounds": 0},
+    )
+    write_round_zero(job, store)
+    first = Aggregator(job, store, clock=clock, faults=KillAt(point))
+    port = first.socket.getsockname()[1]
+    held, again, told = threading.Event(), threading.Event(), list[RefusalReason | None]()
+
+    def hold(worker: FakeWorker, task: Any, prepared: Any) -> None:
+        if task.round == 1:
+            worker.upload(task, prepared)
+            held.set()
+            assert again.wait(30)
+            told.append(worker.submit(task.round, prepared.manifest).reason)
+        else:
+            worker.upload(task, prepared)
+            worker.submit(task.round, prepared.manifest)
+
+    first.start()
+    south = FakeWorker("south", [first.url], tamper=hold)
+    with working(FakeWorker("east", [first.url]), FakeWorker("north", [first.url]), south):
+        first.until(lambda engine: bool(engine.state.open and len(engine.state.open.admissions) == 2) and held.is_set())
+        clock.advance(first, 100.0)
+        first.wait()
+        assert isinstance(first.error, Killed), first.error
+        first.close()
+        second = Aggregator(job, store, port=port, clock=clock).start()
+        try:
+            again.set()
+            second.wait()
+        finally:
+            second.close()
+    assert (second.code, second.error) == (0, None)
+    assert [[u.participant for u in commit.accepted] for commit in chain(store)[1:]] == [["east", "north"], NAMES]
+    assert told == [RefusalReason.TOO_LATE]
+
+
+def test_a_decided_update_that_is_gone_from_the_bucket_ends_the_job_with_its_name(
+    store: ObjectStore, storage: StorageSpec
+) -> None:
+    clock = HandClock()
+    job = job_document(storage, ["north"], rounds=1, participation={"roundDeadlineSeconds": 100})
+    write_round_zero(job, store)
+    with aggregator(job, store, clock=clock, faults=KillAt(FaultPoint.BEFORE_MERGE)) as first:
+        north = FakeWorker("north", [first.url])
+        with contextlib.suppress(RuntimeError), working(north):  # it says that it was stopped
+            first.wait()
+            north.stop.set()
+    assert isinstance(first.error, Killed), first.error
+    parts = [info.key for info in store.list(f"{keys.updates_folder(1)}/") if info.key.endswith(".safetensors")]
+    store.delete(parts)
+    with aggregator(job, store, clock=clock) as second:
+        second.until(lambda engine: engine.state.open is not None and engine.state.open.closing is not None)
+        clock.advance(second, 100.0)
+        second.wait()
+    outcome = second.engine.state.outcome
+    assert outcome is not None
+    assert outcome.failed
+    assert "rounds/00001/closing.json names the update of north, which is no longer good: part 0 is" in outcome.message
 
 
 def test_a_finished_job_started_again_ends_at_once_and_with_more_rounds_goes_on(

@@ -15,6 +15,7 @@ from photon_aggregator.events import (
     Ahead,
     Broken,
     Check,
+    Closed,
     Committed,
     Evaluated,
     Finish,
@@ -114,6 +115,47 @@ def test_the_next_wake_is_the_end_of_grace() -> None:
         machine.send(Heard(at=machine.at, participant=name))
     machine.admit("east", plan)
     assert next_wake(machine.state) == machine.at + 2.0
+
+
+def test_a_round_that_was_decided_before_takes_exactly_those_updates_and_waits_for_nobody_else() -> None:
+    machine = Machine(settings(quorum=2))
+    plan = machine.opened()
+    machine.admit("north", plan)
+    decided = {name: admission(name, plan).digest for name in ("east", "south")}
+    machine.send(Closed(at=machine.at, round=plan.round, updates=decided))
+    assert tasks.cancelled(machine.state, "north", tasks.train_id(plan.round)) is False, "it had handed in"
+    machine.admit("east", plan)
+    assert machine.stage is Stage.TRAIN
+    machine.admit("south", plan)
+    assert machine.stage is Stage.MERGE
+    assert [one.participant for one in machine.last(Merge).admissions] == ["east", "south"]
+
+
+def test_whom_a_decided_round_does_not_take_is_told_so_at_once() -> None:
+    machine = Machine(settings(quorum=1))
+    plan = machine.opened()
+    machine.send(Closed(at=machine.at, round=plan.round, updates={"east": admission("east", plan).digest}))
+    late = manifest("north", plan)
+    assert machine.submit("north", plan) == []
+    reply = tasks.verdict(machine.state, "north", plan.round, digest(late))
+    assert reply is not None
+    assert reply.reason is RefusalReason.TOO_LATE
+    assert tasks.cancelled(machine.state, "north", tasks.train_id(plan.round)) is True
+    assert tasks.task_for(machine.state, "north", None) is None
+    assert isinstance(tasks.task_for(machine.state, "east", None), tasks.Train)
+
+
+def test_a_decided_round_whose_updates_do_not_come_is_merged_at_the_deadline_which_says_why_not() -> None:
+    machine = Machine(settings(quorum=2))
+    plan = machine.opened()
+    machine.send(Closed(at=machine.at, round=plan.round, updates={"east": "a" * 64, "south": "b" * 64}))
+    machine.at += machine.state.settings.deadline_seconds - 1
+    machine.send(Tick(at=machine.at))
+    assert machine.stage is Stage.TRAIN
+    machine.at += 1
+    machine.send(Tick(at=machine.at))
+    assert machine.stage is Stage.MERGE
+    assert machine.state.outcome is None
 
 
 def test_without_a_quorum_the_deadline_fails_the_job_and_names_who_was_missing_and_why() -> None:

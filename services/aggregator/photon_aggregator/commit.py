@@ -1,7 +1,7 @@
 """From admitted updates to the next commit: merge, the model's folder, and the record that makes the round exist.
 
-The folder is named by what was merged, so two aggregators that closed a round with different updates write to different
-places; the one that creates commit.json wins, and the other adopts its commit and goes on from there.
+The folder is named by what was merged. Two aggregators agree on that beforehand, so they write the same bytes to the
+same place; the one that creates commit.json wins, and the other adopts its commit and goes on from there.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from photon.store.tensors import Header
 from photon_aggregator import bucket
 from photon_aggregator.admission import part_keys
 from photon_aggregator.bucket import RecordError, Retries, Stopped
+from photon_aggregator.closing import decide
 from photon_aggregator.context import JobContext, weights_record
 from photon_aggregator.events import Admission, Head, Merge
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
 from photon_aggregator.merge import FROM_STORE, MergeError, MergeResult, UpdateInput, merge_round
 from photon_aggregator.outer import state_names
+from photon_aggregator.parts import Grants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +51,16 @@ def merge_and_commit(
     merge: Merge,
     *,
     context: JobContext,
+    grants: Grants,
     pool: Executor,
     clock: Callable[[], float],
     cancelled: threading.Event,
     retries: Retries,
     faults: FaultHook = no_fault,
 ) -> CommitResult:
-    """Merge the updates, write the model's folder, create the commit unless there is one. Blocking.
+    """Decide what the round takes, merge it, write the model's folder, create the commit unless there is one. Blocking.
 
-    Each of the three is repeated by itself when the store fails: a merge is too long to be done again for a record.
+    Each of these is repeated by itself when the store fails: a merge is too long to be done again for a record.
 
     Raises:
         MergeError: The merge gives no model.
@@ -65,6 +68,8 @@ def merge_and_commit(
         Stopped: ``cancelled`` was set.
     """
     store, round_number = context.store, merge.plan.round
+    faults(FaultPoint.BEFORE_CLOSING)
+    merge = retries(lambda: decide(merge, context=context, grants=grants, pool=pool), "commit")
     folder = keys.global_folder(round_number, inputs_digest(merge))
     faults(FaultPoint.BEFORE_MERGE)
     started = clock()

@@ -39,10 +39,8 @@ from photon_aggregator.events import (
     Evaluated,
     Event,
     Finish,
-    Found,
     Head,
     Look,
-    Looked,
     Merge,
     Note,
     NoteKind,
@@ -54,6 +52,7 @@ from photon_aggregator.events import (
     WritePlan,
 )
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
+from photon_aggregator.look import look
 from photon_aggregator.merge import MergeError
 from photon_aggregator.parts import Grants
 from photon_aggregator.state import JobState, Settings
@@ -241,7 +240,7 @@ class Engine:
             case Merge():
                 self._spawn(self._guarded(lambda: self._merge(action), repeat=False))
             case Look():
-                self._spawn(self._guarded(lambda: self._look(action)))
+                self._spawn(self._guarded(lambda: look(action, state=self.state, store=self.store, now=self.clock())))
 
     def _spawn(self, work: Coroutine[None, None, object]) -> asyncio.Task[object] | None:
         if self._group is None:
@@ -373,6 +372,7 @@ class Engine:
             result = merge_and_commit(
                 action,
                 context=self.context,
+                grants=self.grants,
                 pool=self.pool,
                 clock=self.clock,
                 cancelled=self._cancelled,
@@ -385,32 +385,6 @@ class Engine:
             ]
         head = result.head
         return [Committed(at=self.clock(), commit=head.commit, digest=head.digest, seconds=result.seconds)]
-
-    def _look(self, action: Look) -> list[Event]:
-        """Read what others may have written; ends with Looked whatever was found."""
-        state, now, events = self.state, self.clock(), list[Event]()
-        if action.evaluated_round is not None and state.head is not None and state.head.round == action.evaluated_round:
-            known = frozenset(state.evaluations.get(action.evaluated_round, {}))
-            if len(known) < len(state.settings.participants):
-                for name, result in recovery.evaluations_of(self.store, state.head, known).items():
-                    events.append(Evaluated(at=now, round=action.evaluated_round, participant=name, result=result))
-        if action.open_round is not None and state.open is not None and state.open.round == action.open_round:
-            commit = recovery.commit_of(self.store, action.open_round)
-            if commit is not None:
-                events.append(Committed(at=now, commit=commit.commit, digest=commit.digest))
-            else:
-                known = frozenset(admission.participant for admission in state.open.admissions)
-                for manifest, digest in recovery.manifests_of(self.store, state.open.plan, known):
-                    events.append(
-                        Found(
-                            at=now,
-                            round=action.open_round,
-                            participant=manifest.participant,
-                            manifest=manifest,
-                            digest=digest,
-                        )
-                    )
-        return [*events, Looked(at=now)]
 
     async def record_evaluation(self, evaluation: Evaluation) -> None:
         """Keep a result in the bucket (the first one counts), and let it be known. Raises StoreError."""

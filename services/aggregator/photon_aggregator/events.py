@@ -126,6 +126,15 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """The bucket says which updates the round takes (digests by participant): decided earlier, or elsewhere."""
+
+    at: float
+    round: int
+    updates: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
     """The bucket holds this commit (ours, or that of another aggregator). ``seconds``: what it took us, by phase."""
 
@@ -192,6 +201,7 @@ Event = (
     | Admitted
     | Refused
     | Told
+    | Closed
     | Committed
     | Evaluated
     | Heard
@@ -225,7 +235,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """See what others wrote: manifests and the commit of ``open_round``, evaluations of ``evaluated_round``."""
+    """See what others wrote: closing, manifests and commit of ``open_round``, evaluations of ``evaluated_round``."""
 
     open_round: int | None
     evaluated_round: int | None
@@ -233,7 +243,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merge:
-    """Merge these updates (sorted by participant) and commit the round; answer with Committed."""
+    """Merge these updates (sorted by participant), or those that the bucket says this round takes, and commit it.
+
+    Answer with Committed.
+    """
 
     plan: Plan
     plan_digest: str

@@ -16,6 +16,7 @@ class FaultPoint(StrEnum):
     AFTER_PLAN = "after-plan"
     BEFORE_MANIFEST = "before-manifest"
     AFTER_MANIFEST = "after-manifest"
+    BEFORE_CLOSING = "before-closing"
     BEFORE_MERGE = "before-merge"
     MID_MERGE = "mid-merge"
     BEFORE_COMMIT = "before-commit"

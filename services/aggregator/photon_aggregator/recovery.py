@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from photon.api.learning import LearningJob
-from photon.protocol.records import Commit, Evaluation, HeldOutResult, Plan, RoundLog, UpdateManifest
+from photon.protocol.records import Closing, Commit, Evaluation, HeldOutResult, Plan, RoundLog, UpdateManifest
 from photon.store import keys
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
@@ -111,6 +111,12 @@ def manifests_of(store: ObjectStore, plan: Plan, known: frozenset[str]) -> list[
     unknown = [name for name in plan.cohort if name not in known]
     found = [bucket.find(store, keys.manifest(plan.round, name), UpdateManifest) for name in unknown]
     return [(record[0], record[1]) for record in found if record is not None]
+
+
+def closing_of(store: ObjectStore, plan: Plan, plan_digest: str) -> Closing | None:
+    """Which updates the round of ``plan`` takes; None while that is open."""
+    found = bucket.find(store, keys.closing(plan.round), Closing)
+    return found[0] if found is not None and found[0].plan == plan_digest else None
 
 
 def commit_of(store: ObjectStore, round_number: int) -> Head | None:

@@ -15,17 +15,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import assert_never
 
-from photon.api.status import JobReason
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import Plan
 from photon_aggregator import tasks
 from photon_aggregator.events import (
     Action,
+    Admission,
     Admitted,
     Ahead,
     Broken,
     Check,
+    Closed,
     Committed,
     Evaluated,
     Event,
@@ -56,6 +57,7 @@ from photon_aggregator.stopping import (
     evaluation_due,
     mean_loss,
     perplexity,
+    quorum_lost,
 )
 
 Step = tuple[JobState, list[Action]]
@@ -78,6 +80,8 @@ def advance(state: JobState, event: Event) -> Step:
             return _refused(state, event)
         case Told():
             return _told(state, event)
+        case Closed():
+            return _closed(state, event)
         case Committed():
             return _committed(state, event)
         case Evaluated():
@@ -250,6 +254,8 @@ def _submitted(state: JobState, event: Submitted | Found) -> Step:
     open_round = state.open
     if state.stage is not Stage.TRAIN or open_round is None or open_round.round != event.round:
         return state, []
+    if not open_round.takes(event.participant):
+        return state, []
     before = open_round.submissions.get(event.participant)
     if before is not None:
         if before.check is not CheckState.REFUSED:
@@ -330,11 +336,21 @@ def _told(state: JobState, event: Told) -> Step:
     return replace(state, open=_with(open_round, event.participant, replace(submission, told=True))), []
 
 
+def _closed(state: JobState, event: Closed) -> Step:
+    open_round = state.open
+    # While we merge, whoever merges has met the same record.
+    if state.stage is not Stage.TRAIN or open_round is None or open_round.round != event.round:
+        return state, []
+    return _maybe_close(replace(state, open=replace(open_round, closing=event.updates)), event.at)
+
+
 def _maybe_close(state: JobState, at: float) -> Step:
     """Close the round when it has all it waits for."""
     open_round, head = state.open, state.head
     if state.stage is not Stage.TRAIN or open_round is None or head is None:
         return state, []
+    if open_round.closing is not None:
+        return _close_as_decided(state, open_round, head, open_round.closing, at)
     grace = state.settings.grace_seconds
     overdue = at >= state.deadline(open_round)
     # Who was taken out of the job since the round was planned will not come.
@@ -344,33 +360,32 @@ def _maybe_close(state: JobState, at: float) -> Step:
         if not overdue and not waited:
             return state, []
     if open_round.quorum_at is None and open_round.missing:
-        return _quorum_lost(state, open_round, at)
+        return _end(state, quorum_lost(state, open_round, at), at)
+    return _close(state, open_round, head, open_round.admissions, at)
+
+
+def _close_as_decided(
+    state: JobState, open_round: OpenRound, head: Head, closing: Mapping[str, str], at: float
+) -> Step:
+    """Close with exactly the updates that the bucket names, once they are admitted here too."""
+    chosen = tuple(one for one in open_round.admissions if closing.get(one.participant) == one.digest)
+    # At the deadline the merge fetches what is missing, or says what is wrong with it.
+    if len(chosen) < len(closing) and at < state.deadline(open_round):
+        return state, []
+    return _close(state, open_round, head, chosen, at)
+
+
+def _close(state: JobState, open_round: OpenRound, head: Head, chosen: tuple[Admission, ...], at: float) -> Step:
+    have = open_round.closing or {one.participant for one in chosen}
+    left_out = [name for name in open_round.plan.cohort if name not in have]
     note = Note(
         at=at,
         kind=NoteKind.ROUND_CLOSED,
         round=open_round.round,
-        message=f"without {', '.join(open_round.missing)}" if open_round.missing else "",
+        message=f"without {', '.join(left_out)}" if left_out else "",
     )
-    merge = Merge(plan=open_round.plan, plan_digest=open_round.plan_digest, base=head, admissions=open_round.admissions)
+    merge = Merge(plan=open_round.plan, plan_digest=open_round.plan_digest, base=head, admissions=chosen)
     return replace(state, stage=Stage.MERGE), [note, merge]
-
-
-def _quorum_lost(state: JobState, open_round: OpenRound, at: float) -> Step:
-    def why(name: str) -> str:
-        submission = open_round.submissions.get(name)
-        if submission is not None and submission.reason is not None:
-            return f"{name} (refused: {submission.reason.value})"
-        if submission is not None:
-            return f"{name} (being checked)"
-        return name if state.present(name, at) else f"{name} (not heard)"
-
-    need = state.quorum_of(open_round.plan)
-    message = (
-        f"round {open_round.round} had {len(open_round.admissions)} of the {need} updates of its quorum when "
-        f"participation.roundDeadlineSeconds ({state.settings.deadline_seconds:g} s) was over; missing: "
-        f"{', '.join(why(name) for name in open_round.missing)}"
-    )
-    return _end(state, Outcome(reason=JobReason.QUORUM_LOST, message=message[:1024], failed=True), at)
 
 
 # --- evaluations, signs of life, time ---------------------------------------------------------------------------------

@@ -100,12 +100,16 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRound:
-    """The round under way. ``opened_at`` is when its deadline started to count."""
+    """The round under way. ``opened_at`` is when its deadline started to count.
+
+    ``closing``: the updates that it takes (digests by participant), when that is decided already.
+    """
 
     plan: Plan
     plan_digest: str
     opened_at: float
     quorum_at: float | None = None
+    closing: Mapping[str, str] | None = None
     submissions: Mapping[str, Submission] = field(default_factory=dict)
 
     @property
@@ -117,6 +121,10 @@ class OpenRound:
         """All that was admitted, sorted by participant: the order of merging."""
         found = (self.submissions[name].admission for name in sorted(self.submissions))
         return tuple(admission for admission in found if admission is not None)
+
+    def takes(self, participant: str) -> bool:
+        """Whether an update of ``participant`` can still count."""
+        return participant in self.plan.cohort and (self.closing is None or participant in self.closing)
 
     @property
     def missing(self) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from photon.api.status import JobReason
 from photon.protocol.records import HeldOutResult
 from photon_aggregator.events import Outcome
-from photon_aggregator.state import JobState
+from photon_aggregator.state import JobState, OpenRound
 
 
 def mean_loss(results: Mapping[str, HeldOutResult]) -> float | None:
@@ -90,3 +90,23 @@ def ends_by_evaluation(state: JobState) -> Outcome | None:
                 "improvement",
             )
     return None
+
+
+def quorum_lost(state: JobState, open_round: OpenRound, at: float) -> Outcome:
+    """How a job ends whose round is over with too few updates: who is missing, and why."""
+
+    def why(name: str) -> str:
+        submission = open_round.submissions.get(name)
+        if submission is not None and submission.reason is not None:
+            return f"{name} (refused: {submission.reason.value})"
+        if submission is not None:
+            return f"{name} (being checked)"
+        return name if state.present(name, at) else f"{name} (not heard)"
+
+    need = state.quorum_of(open_round.plan)
+    message = (
+        f"round {open_round.round} had {len(open_round.admissions)} of the {need} updates of its quorum when "
+        f"participation.roundDeadlineSeconds ({state.settings.deadline_seconds:g} s) was over; missing: "
+        f"{', '.join(why(name) for name in open_round.missing)}"
+    )
+    return Outcome(reason=JobReason.QUORUM_LOST, message=message[:1024], failed=True)

@@ -68,7 +68,7 @@ def task_for(state: JobState, participant: str, done: str | None) -> Train | Eva
 
 def wants_update(state: JobState, participant: str) -> bool:
     """Whether the open round still waits for an update of ``participant``."""
-    if state.stage is not Stage.TRAIN or state.open is None or participant not in state.open.plan.cohort:
+    if state.stage is not Stage.TRAIN or state.open is None or not state.open.takes(participant):
         return False
     submission = state.open.submissions.get(participant)
     return submission is None or submission.check is Check.REFUSED
@@ -87,7 +87,7 @@ def cancelled(state: JobState, participant: str, task_id: str) -> bool:
         return state.outcome is not None
     submission = open_round.submissions.get(participant)
     accepted = submission is not None and submission.check is Check.ACCEPTED
-    return state.stage is not Stage.TRAIN and not accepted
+    return not accepted and (state.stage is not Stage.TRAIN or not open_round.takes(participant))
 
 
 def _round_of(task_id: str, kind: str) -> int | None:
@@ -138,7 +138,7 @@ def verdict(state: JobState, participant: str, round_number: int, digest: str) -
         return _refuse(
             RefusalReason.ALREADY_SUBMITTED, f"round {round_number} has another update of {participant} already"
         )
-    if state.stage is not Stage.TRAIN:
+    if state.stage is not Stage.TRAIN or not open_round.takes(participant):
         return _refuse(RefusalReason.TOO_LATE, f"round {round_number} was closed without this update")
     if submission is not None and submission.check is Check.REFUSED and submission.digest == digest:
         assert submission.reason is not None

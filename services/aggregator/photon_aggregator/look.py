@@ -1,0 +1,43 @@
+"""A look into the bucket: what another aggregator wrote, or this one before it was started again."""
+
+from __future__ import annotations
+
+from photon.store.objects import ObjectStore
+from photon_aggregator import recovery
+from photon_aggregator.events import Closed, Committed, Evaluated, Event, Found, Look, Looked
+from photon_aggregator.state import JobState, OpenRound
+
+
+def look(action: Look, *, state: JobState, store: ObjectStore, now: float) -> list[Event]:
+    """What is there that ``state`` does not know; ends with Looked whatever was found. Blocking.
+
+    Raises:
+        RecordError: A record is damaged.
+        StoreError: The store does not answer.
+    """
+    events: list[Event] = []
+    head, open_round = state.head, state.open
+    if action.evaluated_round is not None and head is not None and head.round == action.evaluated_round:
+        known = frozenset(state.evaluations.get(head.round, {}))
+        if len(known) < len(state.settings.participants):
+            for name, result in recovery.evaluations_of(store, head, known).items():
+                events.append(Evaluated(at=now, round=head.round, participant=name, result=result))
+    if action.open_round is not None and open_round is not None and open_round.round == action.open_round:
+        events += _of_round(open_round, store, now)
+    return [*events, Looked(at=now)]
+
+
+def _of_round(open_round: OpenRound, store: ObjectStore, now: float) -> list[Event]:
+    number, plan = open_round.round, open_round.plan
+    commit = recovery.commit_of(store, number)
+    if commit is not None:
+        return [Committed(at=now, commit=commit.commit, digest=commit.digest)]
+    events: list[Event] = []
+    # Before the updates: with them alone the round might be closed in another way.
+    closing = recovery.closing_of(store, plan, open_round.plan_digest) if open_round.closing is None else None
+    if closing is not None:
+        events.append(Closed(at=now, round=number, updates=closing.updates))
+    known = frozenset(admission.participant for admission in open_round.admissions)
+    for manifest, digest in recovery.manifests_of(store, plan, known):
+        events.append(Found(at=now, round=number, participant=manifest.participant, manifest=manifest, digest=digest))
+    return events
