@@ -6,6 +6,7 @@ and what our own requests answered, so that a decision never misses what the one
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -135,6 +136,16 @@ def _slim(kind: str, raw: Object) -> Object:
         status: Mapping[str, Any] = raw.get("status") or {}
         kept = ("phase", "podIP", "reason", "message", "conditions", "containerStatuses")
         slim["status"] = {key: status[key] for key in kept if key in status}
-    else:
+    elif kind == SERVICE:
+        slim["spec"] = {"selector": (raw.get("spec") or {}).get("selector")}
+    elif kind != CLAIM:
         slim |= {key: raw[key] for key in ("data", "spec", "status") if key in raw}
-    return slim
+    shared: Object = _shared(slim)
+    return shared
+
+
+def _shared(value: Any) -> Any:
+    """The same data, all of whose keys are one string each in this process: each answer brings its own."""
+    if isinstance(value, dict):
+        return {sys.intern(key): _shared(entry) for key, entry in value.items()}
+    return [_shared(entry) for entry in value] if isinstance(value, list) else value
