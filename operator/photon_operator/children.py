@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
+from photon.api.model import ModelSpec
 from photon.api.placement import AccessMode, PodSettings, WorkDirType, WorkerSpec
+from photon.api.presets import parameters_of
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes
 from photon.protocol.canonical import digest
 from photon_operator import faults, names, pods
@@ -20,6 +23,10 @@ from photon_operator.settings import Settings
 # Not what rounds depend on: changing it disturbs no aggregator.
 _ASIDE: Final = {"aggregator", "active_deadline_seconds", "ttl_seconds_after_finished", "managed_by"}
 _MARK: Final = 12
+# A worker's folder holds two checkpoints with AdamW's state, two global models and an update, all fp32.
+_BYTES_A_PARAMETER: Final = 32
+_SPARE_GIB: Final = 10
+_LEAST_GIB: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +155,7 @@ def make_family(
             if worker.nodes > 1
         },
         claims={
-            participant: maker.claim(names.worker(name, participant), participant, worker)
+            participant: maker.claim(names.worker(name, participant), participant, worker, _room(spec.model))
             for participant, worker in workers.items()
             if worker.work_dir.type is WorkDirType.CLAIM
         },
@@ -188,12 +195,12 @@ class _Maker:
             spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
         return self.any(SERVICE, name, {"spec": spec}, role=role.value, participant=participant)
 
-    def claim(self, name: str, participant: str, worker: WorkerSpec) -> dict[str, Any]:
+    def claim(self, name: str, participant: str, worker: WorkerSpec, room: str) -> dict[str, Any]:
         wanted = worker.work_dir
         mode = wanted.access_mode or (AccessMode.READ_WRITE_ONCE if worker.nodes == 1 else AccessMode.READ_WRITE_MANY)
         spec: dict[str, Any] = {
             "accessModes": [mode.value],
-            "resources": {"requests": {"storage": wanted.size}},
+            "resources": {"requests": {"storage": wanted.size or room}},
         }
         if wanted.storage_class_name is not None:
             spec["storageClassName"] = wanted.storage_class_name
@@ -266,6 +273,12 @@ def owner(job: str, uid: str) -> dict[str, Any]:
 def _document(job: FederatedTrainingJob) -> dict[str, Any]:
     """What the programs load: the job with every default, nothing of Kubernetes' own."""
     return job.model_dump(mode="json", by_alias=True, exclude={"status": True, "metadata": {"labels", "annotations"}})
+
+
+def _room(model: ModelSpec) -> str:
+    """The size of a worker's claim, where the job says none."""
+    parameters = parameters_of(model.hf_config() or {}) or 0
+    return f"{max(_LEAST_GIB, _SPARE_GIB + math.ceil(_BYTES_A_PARAMETER * parameters / 2**30))}Gi"
 
 
 def _shape(worker: WorkerSpec) -> Any:

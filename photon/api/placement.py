@@ -187,9 +187,12 @@ class WorkDirSpec(ApiModel):
         ),
     ] = WorkDirType.CLAIM
     size: Annotated[
-        Quantity,
-        Field(description="Of the claim. Count 32 bytes for each parameter, and the data if it comes from S3."),
-    ] = "20Gi"
+        Quantity | None,
+        Field(
+            description="Of the claim. Default: 10Gi and 32 bytes for each parameter of a Llama that model names or"
+            " describes, at least 20Gi; 20Gi for any other model. Data that comes from S3 lies here too: count it."
+        ),
+    ] = None
     storage_class_name: Annotated[ShortText | None, Field(description="Default: the cluster's.")] = None
     access_mode: Annotated[
         AccessMode | None,

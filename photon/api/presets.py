@@ -7,6 +7,7 @@ Embeddings are tied, as in the papers. ``llama-1m`` and ``llama-10m`` are byte-l
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 
@@ -36,3 +37,20 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
     "llama-3b": _llama(2560, 32, 20, 6912, 50368),
     "llama-7b": _llama(4096, 32, 32, 11008, 50368),
 }
+
+
+def parameters_of(config: Mapping[str, Any]) -> int | None:
+    """How many parameters a model of this Hugging Face config has; None for what is not a plain Llama."""
+    if config.get("model_type") != "llama" or config.get("attention_bias") or config.get("mlp_bias"):
+        return None
+    try:
+        hidden, layers, mlp = (int(config[key]) for key in ("hidden_size", "num_hidden_layers", "intermediate_size"))
+        vocabulary, heads = int(config["vocab_size"]), int(config["num_attention_heads"])
+        width = int(config.get("head_dim") or hidden // heads)
+        values = int(config.get("num_key_value_heads") or heads)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    attention = 2 * hidden * width * (heads + values)
+    layer = attention + 3 * hidden * mlp + 2 * hidden
+    embeddings = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    return embeddings + layers * layer + hidden

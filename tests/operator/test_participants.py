@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
+
 from photon_operator.children import tokens_of
 from photon_operator.observed import CLAIM, JOB, SECRET, timestamp
 from photon_operator.settings import Settings
@@ -78,6 +80,21 @@ def test_each_worker_has_a_claim_that_goes_with_its_participant_or_the_job() -> 
     world.edit(participants=world.raw["spec"]["participants"][:1])
     world.settle()
     assert set(claims) == {"first-worker-north"}
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ({"preset": "llama-7b"}, "210Gi"),
+        ({"config": {"model_type": "gpt2"}}, "20Gi"),
+        ({"initFrom": {"uri": "s3://models/own"}}, "20Gi"),
+    ],
+)
+def test_a_claim_has_room_for_what_a_worker_of_a_large_model_keeps(model: dict[str, Any], size: str) -> None:
+    world = World()
+    world.raw["spec"]["model"] = model
+    world.training()
+    assert {c["spec"]["resources"]["requests"]["storage"] for c in world.children[CLAIM].values()} == {size}
 
 
 def test_a_claim_grows_below_a_running_worker() -> None:

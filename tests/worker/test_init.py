@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from photon.api.learning import LearningJob
 from photon.api.placement import StorageSpec
+from photon.api.presets import PRESETS, parameters_of
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import Commit
 from photon.store import keys
@@ -29,6 +30,19 @@ def made(tiny: Any, tmp_path: Path) -> Path:
     folder = tmp_path / "made"
     make_model(tiny.learning(), folder, folder=tmp_path, storage=StorageSpec())
     return folder
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*PRESETS.values(), {**PRESETS["llama-1b"], "num_key_value_heads": 4, "tie_word_embeddings": False}],
+    ids=[*PRESETS, "grouped-untied"],
+)
+def test_the_size_of_a_model_is_known_from_its_config(config: dict[str, Any]) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+    assert parameters_of(config) == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_the_directory_loads_with_transformers(tiny: Any, made: Path) -> None:
