@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from photon_aggregator.events import (
     Admitted,
     Ahead,
     Check,
+    Closed,
     Committed,
     Evaluated,
     Event,
@@ -52,7 +55,9 @@ steps = st.one_of(
 class Player:
     """Answers the machine's actions as the engine would, but when and in which order the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, decided: Mapping[int, tuple[str, ...]] | None = None) -> None:
+        """``decided``: whom some rounds take, as the bucket says; all others take everybody."""
+        self.decided = decided or {}
         self.machine = Machine(job_settings(NAMES, rounds=ROUNDS, deadline_seconds=1e6))
         self.open: list[object] = []
         self.sent: list[Event] = []
@@ -89,7 +94,8 @@ class Player:
                     )
                 return Admitted(at=at, round=plan.round, admission=admission(name, plan, version=version))
             case Merge(plan=plan, base=base, admissions=admissions):
-                commit = next_commit(base, [a.participant for a in admissions], plan)
+                taken = self.decided.get(plan.round) or [a.participant for a in admissions]
+                commit = next_commit(base, taken, plan)
                 return Committed(at=at, commit=commit, digest=digest(commit))
             case _:
                 return Looked(at=at)
@@ -118,6 +124,10 @@ class Player:
                 submission = open_round.submissions.get(name)
                 if submission is not None:
                     self.send(Told(at=at, round=open_round.round, participant=name, digest=submission.digest))
+            case "closed", _ if open_round is not None and open_round.round in self.decided:
+                names = self.decided[open_round.round]
+                updates = {name: admission(name, open_round.plan).digest for name in names}
+                self.send(Closed(at=at, round=open_round.round, updates=updates))
             case "ahead", _:
                 self.send(Ahead(at=at))
             case "tick", float(seconds):
@@ -130,7 +140,8 @@ class Player:
         if state.head is not None and state.head.round:
             known = self.committed.setdefault(state.head.round, state.head.digest)
             assert known == state.head.digest, "a round was committed twice"
-            assert [u.participant for u in state.head.commit.accepted] == list(NAMES)
+            accepted = [u.participant for u in state.head.commit.accepted]
+            assert accepted == list(self.decided.get(state.head.round, NAMES))
             assert sorted(self.committed) == list(range(1, state.head.round + 1)), "a round was left out"
         if state.open is not None:
             assert state.head is not None
@@ -138,7 +149,7 @@ class Player:
             assert state.open.plan.base == state.head.digest
         if state.stage is Stage.MERGE:
             assert state.open is not None
-            assert not state.open.missing
+            assert state.open.closing is not None or not state.open.missing
         for name in NAMES:
             task = tasks.task_for(state, name, None)
             if isinstance(task, tasks.Train):
@@ -151,6 +162,7 @@ class Player:
         for _ in range(400):
             if self.machine.stage is Stage.DONE:
                 return
+            self.play(("closed", 0))
             for name in NAMES:
                 self.play(("heard", name))
                 self.play(("submit", name))
@@ -169,6 +181,22 @@ def test_any_order_of_events_converges_to_the_same_commits(history: list[tuple[s
         player.play(step)
     player.finish()
     calm = Player()
+    calm.finish()
+    assert player.committed == calm.committed
+    assert len(player.committed) == ROUNDS
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.one_of(steps, st.tuples(st.just("closed"), st.just(0))), max_size=60))
+def test_rounds_that_were_decided_before_take_whom_they_were_decided_to_take(
+    history: list[tuple[str, object]],
+) -> None:
+    decided = {1: ("east", "north"), 3: ("south",)}
+    player = Player(decided)
+    for step in history:
+        player.play(step)
+    player.finish()
+    calm = Player(decided)
     calm.finish()
     assert player.committed == calm.committed
     assert len(player.committed) == ROUNDS
