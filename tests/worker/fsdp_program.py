@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from photon.api.training import Codec, LocalSpec
+from photon.codec import part_ranges
 from photon.store.source import FileSource
 from photon_worker import model as models
 from photon_worker.data import Mixture
@@ -135,11 +136,16 @@ class Program:
             strategy.load(base)
         header = strategy.header
         with Largest() as streaming:
-            for part, _ in encoded_parts(
-                strategy, base, base.size_bytes - header.data_bytes, codec_name=Codec.DENSE_FP32, part_bytes=8192
-            ):
-                values = np.zeros(part.stop - part.start, dtype=np.float32)
-                strategy.write("exp_avg", part.start, values)
+            if strategy.is_main:
+                for part, _ in encoded_parts(
+                    strategy, base, base.size_bytes - header.data_bytes, codec_name=Codec.DENSE_FP32, part_bytes=8192
+                ):
+                    strategy.write("exp_avg", part.start, np.zeros(part.stop - part.start, dtype=np.float32))
+            else:  # as follow.py does it: only the main process has values
+                for start, stop in part_ranges(header.elements, 8192):
+                    for _ in strategy.blocks("weights", start, stop - start):
+                        pass
+                    strategy.receive("exp_avg", start, stop - start)
         local = [tensor.numel() for p in models.parameters(strategy.module).values() for tensor in [fsdp._local(p)]]
         result = {
             "total": header.data_bytes,
