@@ -175,6 +175,7 @@ class ControlPlane:
         end(self._processes[name])
         self._launch(name, self._arguments[name])
         self._until(self.kube.ready, "API server")
+        self.kube.until_all_served()
 
     def stop(self) -> None:
         """End all and remove what they wrote."""

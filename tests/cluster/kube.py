@@ -97,13 +97,28 @@ class Kube:
         return self.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path), namespace=namespace)
 
     def until_served(self, definition: str) -> None:
-        """Wait until the API server serves the resources of a CustomResourceDefinition that was applied."""
+        """Wait until the API server serves the resources of a CustomResourceDefinition, and kubectl knows their names.
+
+        kubectl keeps what it once read of them for hours, and `explain` finds no short name that came later.
+        """
 
         def established() -> bool:  # right after its creation it has no conditions, which `kubectl wait` takes amiss
             conditions = self.get(f"crd/{definition}").get("status", {}).get("conditions") or ()
             return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
 
         until(established, f"the definition {definition}", seconds=COMMAND_SECONDS)
+        plural, _, group = definition.partition(".")
+
+        def named() -> bool:  # this command reads anew
+            listed = self.run("api-resources", f"--api-group={group}", "--no-headers").stdout.splitlines()
+            return any(line.split()[0] == plural for line in listed)
+
+        until(named, f"{plural} among the resources of {group}", seconds=COMMAND_SECONDS)
+
+    def until_all_served(self) -> None:
+        """The same for all definitions that there are: after a start they are served a moment after all else."""
+        for definition in self.kubectl("get", "crd", "--output=name").split():
+            self.until_served(definition.partition("/")[2])
 
     def api(self) -> kubernetes.client.ApiClient:
         """For many quick requests: the Python client. Imported late: most tests share our fixtures and need none."""

@@ -117,6 +117,7 @@ class Cluster:
             return self.kube.ready()
 
         self._until(works, "the API server")
+        self.kube.until_all_served()
 
     def load(self, *archives: bytes) -> None:
         """Import image archives into every node."""
