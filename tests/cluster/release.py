@@ -115,6 +115,7 @@ def install(kube: Kube, registry: str, *chosen: str, program: Path | None = None
         *(argument for value in values for argument in ("--set", value)),
         program=program,
     )
+    kube.until_served("federatedtrainingjobs.photon.dev")
 
 
 def taking_over(kube: Kube, *, program: Path | None = None) -> tuple[str, ...]:
