@@ -91,6 +91,8 @@ class Board:
         # Whether ``committed_at`` is of this process: the time between two processes is nobody's pace.
         self._running = False
         self._pace: deque[float] = deque(maxlen=PACE_ROUNDS)
+        # Whether the last of ``_pace`` is a first round, in which participants were still starting.
+        self._started_in = False
         self.commits: dict[int, Head] = {}
         self.logs: dict[int, RoundLog] = {}
 
@@ -177,9 +179,13 @@ class Board:
         self._count(head)
         self._keep_log(head.round, log)
         if self.committed_at is not None and self._running:
+            if self._started_in:
+                self._pace.pop()
             self._pace.append(at - self.committed_at)
+            self._started_in = False
         elif self.opened_at is not None:
             self._pace.append(at - self.opened_at)
+            self._started_in = True
         self.committed_at, self._running = at, True
         self.opened_at = None
         self.aggregator_seconds = {}
@@ -188,7 +194,7 @@ class Board:
             desk.round_share = Share()
 
     def seconds_per_round(self) -> float | None:
-        """Mean duration of the last rounds; None before the first."""
+        """Mean duration of the last rounds, in which a process's first counts only until its second; None before any."""
         return sum(self._pace) / len(self._pace) if self._pace else None
 
     def _count(self, head: Head) -> None:
