@@ -48,13 +48,26 @@ class ApiError(Exception):
         return self.status in (400, 403, 422)
 
 
+class NoKubernetes(Exception):
+    """There is no cluster to speak to; the message says what was looked for."""
+
+
 def connect() -> kubernetes.client.ApiClient:
-    """A client by the pod's own account; outside a cluster by the user's kubeconfig."""
+    """A client by the pod's own account; outside a cluster by the user's kubeconfig.
+
+    Raises:
+        NoKubernetes: There is neither.
+    """
     configuration = kubernetes.client.Configuration()
     try:
         kubernetes.config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except kubernetes.config.ConfigException:
-        kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        try:
+            kubernetes.config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except kubernetes.config.ConfigException as error:
+            raise NoKubernetes(
+                f"no Kubernetes to speak to: this is no pod, and there is no kubeconfig ({error}); set KUBECONFIG"
+            ) from error
     configuration.connection_pool_maxsize = CONNECTIONS
     return kubernetes.client.ApiClient(configuration)
 

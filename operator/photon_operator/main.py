@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -14,11 +15,12 @@ from urllib3.exceptions import HTTPError
 
 from photon.api.job import KIND
 from photon.telemetry.logging import configure, exit_with_mistake
-from photon_operator.api import Api, ApiError, connect
+from photon.version import release
+from photon_operator.api import Api, ApiError, NoKubernetes, connect
 from photon_operator.cache import Cache
 from photon_operator.controller import Controller
 from photon_operator.metrics import OperatorMetrics
-from photon_operator.settings import Settings, SettingsError
+from photon_operator.settings import VARIABLES, Settings, SettingsError
 from photon_operator.watches import registry_of
 
 log = logging.getLogger(__name__)
@@ -46,8 +48,24 @@ def _wait_for_definition(api: Api, settings: Settings) -> None:
             time.sleep(2.0)
 
 
+def _no_arguments() -> None:
+    """Answers ``--help`` and ``--version``, and refuses everything else."""
+    width = max(map(len, VARIABLES))
+    parser = argparse.ArgumentParser(
+        prog="photon-operator",
+        description="Makes the pods of FederatedTrainingJobs, until a signal ends it. It speaks to the cluster\n"
+        "that it runs in; outside of one, to that of the kubeconfig.",
+        epilog="environment (the chart sets it):\n"
+        + "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in VARIABLES.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"photon-operator {release()}")
+    parser.parse_args()
+
+
 def main() -> None:
     """Entry point: runs until a signal."""
+    _no_arguments()
     configure("operator")
     try:
         settings = Settings.of(os.environ)
@@ -59,7 +77,10 @@ def main() -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, which nobody reads
     cache = Cache()
     metrics = OperatorMetrics(cache)
-    api = Api(connect(), on_request=metrics.requested)
+    try:
+        api = Api(connect(), on_request=metrics.requested)
+    except NoKubernetes as error:
+        exit_with_mistake(str(error))
     _wait_for_definition(api, settings)
     controller = Controller(api=api, cache=cache, settings=settings, metrics=metrics)
     kopf.run(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -13,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from photon.api.status import ConditionType
 from photon.telemetry import metric_names as at
+from photon.version import release
 from photon_operator import status
 from photon_operator.cache import Cache, Key
 
@@ -27,7 +27,7 @@ class OperatorMetrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         Gauge(at.OPERATOR_INFO, at.OPERATOR_INFO.help, ["version"], registry=self.registry).labels(
-            version=version("photon")
+            version=release()
         ).set(1)
         self._reconciles = self._counter(at.OPERATOR_RECONCILES)
         self._errors = self._counter(at.OPERATOR_ERRORS)

@@ -6,7 +6,23 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from typing import Final
+
+from photon.version import release
+
+VARIABLES: Final = {
+    "PHOTON_NAMESPACES": "whose jobs it runs: a,b; empty for all",
+    "PHOTON_AGGREGATOR_IMAGE": "image of aggregators",
+    "PHOTON_WORKER_IMAGE": "image of workers",
+    "PHOTON_IMAGE_PULL_POLICY": "of both; default IfNotPresent",
+    "PHOTON_IMAGE_PULL_SECRETS": "names of Secrets: a,b",
+    "PHOTON_CHILD_ENV": 'JSON: environment of all job pods, {"HTTPS_PROXY": "..."}',
+    "PHOTON_CA_CONFIGMAP": "ConfigMap in the job's namespace with certificates in ca.crt",
+    "PHOTON_HTTP_PORT": "of its own metrics and probes; default 8080",
+    "PHOTON_POLL_SECONDS": "how often an aggregator is asked for its status; default 5",
+    "PHOTON_LOG_LEVEL": "debug, info, warning or error; default info",
+    "PHOTON_AGGREGATOR_URL": "where an aggregator answers; default http://{address}:8080",
+}
 
 
 class SettingsError(ValueError):
@@ -14,7 +30,7 @@ class SettingsError(ValueError):
 
 
 def _release(name: str) -> str:
-    return f"{name}:{version('photon')}"
+    return f"{name}:{release()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from photon.cli.errors import CommandError, Stopped, UserMistake
 from photon.cli.programs import find_program
 from photon.cli.rundir import RunDirectory, write_atomic
 from photon.store.errors import StoreError
+from photon.version import release
 
 app = typer.Typer(
     name="photon",
@@ -35,6 +36,21 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Change a field: --set spec.local.steps=16. Repeatable."),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"photon {release()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 @app.command()
@@ -72,7 +88,7 @@ def run(
 
 @app.command()
 def validate(job_file: JobFile, overrides: Overrides = None) -> None:
-    """Check a job file: every mistake with its line, its field and the fix."""
+    """Check a job file: each mistake with line, field and fix."""
     from photon.cli.describe import describe
 
     job = with_absolute_data(load_job(job_file, overrides=overrides or ()), job_file.resolve().parent)
@@ -87,7 +103,7 @@ def report(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead.")] = False,
 ) -> None:
-    """Curves, figures and the audit trail of one or several runs as one HTML file."""
+    """Runs as one HTML file: curves, figures and the audit trail."""
     from photon.cli.history import load
     from photon.cli.report.page import render
     from photon.cli.summary import summarise

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from importlib.metadata import version
 
 from fastapi import FastAPI
 
 from photon.api.status import JobStatus
+from photon.version import release
 from photon_aggregator import assets, errors
 from photon_aggregator.auth import ReadToken, Tokens
 from photon_aggregator.curves import CurveBook
@@ -25,7 +25,7 @@ def create_app(*, engine: Engine, tokens: Tokens, read_token: ReadToken | None =
     """The application of one job. ``read_token``: who may look; None: everyone."""
     app = FastAPI(
         title="Photon aggregator",
-        version=version("photon"),
+        version=release(),
         summary="Runs the rounds of a federated training job.",
         description="Workers speak to /v1 with a bearer token. Status, history and events are read without one, or "
         "with the read token if one is set; metrics and probes always without.",

@@ -194,7 +194,7 @@ class Board:
             desk.round_share = Share()
 
     def seconds_per_round(self) -> float | None:
-        """Mean duration of the last rounds, in which a process's first counts only until its second; None before any."""
+        """Mean duration of the last rounds; a process's first counts only until its second. None before any."""
         return sum(self._pace) / len(self._pace) if self._pace else None
 
     def _count(self, head: Head) -> None:

@@ -25,6 +25,7 @@ from photon.store.objects import ObjectStore
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon.telemetry.traces import TracesMistake, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerMistake, Trackers, kinds
+from photon.version import release
 from photon_aggregator import last_words
 from photon_aggregator.app import create_app
 from photon_aggregator.auth import ReadToken, Tokens, TokensError
@@ -36,10 +37,16 @@ from photon_aggregator.tracking import tracking
 
 log = logging.getLogger(__name__)
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command(help=__doc__)
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"photon-aggregator {release()}")
+        raise typer.Exit
+
+
+@app.command()
 def run(
     job: Annotated[Path, typer.Option(help="The job file.")],
     tokens: Annotated[
@@ -69,7 +76,15 @@ def run(
     delete_data: Annotated[
         bool, typer.Option("--delete-data", help="Delete what the job wrote into its bucket, instead of running it.")
     ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
+    """Run the rounds of one job.
+
+    Exit codes: 0 the job has ended well; 1 it failed (quorum lost, storage failed ...); 2 a mistake in what it was
+    given; 130 and 143 after SIGINT and SIGTERM.
+    """
     configure("aggregator")
     document = load_job(job)
     if delete_data:

@@ -9,7 +9,6 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -20,6 +19,7 @@ from photon.api.status import JobReason, JobStatus, ParticipantState, Participan
 from photon.protocol.records import LearningMetrics
 from photon.telemetry import metric_names as names
 from photon.telemetry.metric_names import Metric
+from photon.version import release
 from photon_aggregator.bucket import WORK
 from photon_aggregator.context import weights_record
 from photon_aggregator.engine import Engine
@@ -92,7 +92,7 @@ class JobCollector(Collector):
         state, spec = self._engine.state, self._engine.job.spec
         preset = spec.model.preset
         model = preset.value if preset is not None else "custom"
-        about = (version("photon"), model, spec.outer.type.value, spec.exchange.codec.value)
+        about = (release(), model, spec.outer.type.value, spec.exchange.codec.value)
         yield self._family(names.INFO, [(about, 1.0)])
         yield self._one(names.ROUND, status.round)
         yield self._one(names.ROUNDS, status.rounds)

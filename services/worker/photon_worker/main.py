@@ -17,11 +17,33 @@ import typer
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon.telemetry.traces import TracesMistake, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, TrackerMistake, kinds
+from photon.version import release
 from photon_worker.interrupt import Interrupted, Interrupts
 
 log = logging.getLogger(__name__)
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    help="The programs that see an institution's data: training, evaluation and what prepares them.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"photon-worker {release()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 @app.command()
@@ -45,7 +67,10 @@ def run(
         typer.Option(envvar=FOLDER_VARIABLE, help="Where trackers write; default trackers/ in the work directory."),
     ] = None,
 ) -> None:
-    """Take part in a job: train, send updates and evaluate until it has ended. The token is in PHOTON_TOKEN."""
+    """Take part in a job until it has ended.
+
+    Trains, sends updates and evaluates, as the aggregator asks. The participant's bearer token is in PHOTON_TOKEN.
+    """
     # Set by torchrun in each of the processes that it starts.
     together = "TORCHELASTIC_RUN_ID" in os.environ
     configure(f"worker/{os.environ['RANK']}" if together else "worker")
@@ -88,7 +113,10 @@ def init(
     job: Annotated[Path, typer.Option(help="The job file.")],
     create_bucket: Annotated[bool, typer.Option(help="Make the bucket if it is missing.")] = False,
 ) -> None:
-    """Write a job's record and its initial model into its bucket; does nothing where they are already."""
+    """Write a job's record and initial model into its bucket.
+
+    Does nothing where they are already.
+    """
     configure("init")
     _limit_threads(None)
     interrupts = Interrupts()
@@ -121,7 +149,10 @@ def evaluate(
     work_dir: Annotated[Path | None, typer.Option(help="Where copies of s3:// data are kept.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Held-out loss and perplexity of a model on one or more institutions' text, and over all of it together."""
+    """Held-out loss and perplexity of a model.
+
+    On the text of one or more institutions, and over all of it together.
+    """
     configure("evaluate")
     _limit_threads(threads)
     Interrupts().install()

@@ -18,7 +18,11 @@ from photon_worker.data.index import Index, Settings
 from photon_worker.tokenizer import TextEncoder
 
 app = typer.Typer(
-    name="data", help="Turn text into token shards, and look at them.", no_args_is_help=True, add_completion=False
+    name="data",
+    help="Turn text into token shards, and look at them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 
