@@ -4,7 +4,10 @@
   const runs = JSON.parse(document.getElementById("data").textContent);
   const root = document.getElementById("report");
   const several = runs.length > 1;
-  const state = { x: "round", run: 0 };
+  // Rounds of different lengths side by side would mislead: then tokens are what the runs have in common.
+  const tokensOfRound = (r) => (r.x.tokens.at(-1) ?? 0) / (r.x.round.at(-1) ?? 1);
+  const alike = runs.every((r) => Math.abs(tokensOfRound(r) / tokensOfRound(runs[0]) - 1) < 0.01);
+  const state = { x: alike ? "round" : "tokens", run: 0 };
   let plots = [];
 
   // ---- figures ----------------------------------------------------------------------------------------------------
@@ -19,6 +22,12 @@
   const bytes = (v) => si(v, "B");
   const number = (v) => v == null ? "–" : v === 0 ? "0" : Math.abs(v) >= 1e4 || Math.abs(v) < 1e-3
     ? v.toExponential(2) : String(+v.toPrecision(4));
+  // 3, 0.07, 200: what a logarithmic axis is labelled with; its lowest end is any number.
+  const round = (v) => {
+    const mantissa = v / 10 ** Math.floor(Math.log10(v) + 1e-9);
+    return Math.abs(mantissa - Math.round(mantissa)) < 1e-6;
+  };
+  const decimals = (v) => v == null ? "–" : v < 1e4 ? v.toFixed(3) : number(v);
   const duration = (v) => {
     if (v == null) return "–";
     const s = Math.round(v), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60, r = s % 60;
@@ -67,7 +76,7 @@
     const thin = xs.length > 60;
     const u = new uPlot({
       width: card.clientWidth - 24, height: 220,
-      scales: { x: { time: false }, y: log ? { distr: 3 } : { range: (_, low, high) => {
+      scales: { x: { time: false }, y: log ? { distr: 3, range: (_, low, high) => low == null ? [1, 10] : [low / 1.08, high * 1.08] } : { range: (_, low, high) => {
         if (low == null) return [0, 1];
         const from = zero || stacked ? Math.min(0, low) : low;
         const room = (high - from || Math.abs(high) || 1) * 0.06;
@@ -77,7 +86,7 @@
         { stroke: css("--soft"), font, grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, size: 30,
           values: (_, vs) => vs.map(axis.ticks), space: state.x === "round" ? 44 : 62 },
         { stroke: css("--soft"), font, grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false }, size: 58,
-          values: (_, vs) => vs.map((v) => v == null ? "" : format(v)) },
+          values: (_, vs) => vs.map((v) => v == null || (log && !round(v)) ? "" : format(v)) },
       ],
       series: [
         { label: axis.label, value: (_, v, _s, at) => axis.format(said(xs, at)) },
@@ -151,8 +160,8 @@
   function tiles() {
     const s = runs[0].summary;
     const all = [
-      [number(s.validation_perplexity), `perplexity, round ${s.evaluated_round ?? "–"}`],
-      [number(s.train_loss), "training loss"],
+      [decimals(s.validation_perplexity), `perplexity, round ${s.evaluated_round ?? "–"}`],
+      [decimals(s.train_loss), "training loss"],
       [si(s.tokens), "tokens"],
       [s.rounds, "rounds"],
       [duration(s.wall_seconds), "wall time"],
@@ -164,7 +173,7 @@
 
   function comparison() {
     const columns = [
-      ["perplexity", (s) => number(s.validation_perplexity)], ["training loss", (s) => number(s.train_loss)],
+      ["perplexity", (s) => decimals(s.validation_perplexity)], ["training loss", (s) => decimals(s.train_loss)],
       ["rounds", (s) => s.rounds], ["local steps", (s) => s.local_steps ?? "–"], ["tokens", (s) => si(s.tokens)],
       ["wall time", (s) => duration(s.wall_seconds)], ["sent", (s) => bytes(s.bytes_up)], ["received", (s) => bytes(s.bytes_down)],
     ];
