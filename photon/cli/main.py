@@ -97,7 +97,7 @@ def validate(job_file: JobFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs, such as runs/demo.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs, such as runs/demo.")],
     output: Annotated[
         Path | None, typer.Option(help="The HTML file; default report.html in the first run's folder.")
     ] = None,
@@ -153,7 +153,8 @@ def data(context: typer.Context) -> None:
     """Prepare text for training, and more; see photon data --help."""
     program = find_program("photon-worker")
     sys.stdout.flush()
-    os.execv(program, [program, "data", *context.args])
+    # So that its usage lines name the command that was typed.
+    os.execve(program, [program, "data", *context.args], {**os.environ, "PHOTON_CALLED_AS": "photon"})
 
 
 def main() -> NoReturn:

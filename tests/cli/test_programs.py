@@ -53,6 +53,13 @@ def test_its_help_is_plain_text_that_fits_a_terminal(program: str) -> None:
     assert "..." not in done.stdout.partition("Commands:")[2], "the line of a command is cut off"
 
 
+def test_what_photon_hands_on_speaks_of_the_command_that_was_typed() -> None:
+    done = said("photon", "data", "prepare")
+    assert done.returncode == 2
+    assert "Try 'photon data prepare --help' for help." in done.stderr
+    assert "Try 'photon-worker data prepare --help' for help." in said("photon-worker", "data", "prepare").stderr
+
+
 def test_the_operators_help_names_each_variable_that_it_reads_and_the_chart_sets() -> None:
     shown = said("photon-operator", "--help").stdout
     for name in VARIABLES:

@@ -213,7 +213,7 @@ def main() -> NoReturn:
 
             code = torchrun(arguments[1:])
         else:
-            app(arguments, prog_name="photon-worker", standalone_mode=True)
+            app(arguments, prog_name=os.environ.get("PHOTON_CALLED_AS", "photon-worker"), standalone_mode=True)
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
     except PeerEnded as ended:

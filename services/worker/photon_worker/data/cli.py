@@ -45,7 +45,7 @@ class NearDuplicates(StrEnum):
 
 @app.command("prepare")
 def prepare_command(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders or s3:// URIs.", metavar="INPUT...")],
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders or s3:// URIs.", metavar="INPUT")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     tokenizer: Annotated[str, typer.Option(help="byte, or a tokenizer.json (path, folder or s3:// URI).")] = "byte",
     kind: Annotated[
@@ -79,7 +79,10 @@ def prepare_command(
     ] = NearDuplicates.KEEP,
     restart: Annotated[bool, typer.Option("--restart", help="Start over: delete what lies in --output.")] = False,
 ) -> None:
-    """Prepare text for training; run again after an interruption, it goes on where it was."""
+    """Turn text into token shards.
+
+    Run again after an interruption, it goes on where it was.
+    """
     from photon_worker.data.prepare import prepare
     from photon_worker.data.progress import reporter
 
