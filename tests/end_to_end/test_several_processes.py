@@ -16,10 +16,10 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One participant on two processes; two short rounds."""
+    """One participant on two processes; two rounds of a few seconds, in whose middle something can happen."""
     folder = tmp_path_factory.mktemp("job")
     data = prepare_data(folder)
-    path = write_job(folder / "job.yaml", {"north": data["north"]}, rounds=2)
+    path = write_job(folder / "job.yaml", {"north": data["north"]}, steps=100, rounds=2)
     document = yaml.safe_load(path.read_text())
     document["spec"]["local"]["strategy"] = "FSDP"
     document["spec"]["participants"][0]["worker"]["processesPerNode"] = 2

@@ -47,13 +47,13 @@ def prepare_data(folder: Path) -> dict[str, Path]:
     return prepared
 
 
-def write_job(path: Path, data: dict[str, Path], **changes: Any) -> Path:
-    """A job of four rounds; ``changes`` replace parts of the spec."""
+def write_job(path: Path, data: dict[str, Path], *, steps: int = 40, **changes: Any) -> Path:
+    """A job of four rounds, of less than a second each with 40 steps; ``changes`` replace parts of the spec."""
     spec: dict[str, Any] = {
         "model": {"config": MODEL, "seed": 3},
         "rounds": 4,
         "local": {
-            "steps": 40,
+            "steps": steps,
             "batchSize": 4,
             "sequenceLength": 64,
             "precision": "fp32",
