@@ -1,7 +1,8 @@
 """The sums behind a round's metrics, taken block by block while the values are in the cache.
 
 Sums of a block are fp32 (BLAS, up to 2^17 values in many partial sums), sums over blocks fp64 and always in the order
-of the stripes, so that one machine gives the same figures whatever the number of threads.
+of the stripes, so that the figures do not depend on the number of threads; nor, on x86-64, on the machine (see
+``photon_aggregator.blas``).
 """
 
 from __future__ import annotations
