@@ -30,6 +30,7 @@ OPERATOR: Final = f"deployment/{NAME}-operator"
 INSTALL_SECONDS: Final = 240
 FORWARD_SECONDS: Final = 30.0
 JOB_SECONDS: Final = 600.0
+ENDED: Final = ("Complete", "Failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,14 +189,14 @@ class Job:
         return any(c["type"] == condition and c["status"] == "True" for c in self.status.get("conditions", ()))
 
     def wait(self, reached: Callable[[Object], bool], what: str, *, seconds: float = JOB_SECONDS) -> Object:
-        """Poll the status; a job that fails, or a deadline, ends the test with all that is known."""
+        """Poll the status; a job that ends otherwise, or a deadline, ends the test with all that is known."""
         deadline = time.monotonic() + seconds
         while True:
             status = self._status_or_nothing()
             if reached(status):
                 return status
-            failed = [c for c in status.get("conditions", ()) if c["type"] == "Failed" and c["status"] == "True"]
-            assert not failed, f"{self.name} failed: {failed}\n{self.kube.explain()}"
+            ended = [c for c in status.get("conditions", ()) if c["type"] in ENDED and c["status"] == "True"]
+            assert not ended, f"{self.name} ended before it was {what}: {ended}\n{self.kube.explain()}"
             assert time.monotonic() < deadline, (
                 f"{self.name}: not {what} in {seconds} s: {status}\n{self.kube.explain()}"
             )

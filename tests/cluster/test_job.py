@@ -21,7 +21,9 @@ from tests.end_to_end.whole_runs import Run, prepare_data, write_job
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 10
+# Twice as many as there are disturbances, each longer than the operator takes to look again: some go by unseen.
+ROUNDS = 14
+STEPS = 80
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, photon: Release) -> tuple[Ob
     """A job of two participants, whose data is in the store; and its commits by round as `photon run` makes them."""
     folder = tmp_path_factory.mktemp("small")
     data = prepare_data(folder)
-    path = write_job(folder / "job.yaml", data, model={"preset": "llama-1m", "seed": 3}, rounds=ROUNDS)
+    path = write_job(folder / "job.yaml", data, model={"preset": "llama-1m", "seed": 3}, steps=STEPS, rounds=ROUNDS)
     photon.upload(data)
     run = Run(path, folder / "runs")
     run.finish()
