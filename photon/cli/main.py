@@ -20,7 +20,7 @@ from photon.cli.errors import CommandError, Stopped, UserMistake
 from photon.cli.programs import find_program
 from photon.cli.rundir import RunDirectory, write_atomic
 from photon.store.errors import StoreError
-from photon.version import release
+from photon.version import version_of
 
 app = typer.Typer(
     name="photon",
@@ -38,16 +38,10 @@ Overrides = Annotated[
 ]
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"photon {release()}")
-        raise typer.Exit
-
-
 @app.callback()
 def options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=version_of("photon"), is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """What stands before a command."""

@@ -28,9 +28,9 @@ def kernels(**chosen: str) -> list[str]:
     return found
 
 
-@pytest.mark.skipif(
-    "avx2" not in Path("/proc/cpuinfo").read_text(), reason="a processor without AVX2 has other kernels"
-)
 def test_the_kernels_do_not_depend_on_the_processor() -> None:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists() or "avx2" not in cpuinfo.read_text():
+        pytest.skip("a processor without AVX2 has other kernels")
     assert set(kernels()) == {"Haswell"}
     assert set(kernels(OPENBLAS_CORETYPE="Nehalem")) == {"Nehalem"}, "who chooses kernels has them"

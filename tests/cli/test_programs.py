@@ -62,9 +62,21 @@ def test_what_photon_hands_on_speaks_of_the_command_that_was_typed() -> None:
 
 def test_the_operators_help_names_each_variable_that_it_reads_and_the_chart_sets() -> None:
     shown = said("photon-operator", "--help").stdout
+    read: set[str] = set()
+
+    class Recorded(dict[str, str]):
+        def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+            read.add(name)
+            return default
+
+    default = Settings.of(Recorded())
+    assert read == VARIABLES.keys()
+    assert VARIABLES["PHOTON_HTTP_PORT"].endswith(f"default {default.http_port}")
+    assert VARIABLES["PHOTON_POLL_SECONDS"].endswith(f"default {default.poll_seconds:g}")
+    assert VARIABLES["PHOTON_AGGREGATOR_URL"].endswith(f"default {default.aggregator_url}")
     for name in VARIABLES:
         changed = Settings.of({name: OTHERWISE.get(name, "other")})
-        assert asdict(changed) != asdict(Settings.of({})), f"{name} changes nothing"
+        assert asdict(changed) != asdict(default), f"{name} changes nothing"
         assert name in shown
     assert set(re.findall(r"- name: (PHOTON_\w+)", TEMPLATE.read_text())) <= VARIABLES.keys()
 

@@ -2,7 +2,7 @@
 
 OpenBLAS takes the kernels that suit the processor it finds, and they differ in how they split a sum: an aggregator that
 is started again on another kind of node would write another commit, of the same model. Those for Haswell run on every
-x86-64 since 2013, and what merging asks of them is bound by memory.
+processor with AVX2, as servers have had since 2013, and what merging asks of them is bound by memory.
 """
 
 from __future__ import annotations

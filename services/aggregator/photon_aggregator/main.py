@@ -25,7 +25,7 @@ from photon.store.objects import ObjectStore
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon.telemetry.traces import TracesMistake, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerMistake, Trackers, kinds
-from photon.version import release
+from photon.version import version_of
 from photon_aggregator import last_words
 from photon_aggregator.app import create_app
 from photon_aggregator.auth import ReadToken, Tokens, TokensError
@@ -38,12 +38,6 @@ from photon_aggregator.tracking import tracking
 log = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"photon-aggregator {release()}")
-        raise typer.Exit
 
 
 @app.command()
@@ -77,7 +71,8 @@ def run(
         bool, typer.Option("--delete-data", help="Delete what the job wrote into its bucket, instead of running it.")
     ] = False,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", callback=version_of("photon-aggregator"), is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Run the rounds of one job.

@@ -17,7 +17,7 @@ import typer
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon.telemetry.traces import TracesMistake, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, TrackerMistake, kinds
-from photon.version import release
+from photon.version import version_of
 from photon_worker.interrupt import Interrupted, Interrupts
 
 log = logging.getLogger(__name__)
@@ -31,16 +31,10 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"photon-worker {release()}")
-        raise typer.Exit
-
-
 @app.callback()
 def options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=version_of("photon-worker"), is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """What stands before a command."""
