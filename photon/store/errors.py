@@ -1,13 +1,19 @@
 """What can go wrong with object storage, in words that say what to do; botocore's errors end here.
 
-StoreError
- ├─ Unreachable         nothing answers at the endpoint, or not in time, or only with 5xx
- ├─ AccessDenied        the keys are wrong or may not do this
- ├─ BucketMissing       the bucket does not exist
- ├─ StorageFull         the store has no room for what was to be written
- ├─ NotFound            no object at this key
- ├─ PreconditionFailed  somebody else wrote first (If-Match, If-None-Match)
- └─ DigestMismatch      the bytes are not those that were announced
+StoreError               what none of the below fits
+ ├─ Unreachable          nothing answers, or not in time, or only "later" (5xx, 409, 429): waiting helps
+ ├─ StorageFull          no room for what was to be written: helps when somebody frees or adds space
+ ├─ Refused              the store answers and does not do it: helps when somebody changes a key, a right, a setting
+ │   ├─ AccessDenied         the keys are wrong, have expired, or may not do this
+ │   ├─ BucketMissing        the bucket does not exist
+ │   └─ Unusable             a feature that Photon needs is missing, or a setting cannot work: exit code 2
+ └─ Contradiction        the bucket does not hold what it must hold: waiting never helps
+     ├─ NotFound             no object at this key
+     ├─ PreconditionFailed   somebody else wrote first (If-Match, If-None-Match)
+     └─ DigestMismatch       the bytes are not those that were announced
+
+Who waits for a store asks only for the four kinds of the first level; ``RecordError`` of the aggregator is the fourth
+``Contradiction``.
 """
 
 from __future__ import annotations
@@ -36,27 +42,39 @@ class Unreachable(StoreError):
     """Nothing answers at the endpoint, not in time, or only with server errors; trying again later may help."""
 
 
-class AccessDenied(StoreError):
-    """The credentials are wrong, expired, or may not do this."""
-
-
-class BucketMissing(StoreError):
-    """The bucket does not exist."""
-
-
 class StorageFull(StoreError):
     """The store has no room left."""
 
 
-class NotFound(StoreError):
+class Refused(StoreError):
+    """The store answers and does not do it; trying again helps only once a key, a right or a setting was changed."""
+
+
+class AccessDenied(Refused):
+    """The credentials are wrong, expired, or may not do this."""
+
+
+class BucketMissing(Refused):
+    """The bucket does not exist."""
+
+
+class Unusable(Refused):
+    """The store lacks a feature that Photon needs, or a setting of how to reach it cannot work."""
+
+
+class Contradiction(StoreError):
+    """What the bucket holds is not what it must hold; trying again does not help."""
+
+
+class NotFound(Contradiction):
     """There is no object at this key."""
 
 
-class PreconditionFailed(StoreError):
-    """The object is there already (create) or is no longer the one that was read (replace)."""
+class PreconditionFailed(Contradiction):
+    """The object is there already (create) or is no longer the one that was read (If-Match)."""
 
 
-class DigestMismatch(StoreError):
+class DigestMismatch(Contradiction):
     """The bytes are not those that were announced: wrong size or sha256."""
 
 
@@ -64,9 +82,14 @@ _DENIED: Final = frozenset(
     {"AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden", "InvalidToken", "TokenRefreshRequired"}
 )
 _MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
-_PRECONDITION: Final = frozenset({"412", "ConditionalRequestConflict", "PreconditionFailed"})
+_PRECONDITION: Final = frozenset({"412", "PreconditionFailed"})
 _DIGEST: Final = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
 _FULL: Final = frozenset({"507", "EntityTooLargeForStorage", "InsufficientStorage", "QuotaExceeded", "StorageFull"})
+# Somebody else is writing the same key at this moment: S3 asks to send the request again.
+_CONFLICT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+_BUSY: Final = frozenset(
+    {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling", "TooManyRequests"}
+)
 # What stores write into a plain 500 when their disk has no room (SeaweedFS, MinIO, Ceph).
 _FULL_WORDS: Final = ("no space left", "no free volumes", "no writable volumes", "minimum free drive", "quota exceeded")
 
@@ -139,6 +162,10 @@ def _refused(error: ClientError, *, endpoint: str, bucket: str, where: str, has_
         return Unreachable(f"what answers at {endpoint} is not an S3 API: check storage.endpoint")
     if code in _MISSING or status == 404:
         return NotFound(f"{where} does not exist at {endpoint}")
-    if status >= 500 or code in {"SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError"}:
+    if code in _CONFLICT:
+        return Unreachable(
+            f"the object store at {host_and_port(endpoint)} is busy with another write of {where}: {code}"
+        )
+    if status >= 500 or status in (408, 429) or code in _BUSY:
         return Unreachable(f"the object store at {host_and_port(endpoint)} fails for {where}: {status} {code} {text}")
-    return StoreError(f"{where} at {endpoint}: {status} {code} {text}")
+    return Refused(f"{where} at {endpoint}: {status} {code} {text}")

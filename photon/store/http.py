@@ -21,6 +21,7 @@ from photon.store.errors import (
     DigestMismatch,
     NotFound,
     PreconditionFailed,
+    Refused,
     StorageFull,
     StoreError,
     Unreachable,
@@ -167,7 +168,7 @@ def meaning(status: int, text: str, where: str) -> StoreError:
         return Unreachable(f"the object store fails for {where}: {said}; if this lasts, its storage may be full")
     if status > 500 or status in RETRIED_STATUSES:
         return Unreachable(f"the object store fails for {where}: {said}")
-    return StoreError(f"{where}: the store answered {said}")
+    return Refused(f"{where}: the store answered {said}")
 
 
 def _element(name: str, text: str) -> str:

@@ -22,6 +22,7 @@ from photon.store.errors import (
     BucketMissing,
     NotFound,
     PreconditionFailed,
+    Refused,
     StorageFull,
     StoreError,
     Unreachable,
@@ -357,9 +358,10 @@ def test_an_answer_that_breaks_off_is_an_error_not_half_an_object(
         ),
         (403, "AccessDenied", "", AccessDenied, "check the credentials' rights"),
         (403, "RequestTimeTooSkewed", "", AccessDenied, "clock"),
-        (409, "ConditionalRequestConflict", "", PreconditionFailed, "somebody else"),
+        (409, "ConditionalRequestConflict", "", Unreachable, "busy with another write"),
         (500, "InternalError", "", Unreachable, "127.0.0.1:8333 fails"),
-        (400, "EntityTooLarge", "too large", StoreError, "EntityTooLarge too large"),
+        (429, "TooManyRequests", "", Unreachable, "429 TooManyRequests"),
+        (400, "EntityTooLarge", "too large", Refused, "EntityTooLarge too large"),
     ],
 )
 def test_answers_of_other_stores_are_understood(

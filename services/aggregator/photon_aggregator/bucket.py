@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from photon.protocol.canonical import canonical_json, sha256_hex
-from photon.store.errors import NotFound, StoreError, Unreachable
+from photon.store.errors import Contradiction, NotFound, Unreachable
 from photon.store.objects import ObjectStore
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -24,7 +24,7 @@ WORK: Final[tuple[Work, ...]] = get_args(Work)
 RETRY_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
-class RecordError(StoreError):
+class RecordError(Contradiction):
     """An object is not the record that it must be."""
 
 
