@@ -168,7 +168,8 @@ class Active:
             if final is not None:
                 reason = statuses.reason_of(final.reason)
                 return ConditionType(final.type), Trouble(reason=reason, message=final.message)
-            if work.failed is not None and not self._got_further(work, self._before.committed_rounds):
+            again = self._got_further(work, self._before.committed_rounds) and not faults.job_failed(work)
+            if work.failed is not None and not again:
                 return ConditionType.FAILED, self._trouble_of(work).of("the aggregator")
         init = self._init
         if work is None and init is not None and init.failed is not None and self._current(init, self._family.init):

@@ -14,6 +14,7 @@ from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
 from photon.api.model import ModelSpec
 from photon.api.placement import AccessMode, PodSettings, WorkDirType, WorkerSpec
 from photon.api.presets import parameters_of
+from photon.exit_codes import EXIT_JOB_FAILED
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes
 from photon.protocol.canonical import digest
 from photon_operator import faults, names, pods
@@ -243,7 +244,8 @@ class _Maker:
 
 
 def _failure_rules(container: str) -> list[dict[str, Any]]:
-    """A node that was taken away and a pod that was asked to end are no failures; a mistake is not tried again."""
+    """A node that was taken away and a pod that was asked to end are no failures; a mistake and a job that has failed
+    are not tried again."""
 
     def on_exit(action: str, *codes: int) -> dict[str, Any]:
         return {
@@ -253,7 +255,7 @@ def _failure_rules(container: str) -> list[dict[str, Any]]:
 
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        on_exit("FailJob", faults.MISTAKE),
+        on_exit("FailJob", faults.MISTAKE, EXIT_JOB_FAILED),
         on_exit("Ignore", *faults.ASKED_TO_END),
     ]
 

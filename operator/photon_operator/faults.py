@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from photon.api.status import ClusterReason, JobReason
+from photon.exit_codes import EXIT_JOB_FAILED
 from photon_operator.observed import Pod, Work
 
 # Exit codes of our programs.
@@ -102,6 +103,12 @@ def pod_trouble(pod: Pod, notes: Mapping[str, str]) -> Trouble | None:
     return None
 
 
+def job_failed(work: Work) -> bool:
+    """Whether a Job ended with its program's word that the job itself has failed, which no restart changes."""
+    last = _last_ended(work)
+    return last is not None and last.terminated is not None and last.terminated.get("exitCode") == EXIT_JOB_FAILED
+
+
 def stuck(work: Work, now: float) -> list[str]:
     """Uids of which only events can say why nothing happens: of a Job without pods, of a pod that is not set up."""
     if work.ended or work.suspended or work.deleting:
@@ -148,7 +155,7 @@ def _no_image(image: str, said: str) -> str:
 def _ended(work: Work) -> Trouble:
     """Of a Job that failed for good: how its last pod failed, and that it is not tried again."""
     failed = work.failed or {}
-    last = next((pod for pod in reversed(work.pods) if pod.phase == "Failed" or pod.terminated is not None), None)
+    last = _last_ended(work)
     found = _terminated(last) if last is not None else None
     if found is None:
         return Trouble(reason=ClusterReason.PROGRAM_FAILED, message=_short(str(failed.get("message", ""))))
@@ -158,6 +165,10 @@ def _ended(work: Work) -> Trouble:
     return Trouble(
         reason=found.reason, message=f"{found.message} (failed {tries} times)" if tries > 1 else found.message
     )
+
+
+def _last_ended(work: Work) -> Pod | None:
+    return next((pod for pod in reversed(work.pods) if pod.phase == "Failed" or pod.terminated is not None), None)
 
 
 def _terminated(pod: Pod) -> Trouble | None:

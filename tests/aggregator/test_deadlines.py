@@ -7,6 +7,7 @@ from typing import Any
 
 from photon.api.placement import StorageSpec
 from photon.api.status import JobReason, JobStatus
+from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.messages import RefusalReason
 from photon.store.objects import ObjectStore
 from photon_aggregator.engine import JobMismatch
@@ -65,7 +66,7 @@ def test_the_deadline_without_a_quorum_fails_the_job(store: ObjectStore, storage
         assert worker.finish is not None
         assert (worker.finish.failed, worker.finish.reason) == (True, "QuorumLost")
         assert "south (not heard)" in worker.finish.message
-    assert running.code == 1
+    assert running.code == EXIT_JOB_FAILED
     assert len(chain(store)) == 1
 
 
@@ -81,14 +82,14 @@ def test_a_failed_job_can_be_looked_at_until_the_process_is_stopped(store: Objec
     failed = {c.type: c for c in status.conditions}["Failed"]
     assert (failed.status, failed.reason) == ("True", "QuorumLost")
     assert "north" in failed.message
-    assert running.code == 1
+    assert running.code == EXIT_JOB_FAILED
 
 
 def test_without_an_initial_model_the_job_fails_with_what_to_do(store: ObjectStore, storage: StorageSpec) -> None:
     job = job_document(storage, ["north"])
     with aggregator(job, store, init_seconds=0.5) as running:
         running.wait(20)
-    assert running.code == 1
+    assert running.code == EXIT_JOB_FAILED
     outcome = running.engine.state.outcome
     assert outcome is not None
     assert outcome.reason is JobReason.WAITING_FOR_INIT
@@ -160,7 +161,7 @@ def test_a_store_that_stays_away_fails_the_job_and_workers_are_told_why(
             worker = FakeWorker("north", [running.url])
             with working(worker):
                 running.wait()
-    assert running.code == 1
+    assert running.code == EXIT_JOB_FAILED
     assert worker.finish is not None
     assert (worker.finish.reason, worker.finish.failed) == ("StorageFailed", True)
     assert "503" in worker.finish.message

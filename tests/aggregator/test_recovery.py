@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from photon.api.placement import StorageSpec
+from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.messages import RefusalReason
 from photon.store import keys
 from photon.store.objects import ObjectStore
@@ -308,7 +309,7 @@ def test_a_broken_chain_is_found_and_named(store: ObjectStore, storage: StorageS
     store.put(keys.commit(1), data.replace(b'"tokens":128', b'"tokens":129', 1))
     with aggregator(job, store) as running:
         running.wait()
-    assert running.code == 1
+    assert running.code == EXIT_JOB_FAILED
     outcome = running.engine.state.outcome
     assert outcome is not None
     assert "rounds/00002/commit.json does not follow" in outcome.message
@@ -327,4 +328,4 @@ def test_a_foreign_plan_in_the_bucket_is_not_followed(store: ObjectStore, storag
     store.put(keys.plan(1), plan.model_copy(update={"base": "0" * 64}).model_dump_json(by_alias=True).encode())
     with aggregator(job, store) as running:
         running.wait()
-    assert running.code == 1
+    assert running.code == EXIT_JOB_FAILED

@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from photon.api.status import JobReason
+from photon.exit_codes import EXIT_JOB_FAILED
 from photon_operator.children import tokens_of
 from photon_operator.observed import CONFIG_MAP, JOB, SECRET, SERVICE, timestamp
 from photon_operator.settings import Settings
@@ -138,10 +139,20 @@ def test_workers_that_do_not_leave_a_complete_job_are_removed_after_a_minute() -
 def test_a_failed_job_gives_its_nodes_back_and_keeps_its_logs() -> None:
     world = World().training()
     lost = said("Failed", JobReason.QUORUM_LOST, "round 4 had 1 of the 2 updates of its quorum", round=4, committed=3)
-    world.fail("first-aggregator", 1, words(lost))
+    world.fail("first-aggregator", EXIT_JOB_FAILED, words(lost))
     world.settle()
     assert world.state == ("Failed", "QuorumLost")
     assert "1 of the 2" in world.message
+    assert world.jobs() == ["first-aggregator", "first-init"]
+
+
+def test_a_job_that_failed_is_not_tried_again_although_its_last_words_are_lost() -> None:
+    """Rounds were committed since the aggregator was made: a crash would be tried again, this is none."""
+    world = World().training(round=4, committed=3)
+    world.settle()
+    world.fail("first-aggregator", EXIT_JOB_FAILED)
+    world.settle()
+    assert world.state == ("Failed", "ProgramFailed")
     assert world.jobs() == ["first-aggregator", "first-init"]
 
 

@@ -168,7 +168,7 @@ def test_failures_that_count_and_failures_that_do_not() -> None:
         spec = world.children[JOB][job]["spec"]
         ignored, fatal, asked = spec["podFailurePolicy"]["rules"]
         assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-        assert (fatal["action"], fatal["onExitCodes"]["values"]) == ("FailJob", [2])
+        assert (fatal["action"], fatal["onExitCodes"]["values"]) == ("FailJob", [2, 3])
         assert (asked["action"], asked["onExitCodes"]["values"]) == ("Ignore", [130, 143])
         assert fatal["onExitCodes"]["containerName"] == spec["template"]["spec"]["containers"][0]["name"]
         assert spec["podReplacementPolicy"] == "Failed"

@@ -1,7 +1,8 @@
 """``photon-aggregator``: runs the rounds of one job.
 
-Exit codes: 0 the job has ended well; 1 it failed (quorum lost, storage failed ...); 2 a mistake of the user, said in
-one line; 130 and 143 for SIGINT and SIGTERM.
+Exit codes: 0 the job has ended well; 1 the program failed and may be started again; 2 a mistake of the user, said in
+one line; 3 the job has failed (quorum lost, merge failed ...), which a restart does not change; 130 and 143 for SIGINT
+and SIGTERM.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ def run(
 ) -> None:
     """Run the rounds of one job.
 
-    Exit codes: 0 the job has ended well; 1 it failed (quorum lost, storage failed ...); 2 a mistake in what it was
-    given; 130 and 143 after SIGINT and SIGTERM.
+    Exit codes: 0 the job has ended well; 1 the program failed and may be started again; 2 a mistake in what it was
+    given; 3 the job has failed (quorum lost, merge failed ...); 130 and 143 after SIGINT and SIGTERM.
     """
     configure("aggregator")
     document = load_job(job)

@@ -14,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from photon.api.status import JobReason
+from photon.exit_codes import EXIT_JOB_FAILED
 from photon_aggregator.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def listen(address: str) -> socket.socket:
 async def serve(
     *, engine: Engine, app: FastAPI, bound: socket.socket, stop_when_done: bool, stop: asyncio.Event | None = None
 ) -> int:
-    """Serve until the end; the process's exit code: 0, 1 for a failed job, 128 + signal for a signal.
+    """Serve until the end; the process's exit code: 0, EXIT_JOB_FAILED for a failed job, 128 + signal for a signal.
 
     Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal, unless the
     store failed: then a restart is the cure. ``stop`` ends it from inside the process, as a signal would, with 0.
@@ -102,7 +103,7 @@ async def serve(
         await asyncio.wait({serving, running, asked}, return_when=asyncio.FIRST_COMPLETED)
         if running.done() and not asked.done():
             outcome = running.result()
-            code = int(outcome.failed)
+            code = EXIT_JOB_FAILED if outcome.failed else 0
             if stop_when_done or outcome.reason is JobReason.STORAGE_FAILED:
                 await _let_leave(engine, ending)
             else:
