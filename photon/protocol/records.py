@@ -6,6 +6,7 @@ RoundLog and Evaluation lie beside them and are not part of the chain: they may 
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -19,11 +20,27 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 ElementName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
+def _unset(value: object) -> bool:
+    """Optional fields that came later are omitted when unset, so the bytes of a record stay what they were."""
+    return value is None
+
+
+def _empty(value: object) -> bool:
+    return not value
+
+
+class LeftOut(StrEnum):
+    """Why a participant was not sampled although the job names it."""
+
+    QUARANTINED = "Quarantined"
+
+
 class Plan(ApiModel):
     """rounds/00012/plan.json: who trains from which global model, how far. Created if absent, never changed.
 
     ``base`` is the digest of the commit whose model everyone starts from (round - 1). ``participants`` are all that
-    were eligible, ``cohort`` those sampled; both sorted.
+    the job names, ``cohort`` those sampled; both sorted. ``left_out``: who could not be sampled, and why.
+    ``outer_scale``: factor on the outer optimizer's learning rate in this round. Both are omitted when unset.
     """
 
     job: Sha256
@@ -33,6 +50,8 @@ class Plan(ApiModel):
     cohort: list[Name]
     first_step: Annotated[Count, Field(description="Global sequential step at the start of the round.")]
     local_steps: Count
+    left_out: Annotated[dict[Name, LeftOut], Field(exclude_if=_empty)] = {}
+    outer_scale: Annotated[float | None, Field(gt=0, le=1, exclude_if=_unset)] = None
 
 
 class Part(ApiModel):
@@ -120,11 +139,36 @@ class LearningMetrics(ApiModel):
     layer_model_norms: dict[ElementName, Finite] = {}
 
 
+class RollbackReason(StrEnum):
+    """Why an earlier model became the head again."""
+
+    OPERATOR = "Operator"  # `photon rollback`
+    DIVERGED = "Diverged"  # spec.stop.divergence
+    NOT_FINITE = "NotFinite"  # the merge of a round gave no finite model
+    NO_QUORUM = "NoQuorum"  # of the updates that a round had decided to take, too few could be merged
+
+
+class Rollback(ApiModel):
+    """What makes a commit a rollback: it names the model and state of round ``to`` (whose commit has ``digest``).
+
+    ``offenders`` are the participants whose updates stood out in the rounds that were given up.
+    """
+
+    to: Count
+    digest: Sha256
+    reason: RollbackReason
+    message: Annotated[str, Field(max_length=1024)] = ""
+    offenders: list[Name] = []
+
+
 class Commit(ApiModel):
     """rounds/00012/commit.json: the round exists exactly when this does. Round 0 is the initial model.
 
     ``folder`` is the key of the model's folder below the prefix; it is named by what went into it, so two aggregators
     that merge different updates never overwrite each other. ``state`` are files of the outer optimiser in that folder.
+
+    A commit with ``rollback`` merges nothing: folder, files, state and both step counters are those of an earlier
+    round (see photon.protocol.rollback). All fields from there on are omitted when unset.
     """
 
     job: Sha256
@@ -139,6 +183,20 @@ class Commit(ApiModel):
     tokens: Annotated[Count, Field(description="All tokens of all accepted updates so far.")]
     sequential_steps: Annotated[Count, Field(description="The global step clock after this round.")]
     metrics: LearningMetrics | None = None
+    rollback: Annotated[Rollback | None, Field(exclude_if=_unset)] = None
+    quarantine: Annotated[
+        dict[Name, Count],
+        Field(exclude_if=_empty, description="Of a rollback: who is left out, and up to which round."),
+    ] = {}
+    outer_scale: Annotated[
+        float | None,
+        Field(
+            gt=0, le=1, exclude_if=_unset, description="Of a rollback: plans of the rounds after it take this factor."
+        ),
+    ] = None
+    since: Annotated[
+        Count | None, Field(exclude_if=_unset, description="Round of the last rollback before this commit.")
+    ] = None
 
 
 class HeldOutResult(ApiModel):

@@ -67,6 +67,7 @@ STAGE: Final = _job("photon_stage", "gauge", "1 for what the job waits for now, 
 REASON: Final = _job("photon_job_reason", "gauge", "1 for why the job runs, or why it stopped, else 0.", "reason")
 FINISHED: Final = _job("photon_job_finished", "gauge", "1 when the job has ended.")
 FAILED: Final = _job("photon_job_failed", "gauge", "1 when the job has failed.")
+ROLLBACKS: Final = _job("photon_rollbacks_total", "counter", "Returns to an earlier model, of this process.", "reason")
 TOKENS: Final = _job("photon_tokens_total", "counter", "Tokens in accepted updates.")
 SEQUENTIAL_STEPS: Final = _job("photon_sequential_steps", "gauge", "The global sequential step clock.")
 ETA: Final = _job("photon_eta_seconds", "gauge", "Time left at the pace of the last rounds.")

@@ -15,6 +15,7 @@ import httpx
 from photon.api.job import FederatedTrainingJob
 from photon.protocol.canonical import digest, sha256_hex
 from photon.protocol.records import Commit
+from photon.protocol.rollback import problem
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.app import create_app
@@ -181,7 +182,11 @@ def chain(store: ObjectStore) -> list[Commit]:
             assert sha256_hex(store.get(f"{commit.folder}/{file.name}")) == file.sha256
         for update in commit.accepted:
             assert sha256_hex(store.get(keys.manifest(commit.round, update.participant))) == update.manifest
-        if commit.round:
+        if commit.rollback is not None:
+            target = commits[commit.rollback.to]
+            assert problem(commit, target, digest(target)) is None
+            assert commit.plan is None
+        elif commit.round:
             assert sha256_hex(store.get(keys.plan(commit.round))) == commit.plan
         commits.append(commit)
         previous = sha256_hex(data)

@@ -181,11 +181,13 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Evaluated round",
-            description="The round whose model was evaluated last, beside the last committed one.",
+            description="The round whose model was evaluated last, beside the last committed one; and how often the "
+            "job returned to an earlier model since its aggregator started.",
             unit="none",
             queries=[
                 Query(expr=of_job(names.EVALUATED_ROUND), legend="evaluated"),
                 Query(expr=of_job(names.COMMITTED_ROUNDS), legend="committed"),
+                Query(expr=of_job(names.ROLLBACKS), legend="rollbacks: {{reason}}"),
             ],
         ),
         Panel(

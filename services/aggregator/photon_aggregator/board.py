@@ -84,6 +84,7 @@ class Board:
         self._sequence = 0
         self.round_events: list[EventRecord] = []
         self.refusals: Counter[tuple[str, str]] = Counter()
+        self.rollbacks: Counter[str] = Counter()
         self.aggregator_seconds: dict[Phase, float] = {}
         self.totals = Totals()
         self.opened_at: float | None = None
@@ -147,6 +148,8 @@ class Board:
         self.round_events.append(record)
         if note.kind is NoteKind.UPDATE_REFUSED and note.participant is not None:
             self.refusals[note.participant, note.reason] += 1
+        if note.kind is NoteKind.ROLLED_BACK:
+            self.rollbacks[note.reason] += 1
         if note.kind is NoteKind.ROUND_PLANNED:
             self.opened_at = note.at
         return record

@@ -13,14 +13,16 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from photon.api.participation import Weighting
+from photon.api.training import OuterSpec
 from photon.protocol.canonical import digest, sha256_hex
 from photon.protocol.records import AcceptedUpdate, Commit, FileRecord, Phase
+from photon.protocol.rollback import since
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.store.sink import MultipartSink, Sink, multipart_stripe_bytes
 from photon.store.source import Source
 from photon.store.tensors import Header
-from photon_aggregator import bucket
+from photon_aggregator import bucket, rollback
 from photon_aggregator.admission import part_keys
 from photon_aggregator.bucket import RecordError, Retries, Stopped
 from photon_aggregator.closing import decide
@@ -90,6 +92,7 @@ def merge_and_commit(
     )
     if commit.job != ours.job or commit.previous != ours.previous:
         raise RecordError(f"{store.uri(keys.commit(round_number))} does not follow from round {round_number - 1}")
+    retries(lambda: rollback.check(store, commit), "commit")
     faults(FaultPoint.AFTER_COMMIT)
     if commit.folder != folder:
         discard(store, folder)
@@ -129,13 +132,19 @@ def _merge(
         [_input(admission, merge.plan.round, context) for admission in merge.admissions],
         model=context.source(f"{base.folder}/{weights.name}", weights.size_bytes),
         state=state,
-        outer=context.learning.outer,
+        outer=_outer(merge, context),
         step=base.outer_steps + 1,
         open_sink=open_sink,
         settings=FROM_STORE,
         on_progress=lambda _done, _total: faults(FaultPoint.MID_MERGE),
         cancelled=cancelled,
     )
+
+
+def _outer(merge: Merge, context: JobContext) -> OuterSpec:
+    """The outer optimizer of the round: after a rollback its plan may lower the learning rate."""
+    outer, scale = context.learning.outer, merge.plan.outer_scale
+    return outer if scale is None else outer.model_copy(update={"learning_rate": outer.learning_rate * scale})
 
 
 def _input(admission: Admission, round_number: int, context: JobContext) -> UpdateInput:
@@ -192,6 +201,7 @@ def _record(merge: Merge, context: JobContext, folder: str, result: MergeResult)
         accepted=accepted,
         tokens=base.tokens + sum(update.tokens for update in accepted),
         sequential_steps=base.sequential_steps + merge.plan.local_steps,
+        since=since(base),
         metrics=result.metrics.model_copy(update={"train_loss": _train_loss(accepted)}),
     )
 

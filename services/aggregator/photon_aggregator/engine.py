@@ -24,7 +24,7 @@ from photon.store import keys
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces, round_context
-from photon_aggregator import bucket, log, recovery, retention, rounds, tracing
+from photon_aggregator import bucket, log, recovery, retention, rollback, rounds, tracing
 from photon_aggregator.admission import Refusal, admit
 from photon_aggregator.board import Board
 from photon_aggregator.bucket import Retries, Stopped
@@ -322,6 +322,7 @@ class Engine:
                 planned=found.planned,
                 first_planned_at=found.first_planned_at,
                 evaluations=found.evaluations,
+                trail=found.commits[-rollback.TRAIL :],
             )
         ]
 
@@ -412,10 +413,10 @@ class Engine:
         self.board.committed(head, entry, event.at)
         self.grants.forget_before(head.round + 1)
         kept = self.job.spec.storage.retention
-        past = self.board.commits.get(head.round - (kept.keep_last_rounds or 0))
+        heads = dict(self.board.commits)
 
         def tidy() -> list[Event]:
-            retention.prune(self.store, kept, head, past)
+            retention.prune(self.store, kept, heads, head.round)
             return []
 
         def write() -> list[Event]:

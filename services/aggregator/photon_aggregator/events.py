@@ -52,7 +52,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
-    """The bucket was read: the job's digest, the last commit, and whether the next round was planned already."""
+    """The bucket was read: the job's digest, the last commit, and whether the next round was planned already.
+
+    ``trail``: the commits up to the head (see rollback.py).
+    """
 
     at: float
     job: str
@@ -60,6 +63,7 @@ class Recovered:
     planned: bool
     first_planned_at: float | None = None
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
+    trail: tuple[Head, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,6 +274,7 @@ class NoteKind(StrEnum):
     QUORUM_REACHED = "QuorumReached"
     ROUND_CLOSED = "RoundClosed"
     ROUND_COMMITTED = "RoundCommitted"
+    ROLLED_BACK = "RolledBack"
     EVALUATED = "Evaluated"
     PARTICIPANT_ABSENT = "ParticipantAbsent"
     PARTICIPANT_JOINED = "ParticipantJoined"

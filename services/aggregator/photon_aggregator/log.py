@@ -113,6 +113,8 @@ def _participant(board: Board, name: str, head: Head, open_round: OpenRound | No
         outcome, message = submission.reason.value, submission.message
     elif open_round is not None and name not in open_round.plan.cohort:
         outcome = "NotInCohort"
+    elif head.commit.rollback is not None:
+        outcome = "RolledBack"
     else:
         outcome = "Late"
     progress = desk.progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from photon.store.objects import ObjectStore
-from photon_aggregator import recovery
+from photon_aggregator import recovery, rollback
 from photon_aggregator.events import Closed, Committed, Evaluated, Event, Found, Look, Looked
 from photon_aggregator.state import JobState, OpenRound
 
@@ -24,15 +24,26 @@ def look(action: Look, *, state: JobState, store: ObjectStore, now: float) -> li
                 events.append(Evaluated(at=now, round=head.round, participant=name, result=result))
     if action.open_round is not None and open_round is not None and open_round.round == action.open_round:
         events += _of_round(open_round, store, now)
+    elif action.open_round is None and head is not None:
+        # No round is open, and none may be opened here: but `photon rollback` and other aggregators go on.
+        events += _commit(head.round + 1, store, now)
     return [*events, Looked(at=now)]
+
+
+def _commit(number: int, store: ObjectStore, now: float) -> list[Event]:
+    """The commit of a round, if it is there."""
+    found = recovery.commit_of(store, number)
+    if found is None:
+        return []
+    rollback.check(store, found.commit)
+    return [Committed(at=now, commit=found.commit, digest=found.digest)]
 
 
 def _of_round(open_round: OpenRound, store: ObjectStore, now: float) -> list[Event]:
     number, plan = open_round.round, open_round.plan
-    commit = recovery.commit_of(store, number)
-    if commit is not None:
-        return [Committed(at=now, commit=commit.commit, digest=commit.digest)]
-    events: list[Event] = []
+    events = _commit(number, store, now)
+    if events:
+        return events
     # Before the updates: with them alone the round might be closed in another way.
     closing = recovery.closing_of(store, plan, open_round.plan_digest) if open_round.closing is None else None
     if closing is not None:

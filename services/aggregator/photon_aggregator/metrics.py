@@ -16,7 +16,7 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from photon.api.status import JobReason, JobStatus, ParticipantState, ParticipantStatus
-from photon.protocol.records import LearningMetrics
+from photon.protocol.records import LearningMetrics, RollbackReason
 from photon.telemetry import metric_names as names
 from photon.telemetry.metric_names import Metric
 from photon.version import release
@@ -97,6 +97,8 @@ class JobCollector(Collector):
         yield self._one(names.ROUND, status.round)
         yield self._one(names.ROUNDS, status.rounds)
         yield self._one(names.COMMITTED_ROUNDS, status.committed_rounds)
+        rollbacks = self._engine.board.rollbacks
+        yield self._family(names.ROLLBACKS, [((reason.value,), rollbacks[reason.value]) for reason in RollbackReason])
         yield self._one(names.TOKENS, status.tokens)
         yield self._one(names.SEQUENTIAL_STEPS, state.head.commit.sequential_steps if state.head is not None else 0)
         yield self._one(names.ETA, status.eta_seconds)
@@ -151,7 +153,9 @@ class JobCollector(Collector):
         yield self._one(names.EVALUATED_ROUND, status.evaluated_round)
         rates = [p.learning_rate for p in status.participants if p.learning_rate is not None]
         yield self._one(names.INNER_LEARNING_RATE, max(rates, default=None))
-        yield self._one(names.OUTER_LEARNING_RATE, spec.outer.learning_rate)
+        plan = self._engine.state.open.plan if self._engine.state.open is not None else None
+        scale = plan.outer_scale if plan is not None and plan.outer_scale is not None else 1.0
+        yield self._one(names.OUTER_LEARNING_RATE, spec.outer.learning_rate * scale)
 
     def _of_participants(self, status: JobStatus) -> Iterator[Family]:
         state, board, people = self._engine.state, self._engine.board, status.participants

@@ -11,7 +11,7 @@ from photon.protocol.records import Closing, Commit, Evaluation, HeldOutResult, 
 from photon.store import keys
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
-from photon_aggregator import bucket
+from photon_aggregator import bucket, rollback
 from photon_aggregator.bucket import RecordError
 from photon_aggregator.events import Head
 
@@ -90,6 +90,8 @@ def verify_chain(commits: Sequence[Head], job: str, store: ObjectStore) -> None:
             raise RecordError(f"{where} says that it is of round {head.commit.round}")
         if head.commit.previous != previous:
             raise RecordError(f"{where} does not follow the commit before it: the chain of commits is broken")
+        if head.commit.rollback is not None and head.commit.rollback.to < number:
+            rollback.check(store, head.commit, commits[head.commit.rollback.to])
         previous = head.digest
 
 

@@ -17,8 +17,8 @@ from typing import assert_never
 
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.messages import RefusalReason
-from photon.protocol.records import Plan
-from photon_aggregator import tasks
+from photon.protocol.records import LeftOut, Plan
+from photon_aggregator import rollback, tasks
 from photon_aggregator.events import (
     Action,
     Admission,
@@ -123,17 +123,19 @@ def make_plan(state: JobState) -> Plan:
     settings, head = state.settings, state.head
     assert head is not None
     round_number = head.round + 1
-    size = min(settings.cohort_size, len(settings.participants))
+    left_out = rollback.quarantined(state.trail, round_number, settings.participants)
+    eligible = [name for name in settings.participants if name not in left_out]
+    size = min(settings.cohort_size, len(eligible))
     return Plan(
         job=settings.job,
         round=round_number,
         base=head.digest,
         participants=list(settings.participants),
-        cohort=sample_cohort(
-            seed=settings.seed, round_number=round_number, participants=settings.participants, size=size
-        ),
+        cohort=sample_cohort(seed=settings.seed, round_number=round_number, participants=eligible, size=size),
         first_step=head.commit.sequential_steps,
         local_steps=settings.local_steps,
+        left_out=dict.fromkeys(sorted(left_out), LeftOut.QUARANTINED),
+        outer_scale=rollback.outer_scale(state.trail, round_number),
     )
 
 
@@ -147,6 +149,7 @@ def _recovered(state: JobState, event: Recovered) -> Step:
         state,
         settings=replace(state.settings, job=event.job),
         head=event.head,
+        trail=event.trail or (event.head,),
         first_planned_at=event.first_planned_at,
         evaluations=event.evaluations,
     )
@@ -160,13 +163,26 @@ def _committed(state: JobState, event: Committed) -> Step:
     head = state.head
     if head is None or event.commit.round != head.round + 1:
         return state, []
+    head = Head(commit=event.commit, digest=event.digest)
     state = replace(
-        state, head=Head(commit=event.commit, digest=event.digest), open=None, declined=frozenset(), looking=False
+        state,
+        head=head,
+        trail=rollback.extended(state.trail, head),
+        open=None,
+        declined=frozenset(),
+        looking=False,
     )
-    accepted = ", ".join(update.participant for update in event.commit.accepted)
-    note = Note(at=event.at, kind=NoteKind.ROUND_COMMITTED, round=event.commit.round, message=f"accepted: {accepted}")
     state, actions = _after_commit(state, event.at)
-    return state, [note, *actions]
+    return state, [_commit_note(head, event.at), *actions]
+
+
+def _commit_note(head: Head, at: float) -> Note:
+    returned = head.commit.rollback
+    if returned is None:
+        accepted = ", ".join(update.participant for update in head.commit.accepted)
+        return Note(at=at, kind=NoteKind.ROUND_COMMITTED, round=head.round, message=f"accepted: {accepted}")
+    message = ": ".join(filter(None, (f"the model is that of round {returned.to} again", returned.message)))
+    return Note(at=at, kind=NoteKind.ROLLED_BACK, round=head.round, reason=returned.reason.value, message=message)
 
 
 def _after_commit(state: JobState, at: float) -> Step:

@@ -136,12 +136,13 @@ class OpenRound:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
     """All that the machine knows. ``evaluations``: results by round and participant; ``declined``: who says that it is
-    through with evaluating the head although no result came."""
+    through with evaluating the head although no result came. ``trail``: the commits up to the head (rollback.py)."""
 
     settings: Settings
     started_at: float
     stage: Stage = Stage.INIT
     head: Head | None = None
+    trail: tuple[Head, ...] = ()
     open: OpenRound | None = None
     first_planned_at: float | None = None
     seen: Mapping[str, float] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from photon.api.status import (
 from photon.protocol.records import HeldOutResult, Phase
 from photon.store.objects import ObjectStore
 from photon_aggregator.board import Board, Desk, iso
+from photon_aggregator.rollback import abandoned
 from photon_aggregator.state import Check, JobState, Stage
 from photon_aggregator.stopping import awaited, evaluation_due, mean_loss, perplexity
 
@@ -45,7 +46,7 @@ class Conditions:
     def of(self, state: JobState, at: float) -> list[Condition]:
         outcome = state.outcome
         if outcome is None:
-            running, reason, message = "True", _BY_STAGE[state.stage], ""
+            running, reason, message = "True", _BY_STAGE[state.stage], _rolled_back(state)
         else:
             running, reason, message = "False", outcome.reason, outcome.message
         suspended = outcome is not None and outcome.reason is JobReason.SUSPENDED
@@ -74,6 +75,15 @@ class Conditions:
         )
 
 
+def _rolled_back(state: JobState) -> str:
+    """What is said of a job whose model is that of an earlier round, until the next round is committed."""
+    returned = state.head.commit.rollback if state.head is not None else None
+    if state.head is None or returned is None:
+        return ""
+    why = ": ".join(filter(None, (returned.reason.value, returned.message)))
+    return f"rolled back in round {state.head.round} to the model of round {returned.to} ({why})"
+
+
 def under_evaluation(state: JobState, at: float) -> int | None:
     """The head's round while somebody's evaluation of it is still expected."""
     under_way = state.head is not None and evaluation_due(state) and awaited(state, at)
@@ -83,7 +93,8 @@ def under_evaluation(state: JobState, at: float) -> int | None:
 def evaluated_round(state: JobState, at: float) -> int | None:
     """The last round whose evaluations are all in."""
     unfinished = under_evaluation(state, at)
-    return max((r for r, results in state.evaluations.items() if results and r != unfinished), default=None)
+    passed_over = abandoned(state.trail) | {unfinished}
+    return max((r for r, results in state.evaluations.items() if results and r not in passed_over), default=None)
 
 
 def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Conditions, at: float) -> JobStatus:
@@ -179,6 +190,8 @@ def participant_state(state: JobState, desk: Desk, name: str, at: float) -> tupl
     message = ""
     if submission is not None and submission.check is Check.REFUSED and submission.reason is not None:
         message = f"{submission.reason.value}: {submission.message}"
+    if not message and open_round is not None and name in open_round.plan.left_out:
+        message = f"left out of round {open_round.round}: {open_round.plan.left_out[name].value}"
     if name not in state.seen or not state.present(name, at):
         return ParticipantState.ABSENT, message or _absence(state, desk, name)
     if submission is not None and submission.check is Check.CHECKING:

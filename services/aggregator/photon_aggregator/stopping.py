@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from photon.api.status import JobReason
 from photon.protocol.records import HeldOutResult
 from photon_aggregator.events import Outcome
+from photon_aggregator.rollback import abandoned
 from photon_aggregator.state import JobState, OpenRound
 
 
@@ -70,7 +71,8 @@ def ends_by_evaluation(state: JobState) -> Outcome | None:
     """The condition that the evaluations up to the head fulfil."""
     assert state.head is not None
     stop = state.settings.stop
-    rounds = sorted(r for r in state.evaluations if r <= state.head.round)
+    gone = abandoned(state.trail)
+    rounds = sorted(r for r in state.evaluations if r <= state.head.round and r not in gone)
     losses = [loss for r in rounds if (loss := mean_loss(state.evaluations[r])) is not None]
     if not losses:
         return None
