@@ -66,7 +66,7 @@ class ParticipationSpec(ApiModel):
 
 
 class PlateauSpec(ApiModel):
-    """Stop when the validation loss no longer falls."""
+    """Stop when the validation loss no longer falls for more than half of the participants."""
 
     evaluations: Annotated[int, Field(ge=1, le=10_000, description="So many evaluations without improvement.")] = 5
     min_improvement: Annotated[
@@ -78,7 +78,10 @@ class StopSpec(ApiModel):
     """Reasons to end before spec.rounds; the first that holds ends the job after the running round."""
 
     tokens: Annotated[int | None, Field(ge=1, le=10**18, description="Tokens trained on by all together.")] = None
-    target_perplexity: Annotated[float | None, Field(gt=1, le=1e9, description="Validation perplexity reached.")] = None
+    target_perplexity: Annotated[
+        float | None,
+        Field(gt=1, le=1e9, description="Validation perplexity that more than half of the participants have reached."),
+    ] = None
     plateau: PlateauSpec | None = None
     wall_clock_seconds: Annotated[int | None, Field(ge=1, le=10**9, description="Time since the first plan.")] = None
 

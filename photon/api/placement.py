@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from photon.api.base import ApiModel, CelRule, LongText, Name, ShortText
 
+MAX_DATA_SOURCES = 256
+
 Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 LabelValue = Annotated[str, Field(max_length=63)]
 
@@ -136,7 +138,7 @@ class DataSpec(ApiModel):
         list[DataSource] | None,
         Field(
             min_length=1,
-            max_length=256,
+            max_length=MAX_DATA_SOURCES,
             description="Several folders; each gives an equal share of every batch. batchSize must be a multiple.",
         ),
     ] = None

@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from photon.api.text import printable
 from photon.store.source import Source
 from photon.store.tensors import Header, HeaderError
 
@@ -99,4 +100,4 @@ def check_part_file(codec: UpdateCodec, source: Source, elements: int) -> None:
         )
     except HeaderError as error:
         described = str(error)
-    raise CodecError(f"the part's header is not that of its codec (found {described})")
+    raise CodecError(f"the part's header is not that of its codec (found {printable(described, 256)})")

@@ -21,7 +21,19 @@ from pydantic import Field
 from photon.api.base import ApiModel, Name
 from photon.api.learning import LearningJob
 from photon.api.participation import EvaluationSpec
-from photon.protocol.records import Count, FileRecord, Finite, Part, Phase, Sha256, UpdateManifest
+from photon.protocol.ranges import (
+    Bytes,
+    Count,
+    LearningRateValue,
+    Loss,
+    Rate,
+    Retries,
+    Seconds,
+    Step,
+    TaskId,
+    Utilization,
+)
+from photon.protocol.records import FileRecord, Part, Phase, Sha256, UpdateManifest
 
 TOKEN_HEADER = "Authorization"
 
@@ -132,19 +144,19 @@ class TaskReply(ApiModel):
 class Progress(ApiModel):
     """What a worker is doing now; sent every second or two, also as a sign of life."""
 
-    task_id: Annotated[str, Field(max_length=64)]
+    task_id: TaskId
     phase: Phase
-    step: Count = 0
-    loss: Finite | None = None
-    learning_rate: Finite | None = None
-    tokens_per_second: Finite | None = None
-    memory_bytes: Count | None = None
-    mfu: Finite | None = None
-    bytes_up: Annotated[Count, Field(description="Of this task so far.")] = 0
-    bytes_down: Count = 0
-    seconds: Annotated[dict[Phase, Finite], Field(description="Of this task so far, by phase.")] = {}
+    step: Step = 0
+    loss: Loss | None = None
+    learning_rate: LearningRateValue | None = None
+    tokens_per_second: Rate | None = None
+    memory_bytes: Bytes | None = None
+    mfu: Utilization | None = None
+    bytes_up: Annotated[Bytes, Field(description="Of this task so far.")] = 0
+    bytes_down: Bytes = 0
+    seconds: Annotated[dict[Phase, Seconds], Field(description="Of this task so far, by phase.")] = {}
     retries: Annotated[
-        dict[Phase, Count], Field(description="Requests to the object store that were repeated, by phase.")
+        dict[Phase, Retries], Field(description="Requests to the object store that were repeated, by phase.")
     ] = {}
 
 

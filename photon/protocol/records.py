@@ -13,10 +13,24 @@ from pydantic import Field
 
 from photon.api.base import ApiModel, Name
 from photon.api.training import Codec
+from photon.protocol.ranges import (
+    MAX_LOSS,
+    MAX_PARTS,
+    MAX_TOKENS,
+    Bytes,
+    Count,
+    Elements,
+    Finite,
+    Fraction,
+    Loss,
+    Norm,
+    PartIndex,
+    RoundNumber,
+    Step,
+    Tokens,
+)
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, le=2**62)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 ElementName = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -57,35 +71,35 @@ class Plan(ApiModel):
 class Part(ApiModel):
     """One object of an update: elements [start, stop) of the flat model vector, encoded as a small safetensors file."""
 
-    index: Annotated[int, Field(ge=0, le=10**6)]
-    start: Count
-    stop: Count
-    size_bytes: Count
+    index: PartIndex
+    start: Elements
+    stop: Elements
+    size_bytes: Bytes
     sha256: Sha256
 
 
 class UpdateMetrics(ApiModel):
     """What the worker measured while it trained; nothing of time or place. Losses in nats a token."""
 
-    loss_mean: Finite
-    loss_last: Finite
-    grad_norm_mean: Finite
-    grad_norm_max: Finite
-    clipped_fraction: Finite
+    loss_mean: Loss
+    loss_last: Loss
+    grad_norm_mean: Norm
+    grad_norm_max: Norm
+    clipped_fraction: Fraction
 
 
 class UpdateManifest(ApiModel):
     """rounds/00012/updates/<participant>/manifest.json: written last, so an update exists exactly when this does."""
 
     job: Sha256
-    round: Count
+    round: RoundNumber
     plan: Sha256
     participant: Name
     codec: Codec
-    elements: Count
-    tokens: Count
-    local_steps: Count
-    parts: Annotated[list[Part], Field(min_length=1, max_length=100_000)]
+    elements: Elements
+    tokens: Tokens
+    local_steps: Step
+    parts: Annotated[list[Part], Field(min_length=1, max_length=MAX_PARTS)]
     metrics: UpdateMetrics
 
 
@@ -202,16 +216,24 @@ class Commit(ApiModel):
 class HeldOutResult(ApiModel):
     """Sums over held-out text, so that results of many participants add up exactly."""
 
-    loss_sum: Annotated[Finite, Field(description="Negative log-likelihood, nats, summed over predicted tokens.")]
-    tokens: Count
-    bytes: Annotated[Count, Field(description="Bytes of text that those tokens stand for.")]
+    loss_sum: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=MAX_LOSS * MAX_TOKENS,
+            allow_inf_nan=False,
+            description="Negative log-likelihood, nats, summed over predicted tokens.",
+        ),
+    ]
+    tokens: Tokens
+    bytes: Annotated[Bytes, Field(description="Bytes of text that those tokens stand for.")]
 
 
 class Evaluation(ApiModel):
     """rounds/00012/evaluations/<participant>.json: the model of that round on the participant's held-out text."""
 
     job: Sha256
-    round: Count
+    round: RoundNumber
     commit: Sha256
     participant: Name
     result: HeldOutResult

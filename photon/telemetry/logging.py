@@ -11,12 +11,15 @@ import sys
 import time
 from typing import Final, NoReturn
 
+from photon.api.text import printable_lines
+
 # Chatty below WARNING, and never about Photon itself.
 _QUIET: Final = ("boto3", "botocore", "s3transfer", "urllib3", "httpx", "httpcore", "filelock", "asyncio")
 
 
 class _Formatter(logging.Formatter):
-    """``2026-01-31T12:00:00.123Z INFO    worker/python  round 3: pulled 4.2 MB``; continuation lines are indented."""
+    """``2026-01-31T12:00:00.123Z INFO    worker/python  round 3: pulled 4.2 MB``; continuation lines are indented, and
+    characters that are not printable escaped."""
 
     converter = staticmethod(time.gmtime)
 
@@ -24,7 +27,7 @@ class _Formatter(logging.Formatter):
         super().__init__(f"%(asctime)s.%(msecs)03dZ %(levelname)-7s {role}  %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).replace("\n", "\n    ")
+        return printable_lines(super().format(record)).replace("\n", "\n    ")
 
 
 def configure(role: str, *, level: int = logging.INFO) -> None:

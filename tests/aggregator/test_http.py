@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from photon.api.placement import StorageSpec
 from photon.api.status import JobStatus
-from photon.protocol.messages import ErrorReason, ErrorReply, PartsRequest, Progress
-from photon.protocol.records import Evaluation, HeldOutResult, Part
+from photon.protocol.messages import ErrorReason, ErrorReply, PartsRequest, Progress, TrainTask
+from photon.protocol.records import Evaluation, Part
 from photon.store.objects import ObjectStore
-from tests.aggregator.fake_worker import FakeWorker, job_document, token_of, write_round_zero
+from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, token_of, write_round_zero
 from tests.aggregator.running import Aggregator, aggregator, working
 
 
@@ -25,6 +25,25 @@ def running(store: ObjectStore, storage: StorageSpec) -> Iterator[Aggregator]:
     write_round_zero(job, store)
     with aggregator(job, store, stop_when_done=False) as started:
         started.until(lambda engine: engine.state.open is not None)
+        yield started
+
+
+@pytest.fixture
+def committed(store: ObjectStore, storage: StorageSpec) -> Iterator[Aggregator]:
+    """An aggregator whose first round is committed and not yet evaluated."""
+    job = job_document(storage, ["north", "south"])
+    write_round_zero(job, store)
+
+    def first_round(worker: FakeWorker, task: TrainTask, prepared: Prepared) -> None:
+        if task.round == 1:
+            worker.train_honestly(task, prepared)
+        else:
+            worker.stop.set()
+
+    names = ("north", "south")
+    with aggregator(job, store, stop_when_done=False) as started:
+        with working(*(FakeWorker(name, [started.url], tamper=first_round, evaluates=False) for name in names)):
+            pass
         yield started
 
 
@@ -111,34 +130,64 @@ def test_rounds_that_are_over_or_unknown(running: Aggregator) -> None:
     ):
         response = post(f"/v1/rounds/{number}/parts", request)
         assert (response.status_code, reason(response)) == (status, expected), number
+
+
+def evaluation_of(running: Aggregator, **result: float) -> dict[str, object]:
+    """The JSON of north's evaluation of the head, whatever the figures."""
     head = running.engine.state.head
     assert head is not None
-    result = HeldOutResult(loss_sum=1.0, tokens=1, bytes=1)
-    good = Evaluation(job=head.commit.job, round=0, commit=head.digest, participant="north", result=result)
-    assert post("/v1/rounds/0/evaluation", good).status_code == 204
-    for field, value in (("commit", "0" * 64), ("job", "0" * 64), ("participant", "south"), ("round", 1)):
-        response = post("/v1/rounds/0/evaluation", good.model_copy(update={field: value}))
+    return {
+        "job": head.commit.job,
+        "round": head.round,
+        "commit": head.digest,
+        "participant": "north",
+        "result": {"lossSum": 1.0, "tokens": 1, "bytes": 1, **result},
+    }
+
+
+def post_evaluation(running: Aggregator, body: dict[str, object], round_number: int = 1) -> httpx.Response:
+    return call(running, "POST", f"/v1/rounds/{round_number}/evaluation", json=body)
+
+
+def test_an_evaluation_is_taken_only_of_the_model_and_the_participant_that_it_is_asked_of(
+    committed: Aggregator, store: ObjectStore
+) -> None:
+    good = evaluation_of(committed)
+    for field, value in (("commit", "0" * 64), ("job", "0" * 64), ("participant", "south"), ("round", 2)):
+        response = post_evaluation(committed, {**good, field: value})
         assert (response.status_code, reason(response)) == (422, ErrorReason.INVALID_REQUEST), field
-    assert reason(post("/v1/rounds/55/evaluation", good)) is ErrorReason.UNKNOWN_ROUND
+    assert reason(post_evaluation(committed, good, 55)) is ErrorReason.UNKNOWN_ROUND
+    assert post_evaluation(committed, good).status_code == 204
+    assert post_evaluation(committed, evaluation_of(committed, lossSum=2.0)).status_code == 204
+    assert committed.engine.state.evaluations[1]["north"].loss_sum == 1.0
+    kept = Evaluation.model_validate_json(store.get("rounds/00001/evaluations/north.json"))
+    assert kept.result.loss_sum == 1.0, "a repeated evaluation changes nothing"
 
 
-def test_a_repeated_evaluation_changes_nothing(running: Aggregator, store: ObjectStore) -> None:
-    head = running.engine.state.head
-    assert head is not None
-    for loss in (1.0, 2.0):
-        result = HeldOutResult(loss_sum=loss, tokens=1, bytes=1)
-        evaluation = Evaluation(job=head.commit.job, round=0, commit=head.digest, participant="north", result=result)
-        response = call(
-            running,
-            "POST",
-            "/v1/rounds/0/evaluation",
-            content=evaluation.model_dump_json(by_alias=True),
-            headers={"Content-Type": "application/json"},
-        )
-        assert response.status_code == 204
-    assert running.engine.state.evaluations[0]["north"].loss_sum == 1.0
-    kept = Evaluation.model_validate_json(store.get("rounds/00000/evaluations/north.json"))
-    assert kept.result.loss_sum == 1.0
+@pytest.mark.parametrize(
+    ("result", "field"),
+    [
+        ({"lossSum": -1.0}, "lossSum"),
+        ({"tokens": 2**62}, "tokens"),
+        ({"bytes": 2**62}, "bytes"),
+        ({"lossSum": 1.7e308}, "lossSum"),
+        ({"lossSum": 2e4}, "lossSum"),
+    ],
+)
+def test_an_evaluation_with_an_impossible_figure_is_refused_and_the_field_named(
+    committed: Aggregator, result: dict[str, float], field: str
+) -> None:
+    response = post_evaluation(committed, evaluation_of(committed, **result))
+    assert (response.status_code, reason(response)) == (422, ErrorReason.INVALID_REQUEST)
+    assert field in response.json()["error"]["message"]
+    assert committed.engine.state.evaluations == {}
+    assert committed.get("/v1/status")["conditions"]
+
+
+def test_a_round_that_nobody_was_asked_to_evaluate_is_not(running: Aggregator, store: ObjectStore) -> None:
+    response = post_evaluation(running, evaluation_of(running), 0)
+    assert (response.status_code, reason(response)) == (404, ErrorReason.UNKNOWN_ROUND)
+    assert not list(store.list("rounds/00000/evaluations/"))
 
 
 def test_probes(running: Aggregator) -> None:

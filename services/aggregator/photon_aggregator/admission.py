@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
+from photon.api.text import printable
 from photon.codec import CodecError, check_part_file
 from photon.protocol.canonical import canonical_json, sha256_hex
 from photon.protocol.messages import RefusalReason
@@ -37,7 +38,7 @@ class Refusal:
 
 
 def _refuse(reason: RefusalReason, message: str) -> Refusal:
-    return Refusal(reason=reason, message=message[:1024])
+    return Refusal(reason=reason, message=printable(message))
 
 
 def check_manifest(

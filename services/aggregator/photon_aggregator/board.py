@@ -13,7 +13,8 @@ from pydantic import Field
 
 from photon.api.base import ApiModel
 from photon.protocol.messages import Progress
-from photon.protocol.records import Count, Phase, RoundLog
+from photon.protocol.ranges import MAX_BYTES, MAX_RETRIES, MAX_SECONDS, Count
+from photon.protocol.records import Phase, RoundLog
 from photon_aggregator.events import Head, Note, NoteKind
 from photon_aggregator.totals import Totals, seconds_of
 
@@ -47,6 +48,25 @@ class Share:
     retries: dict[Phase, int] = field(default_factory=dict)
     bytes_up: int = 0
     bytes_down: int = 0
+
+    def grown(self, before: Progress, now: Progress) -> None:
+        """Add what a task spent between two reports.
+
+        Sums stay within the range of a single figure: a participant that makes up reports must not be able to make a
+        sum that no log can hold.
+        """
+        self.add_bytes(max(0, now.bytes_up - before.bytes_up), max(0, now.bytes_down - before.bytes_down))
+        for phase, seconds in now.seconds.items():
+            new = max(0.0, seconds - before.seconds.get(phase, 0.0))
+            self.seconds[phase] = min(MAX_SECONDS, self.seconds.get(phase, 0.0) + new)
+        for phase, count in now.retries.items():
+            again = max(0, count - before.retries.get(phase, 0))
+            self.retries[phase] = min(MAX_RETRIES, self.retries.get(phase, 0) + again)
+
+    def add_bytes(self, up: int, down: int) -> None:
+        """Add bytes that were moved."""
+        self.bytes_up = min(MAX_BYTES, self.bytes_up + up)
+        self.bytes_down = min(MAX_BYTES, self.bytes_down + down)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,14 +130,7 @@ class Board:
         if before is None or before.task_id != progress.task_id:
             before = Progress(task_id=progress.task_id, phase=progress.phase)
         for share in (desk.shares, desk.round_share):
-            share.bytes_up += max(0, progress.bytes_up - before.bytes_up)
-            share.bytes_down += max(0, progress.bytes_down - before.bytes_down)
-            for phase, seconds in progress.seconds.items():
-                new = max(0.0, seconds - before.seconds.get(phase, 0.0))
-                share.seconds[phase] = share.seconds.get(phase, 0.0) + new
-            for phase, count in progress.retries.items():
-                again = max(0, count - before.retries.get(phase, 0))
-                share.retries[phase] = share.retries.get(phase, 0) + again
+            share.grown(before, progress)
         desk.progress = _with_figures(progress, desk.progress)
         # What a task does not measure (an evaluation has no learning rate) stays as it was last measured.
         desk.loss = progress.loss if progress.loss is not None else desk.loss
@@ -173,9 +186,7 @@ class Board:
             self._pace.append(seconds_of(log))
             self.committed_at = datetime.fromisoformat(log.committed_at).timestamp()
             for name, entry in log.participants.items():
-                share = self.desk(name).shares
-                share.bytes_up += entry.bytes_up
-                share.bytes_down += entry.bytes_down
+                self.desk(name).shares.add_bytes(entry.bytes_up, entry.bytes_down)
 
     def committed(self, head: Head, log: RoundLog, at: float) -> None:
         """A round ended: count it, and begin the books of the next."""

@@ -15,7 +15,8 @@ from typing import Annotated, Final, get_args
 from pydantic import Field
 
 from photon.api.base import ApiModel, Name
-from photon.protocol.records import AcceptedUpdate, Count, HeldOutResult, LearningMetrics, Phase, RoundLog
+from photon.protocol.ranges import Count
+from photon.protocol.records import AcceptedUpdate, HeldOutResult, LearningMetrics, Phase, RoundLog
 from photon_aggregator.board import Board
 from photon_aggregator.events import Head
 from photon_aggregator.stopping import mean_loss, perplexity

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from photon.api.text import printable
 from photon.protocol.messages import ErrorDetail, ErrorReason, ErrorReply
 from photon.store.errors import StoreError
 from photon_aggregator.bucket import Stopped
@@ -38,7 +39,7 @@ class ApiError(Exception):
 
 def error_body(reason: ErrorReason, message: str) -> dict[str, object]:
     """The JSON of an ErrorReply."""
-    reply = ErrorReply(error=ErrorDetail(reason=reason, message=message[:2048]))
+    reply = ErrorReply(error=ErrorDetail(reason=reason, message=printable(message, 2048)))
     return reply.model_dump(mode="json", by_alias=True)
 
 

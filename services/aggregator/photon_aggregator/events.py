@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from photon.api.status import JobReason
+from photon.api.text import printable
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import Commit, HeldOutResult, Phase, Plan, UpdateManifest
 
@@ -45,6 +46,9 @@ class Outcome:
     reason: JobReason
     message: str = ""
     failed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
 
 
 # --- events -----------------------------------------------------------------------------------------------------------
@@ -291,6 +295,9 @@ class Note:
     participant: str | None = None
     reason: str = ""
     message: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
 
 
 Action = WritePlan | Check | Look | Merge | Finish | Note

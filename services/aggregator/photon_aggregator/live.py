@@ -12,7 +12,8 @@ from pydantic import Field
 
 from photon.api.base import ApiModel, Name
 from photon.api.status import JobStatus
-from photon.protocol.records import Count, Finite, Phase, Sha256
+from photon.protocol.ranges import Count, Finite
+from photon.protocol.records import Phase, Sha256
 from photon_aggregator.board import iso
 from photon_aggregator.engine import Engine
 from photon_aggregator.state import Stage

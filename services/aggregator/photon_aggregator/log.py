@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from photon.protocol.ranges import MAX_COUNT
 from photon.protocol.records import ParticipantLog, Phase, RoundLog
 from photon.store import keys
 from photon.store.objects import ObjectStore
@@ -39,9 +40,9 @@ def round_log(board: Board, head: Head, open_round: OpenRound | None, at: float)
         committed_at=iso(at),
         seconds=seconds,
         participants=participants,
-        bytes_up=sum(entry.bytes_up for entry in participants.values()),
-        bytes_down=sum(entry.bytes_down for entry in participants.values()),
-        update_bytes=sum(p.size_bytes for a in _merged(head, open_round) for p in a.manifest.parts),
+        bytes_up=_total(entry.bytes_up for entry in participants.values()),
+        bytes_down=_total(entry.bytes_down for entry in participants.values()),
+        update_bytes=_total(p.size_bytes for a in _merged(head, open_round) for p in a.manifest.parts),
     )
 
 
@@ -50,24 +51,32 @@ def with_evaluations(log: RoundLog, board: Board) -> RoundLog:
     participants = dict(log.participants)
     for name in _who(board, list(participants)):
         entry, share = participants.get(name, ParticipantLog(outcome="Idle")), board.desk(name).round_share
-        participants[name] = entry.model_copy(
-            update={
+        # Validated like every record that is written: a copy would take any value.
+        participants[name] = ParticipantLog.model_validate(
+            dict(entry)
+            | {
                 "seconds": _added(entry.seconds, share.seconds),
                 "retries": _added(entry.retries, share.retries),
-                "bytes_up": entry.bytes_up + share.bytes_up,
-                "bytes_down": entry.bytes_down + share.bytes_down,
+                "bytes_up": _total([entry.bytes_up, share.bytes_up]),
+                "bytes_down": _total([entry.bytes_down, share.bytes_down]),
             }
         )
     evaluate = max((entry.seconds.get("evaluate", 0.0) for entry in participants.values()), default=0.0)
     seconds: dict[Phase, float] = {**log.seconds, "evaluate": evaluate} if evaluate else dict(log.seconds)
-    return log.model_copy(
-        update={
+    return RoundLog.model_validate(
+        dict(log)
+        | {
             "seconds": seconds,
             "participants": participants,
-            "bytes_up": sum(entry.bytes_up for entry in participants.values()),
-            "bytes_down": sum(entry.bytes_down for entry in participants.values()),
+            "bytes_up": _total(entry.bytes_up for entry in participants.values()),
+            "bytes_down": _total(entry.bytes_down for entry in participants.values()),
         }
     )
+
+
+def _total(counts: Iterable[int]) -> int:
+    """A sum that a record can hold."""
+    return min(MAX_COUNT, sum(counts))
 
 
 def write(store: ObjectStore, log: RoundLog, events: Sequence[EventRecord]) -> None:
@@ -120,7 +129,7 @@ def _participant(board: Board, name: str, head: Head, open_round: OpenRound | No
     progress = desk.progress
     return ParticipantLog(
         outcome=outcome,
-        message=message[:1024],
+        message=message,
         seconds={**desk.round_share.seconds, "wait": _rest(duration, desk.round_share.seconds)},
         retries=desk.round_share.retries,
         tokens=accepted[name].tokens if name in accepted else 0,

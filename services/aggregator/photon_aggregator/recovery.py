@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from photon.store.objects import ObjectStore
 from photon_aggregator import bucket, rollback
 from photon_aggregator.bucket import RecordError
 from photon_aggregator.events import Head
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,12 @@ def evaluations_of(store: ObjectStore, head: Head, known: frozenset[str] = froze
         name = info.key.rsplit("/", 1)[-1].removesuffix(".json")
         if name in known:
             continue
-        evaluation, _, _ = bucket.read(store, info.key, Evaluation)
+        try:
+            evaluation, _, _ = bucket.read(store, info.key, Evaluation)
+        except RecordError as error:
+            # An earlier release let any number in. What no longer is an evaluation counts as none.
+            logger.warning("not counted: %s", error)
+            continue
         if evaluation.commit == head.digest:
             results[name] = evaluation.result
     return results
@@ -111,8 +119,18 @@ def evaluations_of(store: ObjectStore, head: Head, known: frozenset[str] = froze
 def manifests_of(store: ObjectStore, plan: Plan, known: frozenset[str]) -> list[tuple[UpdateManifest, str]]:
     """Manifests (and their digests) of the cohort in the bucket, but those of ``known``: each was admitted once."""
     unknown = [name for name in plan.cohort if name not in known]
-    found = [bucket.find(store, keys.manifest(plan.round, name), UpdateManifest) for name in unknown]
-    return [(record[0], record[1]) for record in found if record is not None]
+    found = [_manifest(store, plan.round, name) for name in unknown]
+    return [record for record in found if record is not None]
+
+
+def _manifest(store: ObjectStore, round_number: int, participant: str) -> tuple[UpdateManifest, str] | None:
+    try:
+        found = bucket.find(store, keys.manifest(round_number, participant), UpdateManifest)
+    except RecordError as error:
+        # An earlier release let numbers in that are refused today: such an update does not count.
+        logger.warning("not counted: %s", error)
+        return None
+    return (found[0], found[1]) if found is not None else None
 
 
 def closing_of(store: ObjectStore, plan: Plan, plan_digest: str) -> Closing | None:

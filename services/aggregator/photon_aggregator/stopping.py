@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from photon.api.participation import EvaluationSpec, PlateauSpec
+from photon.api.placement import MAX_DATA_SOURCES
 from photon.api.status import JobReason
+from photon.protocol.ranges import MAX_LOSS
 from photon.protocol.records import HeldOutResult
 from photon_aggregator.events import Outcome
 from photon_aggregator.rollback import abandoned
@@ -34,6 +37,24 @@ def evaluation_due(state: JobState) -> bool:
         return not ending.failed and ending.reason is not JobReason.SUSPENDED
     every = state.settings.evaluate_every
     return every > 0 and state.head.round % every == 0
+
+
+def was_due(state: JobState, round_number: int) -> bool:
+    """Whether participants were asked to evaluate the model of a committed round."""
+    every = state.settings.evaluate_every
+    if every > 0 and round_number > 0 and round_number % every == 0:
+        return True
+    return state.head is not None and round_number == state.head.round and evaluation_due(state)
+
+
+def result_problem(result: HeldOutResult, spec: EvaluationSpec) -> str | None:
+    """What is wrong with a result that a participant reports, in a sentence; None when it may count."""
+    most = None if spec.max_tokens is None else spec.max_tokens * MAX_DATA_SOURCES
+    if most is not None and result.tokens > most:
+        return f"result.tokens is {result.tokens}: evaluation.maxTokens allows {spec.max_tokens} for each data source"
+    if result.loss_sum > MAX_LOSS * result.tokens:
+        return f"result.lossSum is {result.loss_sum:g} for {result.tokens} tokens: at most {MAX_LOSS:g} for each"
+    return None
 
 
 def awaited(state: JobState, at: float) -> list[str]:
@@ -73,25 +94,50 @@ def ends_by_evaluation(state: JobState) -> Outcome | None:
     stop = state.settings.stop
     gone = abandoned(state.trail)
     rounds = sorted(r for r in state.evaluations if r <= state.head.round and r not in gone)
+    own = [_own_losses(state.evaluations[r]) for r in rounds]
     losses = [loss for r in rounds if (loss := mean_loss(state.evaluations[r])) is not None]
     if not losses:
         return None
-    if stop.target_perplexity is not None and perplexity(losses[-1]) <= stop.target_perplexity:
+    last = next(results for results in reversed(own) if results)
+    target = stop.target_perplexity
+    reached = [name for name, loss in last.items() if target is not None and perplexity(loss) <= target]
+    if target is not None and _most(name in reached for name in last):
         return Outcome(
             reason=JobReason.TARGET_PERPLEXITY_REACHED,
-            message=f"perplexity {perplexity(losses[-1]):.3f}, target {stop.target_perplexity:g}",
+            message=f"perplexity {perplexity(losses[-1]):.3f}, target {target:g} (reached by {len(reached)} of "
+            f"{len(last)} participants)",
         )
     plateau = stop.plateau
     if plateau is not None and len(losses) > plateau.evaluations:
-        before = min(losses[: -plateau.evaluations])
-        recent = min(losses[-plateau.evaluations :])
-        if recent >= before - plateau.min_improvement:
+        curves = {name: [results[name] for results in own if name in results] for name in last}
+        if _most(_flat(curve, plateau) for curve in curves.values()):
+            before = min(losses[: -plateau.evaluations])
+            recent = min(losses[-plateau.evaluations :])
             return Outcome(
                 reason=JobReason.PLATEAU_REACHED,
                 message=f"validation loss {recent:.4f} after {before:.4f}: {plateau.evaluations} evaluations without "
                 "improvement",
             )
     return None
+
+
+def _own_losses(results: Mapping[str, HeldOutResult]) -> dict[str, float]:
+    """Loss of each participant that measured something."""
+    return {name: result.loss_sum / result.tokens for name, result in results.items() if result.tokens}
+
+
+def _most(votes: Iterable[bool]) -> bool:
+    """Whether more than half say so. Each participant has one vote, whatever number of tokens it claims to have."""
+    answers = list(votes)
+    return 2 * sum(answers) > len(answers)
+
+
+def _flat(curve: Sequence[float], plateau: PlateauSpec) -> bool:
+    """Whether the last losses of one participant are no improvement over those before."""
+    if len(curve) <= plateau.evaluations:
+        return False
+    before, recent = min(curve[: -plateau.evaluations]), min(curve[-plateau.evaluations :])
+    return recent >= before - plateau.min_improvement
 
 
 def quorum_lost(state: JobState, open_round: OpenRound, at: float) -> Outcome:

@@ -23,7 +23,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from photon.protocol.canonical import canonical_json
-from photon.protocol.records import Count, Sha256
+from photon.protocol.ranges import Count
+from photon.protocol.records import Sha256
 from photon.store.source import FileSource
 from photon.store.tensors import Header, HeaderError, read_header
 from photon_worker.errors import WorkerError

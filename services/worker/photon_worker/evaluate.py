@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from photon.api.training import Precision
 from photon.protocol.messages import JobForWorkers
+from photon.protocol.ranges import MAX_LOSS
 from photon.protocol.records import HeldOutResult
 from photon_worker.data import HeldOut, TokenDataset
 from photon_worker.errors import Mistake
@@ -98,11 +100,19 @@ def held_out_loss(
             losses = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
             if counts:
                 total += losses.sum(dtype=torch.float64)
+    predicted = held_out.predicted_tokens(settings.max_tokens)
     return HeldOutResult(
-        loss_sum=share.sum(total).item(),
-        tokens=held_out.predicted_tokens(settings.max_tokens),
+        loss_sum=_within_range(share.sum(total).item(), predicted),
+        tokens=predicted,
         bytes=held_out.text_bytes(settings.max_tokens),
     )
+
+
+def _within_range(loss_sum: float, tokens: int) -> float:
+    """The loss as it can be reported. That of a model which diverged is the largest there is: the job needs to know it,
+    not to lose its workers over it."""
+    largest = MAX_LOSS * tokens
+    return min(max(loss_sum, 0.0), largest) if math.isfinite(loss_sum) else largest
 
 
 def added(results: Mapping[str, HeldOutResult]) -> HeldOutResult:

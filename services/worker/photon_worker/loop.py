@@ -20,10 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from photon.api.training import LocalSpec, Precision
 from photon.protocol.canonical import sha256_hex
 from photon.protocol.records import UpdateMetrics
+from photon_worker.errors import WorkerError
 from photon_worker.schedule import learning_rate
 from photon_worker.strategy import Strategy
 
@@ -73,15 +75,26 @@ class Totals:
         return dict(zip(self.NAMES, self._sums.tolist(), strict=True))
 
     def metrics(self) -> UpdateMetrics:
-        """The manifest's figures. NaN and infinite ones raise ValueError: such an update is worth nothing."""
+        """The manifest's figures.
+
+        Raises:
+            WorkerError: One is outside its range or no number: such an update is worth nothing.
+        """
         values = self.values()
-        return UpdateMetrics(
-            loss_mean=values["loss_sum"] / self.steps,
-            loss_last=values["loss_last"],
-            grad_norm_mean=values["norm_sum"] / self.steps,
-            grad_norm_max=values["norm_max"],
-            clipped_fraction=values["clipped"] / self.steps,
-        )
+        try:
+            return UpdateMetrics(
+                loss_mean=values["loss_sum"] / self.steps,
+                loss_last=values["loss_last"],
+                grad_norm_mean=values["norm_sum"] / self.steps,
+                grad_norm_max=values["norm_max"],
+                clipped_fraction=values["clipped"] / self.steps,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise WorkerError(
+                f"training diverged: {first['loc'][0]} of the round is {first['input']}; lower local.learningRate.max "
+                "or set local.optimizer.clipNorm"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

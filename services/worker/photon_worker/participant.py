@@ -22,6 +22,7 @@ from photon.api.learning import LearningJob
 from photon.api.training import InnerState
 from photon.protocol.canonical import digest
 from photon.protocol.messages import EvaluateTask, JobForWorkers, TrainTask, UpdateReply
+from photon.protocol.ranges import MAX_LOSS
 from photon.protocol.records import Evaluation, HeldOutResult, UpdateManifest
 from photon.store import keys
 from photon.store.source import FileSource
@@ -161,8 +162,8 @@ class Participant:
                     for name, source in sources.items()
                 }
             )
-        if not math.isfinite(result.loss_sum):
-            raise WorkerError(f"the model of round {task.round} has a loss that is not finite on the held-out text")
+        if result.loss_sum >= MAX_LOSS * result.tokens:
+            log.warning("round %d: the model has diverged: its loss on the held-out text is no number", task.round)
         self._around.client.evaluation(
             Evaluation(
                 job=self._job,
@@ -257,7 +258,7 @@ class Participant:
 
     def _report(self, report: StepReport, progress: TaskProgress) -> None:
         progress.step = report.local_step
-        progress.loss = report.loss if report.loss is None or math.isfinite(report.loss) else None
+        progress.loss = report.loss if report.loss is not None and 0 <= report.loss <= MAX_LOSS else None
         progress.learning_rate = report.learning_rate
         if report.tokens_per_second is not None:
             progress.tokens_per_second = report.tokens_per_second

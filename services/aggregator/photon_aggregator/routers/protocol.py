@@ -23,6 +23,7 @@ from photon.protocol.messages import (
     UpdateReply,
     UpdateSubmission,
 )
+from photon.protocol.ranges import TaskId
 from photon.protocol.records import Evaluation
 from photon.telemetry.traces import HEADER
 from photon_aggregator import tasks, tracing
@@ -33,6 +34,7 @@ from photon_aggregator.events import Ahead, Heard, Submitted, Told
 from photon_aggregator.models import ModelUrls
 from photon_aggregator.parts import PartsError, grant
 from photon_aggregator.state import Check, OpenRound
+from photon_aggregator.stopping import result_problem, was_due
 
 router = APIRouter(prefix="/v1", tags=["worker"], responses=ERRORS)
 
@@ -44,7 +46,7 @@ UPLOAD_VALID_SECONDS: Final = 6 * 3600
 Wait = Annotated[
     float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the line for so long at most; it may be answered sooner.")
 ]
-Done = Annotated[str | None, Query(max_length=64, description="Id of the task that you are through with.")]
+Done = Annotated[TaskId | None, Query(description="Id of the task that you are through with.")]
 Round = Annotated[int, Path(ge=0, le=10**6, description="Number of the round.")]
 
 
@@ -253,6 +255,11 @@ async def post_evaluation(
     for field, value in due.items():
         if getattr(evaluation, field) != value:
             raise ApiError(ErrorReason.INVALID_REQUEST, f"{field} is {getattr(evaluation, field)}, not {value}")
+    if not was_due(engine.state, round):
+        raise ApiError(ErrorReason.UNKNOWN_ROUND, f"the model of round {round} is not to be evaluated")
+    problem = result_problem(evaluation.result, engine.job.spec.evaluation)
+    if problem is not None:
+        raise ApiError(ErrorReason.INVALID_REQUEST, problem)
     engine.send(Heard(at=engine.clock(), participant=participant))
     await engine.record_evaluation(evaluation)
     return Response(status_code=204)
