@@ -39,7 +39,7 @@ from photon_aggregator.auth import ReadToken, Tokens
 from photon_aggregator.board import iso
 from photon_aggregator.engine import Engine, EngineOptions
 from photon_aggregator.events import Committed, Evaluated, Head, Heard, PlanReady, Recovered
-from photon_aggregator.rounds import make_plan
+from photon_aggregator.opening import make_plan
 from photon_aggregator.serve import listen
 from photon_aggregator.state import Settings
 

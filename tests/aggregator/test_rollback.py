@@ -20,7 +20,7 @@ from photon_aggregator import rollback, stopping
 from photon_aggregator.bucket import RecordError
 from photon_aggregator.events import Committed, Evaluated, Head, NoteKind
 from photon_aggregator.faults import FaultPoint
-from photon_aggregator.rounds import make_plan
+from photon_aggregator.opening import make_plan
 from photon_aggregator.state import JobState, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import NAMES as PEOPLE

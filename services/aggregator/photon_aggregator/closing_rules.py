@@ -1,0 +1,63 @@
+"""When the open round closes, and with which updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from photon_aggregator.events import Admission, Closed, Head, Merge, Note, NoteKind
+from photon_aggregator.state import JobState, OpenRound, Stage
+from photon_aggregator.steps import Step, end
+from photon_aggregator.stopping import quorum_lost
+
+
+def closed(state: JobState, event: Closed) -> Step:
+    open_round = state.open
+    # While we merge, whoever merges has met the same record.
+    if state.stage is not Stage.TRAIN or open_round is None or open_round.round != event.round:
+        return state, []
+    return maybe_close(replace(state, open=replace(open_round, closing=event.updates)), event.at)
+
+
+def maybe_close(state: JobState, at: float) -> Step:
+    """Close the round when it has all it waits for."""
+    open_round, head = state.open, state.head
+    if state.stage is not Stage.TRAIN or open_round is None or head is None:
+        return state, []
+    if open_round.closing is not None:
+        return _close_as_decided(state, open_round, head, open_round.closing, at)
+    grace = state.settings.grace_seconds
+    overdue = at >= state.deadline(open_round)
+    # Who was taken out of the job since the round was planned will not come.
+    awaited = [name for name in open_round.missing if name in state.settings.participants]
+    if awaited or (open_round.missing and open_round.quorum_at is None):
+        waited = open_round.quorum_at is not None and grace is not None and at >= open_round.quorum_at + grace
+        if not overdue and not waited:
+            return state, []
+    if open_round.quorum_at is None and open_round.missing:
+        return end(state, quorum_lost(state, open_round, at), at)
+    return _close(state, open_round, head, open_round.admissions, at)
+
+
+def _close_as_decided(
+    state: JobState, open_round: OpenRound, head: Head, closing: Mapping[str, str], at: float
+) -> Step:
+    """Close with exactly the updates that the bucket names, once they are admitted here too."""
+    chosen = tuple(one for one in open_round.admissions if closing.get(one.participant) == one.digest)
+    # At the deadline the merge fetches what is missing, or says what is wrong with it.
+    if len(chosen) < len(closing) and at < state.deadline(open_round):
+        return state, []
+    return _close(state, open_round, head, chosen, at)
+
+
+def _close(state: JobState, open_round: OpenRound, head: Head, chosen: tuple[Admission, ...], at: float) -> Step:
+    have = open_round.closing or {one.participant for one in chosen}
+    left_out = [name for name in open_round.plan.cohort if name not in have]
+    note = Note(
+        at=at,
+        kind=NoteKind.ROUND_CLOSED,
+        round=open_round.round,
+        message=f"without {', '.join(left_out)}" if left_out else "",
+    )
+    merge = Merge(plan=open_round.plan, plan_digest=open_round.plan_digest, base=head, admissions=chosen)
+    return replace(state, stage=Stage.MERGE), [note, merge]

@@ -1,0 +1,135 @@
+"""From the first commit to a plan, and from each commit to the next plan or to the end of the job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from photon.protocol.cohort import sample_cohort
+from photon.protocol.records import LeftOut, Plan
+from photon_aggregator import rollback
+from photon_aggregator.events import Committed, Head, Note, NoteKind, PlanReady, Recovered, WritePlan
+from photon_aggregator.state import JobState, OpenRound, Stage
+from photon_aggregator.steps import Step, end, look_wanted
+from photon_aggregator.stopping import awaited, ends_by_commit, ends_by_evaluation, evaluation_due
+
+
+def make_plan(state: JobState) -> Plan:
+    """The plan of the round after the head: the same from every aggregator with the same job file."""
+    settings, head = state.settings, state.head
+    assert head is not None
+    round_number = head.round + 1
+    left_out = rollback.quarantined(state.trail, round_number, settings.participants)
+    eligible = [name for name in settings.participants if name not in left_out]
+    size = min(settings.cohort_size, len(eligible))
+    return Plan(
+        job=settings.job,
+        round=round_number,
+        base=head.digest,
+        participants=list(settings.participants),
+        cohort=sample_cohort(seed=settings.seed, round_number=round_number, participants=eligible, size=size),
+        first_step=head.commit.sequential_steps,
+        local_steps=settings.local_steps,
+        left_out=dict.fromkeys(sorted(left_out), LeftOut.QUARANTINED),
+        outer_scale=rollback.outer_scale(state.trail, round_number),
+    )
+
+
+def recovered(state: JobState, event: Recovered) -> Step:
+    if state.stage is not Stage.INIT:
+        return state, []
+    state = replace(
+        state,
+        settings=replace(state.settings, job=event.job),
+        head=event.head,
+        trail=event.trail or (event.head,),
+        first_planned_at=event.first_planned_at,
+        evaluations=event.evaluations,
+    )
+    if event.planned:
+        # It was decided already to train this round; a stop condition that holds by now ends the job after it.
+        return _plan(state)
+    return after_commit(state, event.at)
+
+
+def committed(state: JobState, event: Committed) -> Step:
+    head = state.head
+    if head is None or event.commit.round != head.round + 1:
+        return state, []
+    head = Head(commit=event.commit, digest=event.digest)
+    state = replace(
+        state,
+        head=head,
+        trail=rollback.extended(state.trail, head),
+        open=None,
+        declined=frozenset(),
+        looking=False,
+    )
+    state, actions = after_commit(state, event.at)
+    return state, [_commit_note(head, event.at), *actions]
+
+
+def _commit_note(head: Head, at: float) -> Note:
+    returned = head.commit.rollback
+    if returned is None:
+        accepted = ", ".join(update.participant for update in head.commit.accepted)
+        return Note(at=at, kind=NoteKind.ROUND_COMMITTED, round=head.round, message=f"accepted: {accepted}")
+    message = ": ".join(filter(None, (f"the model is that of round {returned.to} again", returned.message)))
+    return Note(at=at, kind=NoteKind.ROLLED_BACK, round=head.round, reason=returned.reason.value, message=message)
+
+
+def after_commit(state: JobState, at: float) -> Step:
+    state = replace(state, ending=ends_by_commit(state, at))
+    due = evaluation_due(state)
+    if state.ending is None and not (due and state.settings.waits_for_evaluations):
+        return _plan(state)
+    if not due:
+        return _conclude(state, at)
+    state = replace(
+        state,
+        stage=Stage.EVALUATE,
+        evaluate_until=at + state.settings.deadline_seconds,
+        next_look_at=at + state.settings.look_seconds,
+    )
+    return settle(state, at)
+
+
+def settle(state: JobState, at: float) -> Step:
+    """Go on from Evaluate when nobody's result is awaited any more."""
+    if state.stage is not Stage.EVALUATE or (at < state.evaluate_until and awaited(state, at)):
+        return state, []
+    return _conclude(state, at)
+
+
+def _conclude(state: JobState, at: float) -> Step:
+    assert state.head is not None
+    ending = state.ending or ends_by_evaluation(state)
+    if ending is None:
+        return _plan(state)
+    return end(state, ending, at)
+
+
+def _plan(state: JobState) -> Step:
+    state = replace(state, stage=Stage.PLAN, open=None)
+    return state, [WritePlan(plan=make_plan(state))]
+
+
+def plan_ready(state: JobState, event: PlanReady) -> Step:
+    head = state.head
+    if state.stage is not Stage.PLAN or head is None or event.plan.base != head.digest:
+        return state, []
+    # The store's clock may run ahead of ours: a deadline never starts in the future.
+    opened_at = min(max(event.planned_at, state.started_at), event.at)
+    state = replace(
+        state,
+        stage=Stage.TRAIN,
+        open=OpenRound(plan=event.plan, plan_digest=event.digest, opened_at=opened_at),
+        first_planned_at=event.planned_at if event.plan.round == 1 else state.first_planned_at,
+        looking=True,
+    )
+    note = Note(
+        at=event.at,
+        kind=NoteKind.ROUND_PLANNED,
+        round=event.plan.round,
+        message=f"cohort: {', '.join(event.plan.cohort)}",
+    )
+    return state, [note, look_wanted(state)]
