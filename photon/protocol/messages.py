@@ -64,6 +64,7 @@ class ErrorReason(StrEnum):
     UNAUTHENTICATED = "Unauthenticated"
     INVALID_REQUEST = "InvalidRequest"
     UNKNOWN_ROUND = "UnknownRound"
+    TOO_MANY_REQUESTS = "TooManyRequests"
     NOT_READY = "NotReady"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     INTERNAL = "Internal"

@@ -142,7 +142,7 @@ class FakeWorker:
             url = self.urls[self._turn % len(self.urls)]
             try:
                 response = self.http.request(method, f"{url}{path}", **arguments)
-                if response.status_code < 500:
+                if response.status_code < 500 and response.status_code != 429:
                     return response
             except httpx.TransportError:
                 pass

@@ -20,8 +20,10 @@ from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.app import create_app
 from photon_aggregator.auth import ReadToken, Tokens
+from photon_aggregator.connections import Connections
 from photon_aggregator.engine import Engine, EngineOptions
 from photon_aggregator.faults import FaultHook, no_fault
+from photon_aggregator.limits import BODY_SECONDS
 from photon_aggregator.serve import listen, serve
 from photon_aggregator.state import Settings
 from tests.aggregator.fake_worker import FakeWorker, token_digests
@@ -43,6 +45,8 @@ class Aggregator:
     error: BaseException | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     read_token: str | None = None
+    connections: Connections | None = None
+    body_seconds: float = BODY_SECONDS
 
     def __post_init__(self) -> None:
         self.socket = listen(f"127.0.0.1:{self.port}")
@@ -70,10 +74,20 @@ class Aggregator:
                 ),
             )
             tokens = Tokens(token_digests([p.name for p in self.job.spec.participants]))
-            app = create_app(engine=self.engine, tokens=tokens, read_token=ReadToken(self.read_token))
+            app = create_app(
+                engine=self.engine,
+                tokens=tokens,
+                read_token=ReadToken(self.read_token),
+                body_seconds=self.body_seconds,
+            )
             self._ready.set()
             return await serve(
-                engine=self.engine, app=app, bound=self.socket, stop_when_done=self.stop_when_done, stop=self.stop
+                engine=self.engine,
+                app=app,
+                bound=self.socket,
+                stop_when_done=self.stop_when_done,
+                stop=self.stop,
+                connections=self.connections,
             )
 
         try:

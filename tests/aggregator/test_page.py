@@ -23,7 +23,7 @@ from photon_aggregator.live import Live
 from tests.aggregator.fake_worker import FakeWorker, job_document, token_of, write_round_zero
 from tests.aggregator.running import Aggregator, aggregator, working
 
-READERS = ["/v1/status", "/v1/history", "/v1/events", "/v1/live", "/v1/curves"]
+READERS = ["/v1/status", "/v1/history", "/v1/events", "/v1/live", "/v1/curves", "/metrics"]
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_with_a_read_token_only_its_holder_looks(store: ObjectStore, storage: St
                 reply = get(running, path, **headers)
                 assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer"), (path, token)
             assert get(running, path, Authorization="Bearer secret").status_code == 200
-        for path in ("/", "/assets/main.js", "/metrics", "/healthz"):
+        for path in ("/", "/assets/main.js", "/healthz", "/readyz"):
             assert get(running, path).status_code == 200, path
         assert get(running, "/v1/job", Authorization="Bearer secret").status_code == 401
 
@@ -198,18 +198,19 @@ def test_with_a_read_token_only_its_holder_looks(store: ObjectStore, storage: St
 def test_the_read_token_is_of_a_file_or_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("secret\n")
-    for token in (ReadToken.of(path, None), ReadToken.of(path, "other"), ReadToken.of(None, " secret ")):
+    of = partial(ReadToken.of, everyone=True)
+    for token in (of(path, None), of(path, "other"), of(None, " secret ")):
         assert token.allows("Bearer secret")
         assert not token.allows("Bearer other")
         assert not token.allows(None)
-    assert ReadToken.of(None, None).allows(None)
+    assert of(None, None).allows(None)
     path.write_text("\n")
     with pytest.raises(TokensError, match=r"--page-token-file .*token: needs a token"):
-        ReadToken.of(path, None)
+        of(path, None)
     with pytest.raises(TokensError, match="PHOTON_READ_TOKEN: needs a token"):
-        ReadToken.of(None, "")
+        of(None, "")
     with pytest.raises(TokensError, match="cannot be read"):
-        ReadToken.of(tmp_path / "nothing", None)
+        of(tmp_path / "nothing", None)
 
 
 def test_who_falls_silent_is_absent_with_its_reason(store: ObjectStore, storage: StorageSpec) -> None:

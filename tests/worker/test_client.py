@@ -52,7 +52,7 @@ def test_the_token_goes_with_every_request() -> None:
 
 
 def test_an_aggregator_that_restarts_is_waited_for() -> None:
-    clock, answers = Clock(), iter(["refused", "timeout", 503, 502, "cut"])
+    clock, answers = Clock(), iter(["refused", "timeout", 503, 502, 429, "cut"])
 
     def handler(request: httpx.Request) -> httpx.Response:
         match next(answers, None):
@@ -69,7 +69,7 @@ def test_an_aggregator_that_restarts_is_waited_for() -> None:
 
     assert client(handler, clock).next_task(done="train-00001") == FinishTask(reason="RoundsDone")
     assert clock.sleeps == sorted(clock.sleeps), "pauses grow"
-    assert len(clock.sleeps) == 5
+    assert len(clock.sleeps) == 6
 
 
 def test_patience_ends_with_one_clear_sentence() -> None:

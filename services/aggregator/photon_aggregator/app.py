@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import secrets
+import time
+from typing import Any
 
 from fastapi import FastAPI
 
 from photon.api.status import JobStatus
 from photon.version import release
-from photon_aggregator import assets, errors
+from photon_aggregator import assets, bodies, errors
 from photon_aggregator.auth import ReadToken, Tokens
 from photon_aggregator.curves import CurveBook
+from photon_aggregator.door import Door, Guard
 from photon_aggregator.engine import Engine
 from photon_aggregator.headers import GzipForReaders, SecurityHeaders
-from photon_aggregator.limits import BodyLimit
+from photon_aggregator.limits import BODY_SECONDS
 from photon_aggregator.metrics import JobCollector, registry_of
 from photon_aggregator.models import ModelUrls
 from photon_aggregator.routers import health, page, protocol, status
@@ -21,14 +24,17 @@ from photon_aggregator.status import Conditions, job_status
 from photon_aggregator.tracing import TraceRequests
 
 
-def create_app(*, engine: Engine, tokens: Tokens, read_token: ReadToken | None = None) -> FastAPI:
-    """The application of one job. ``read_token``: who may look; None: everyone."""
+def create_app(
+    *, engine: Engine, tokens: Tokens, read_token: ReadToken | None = None, body_seconds: float = BODY_SECONDS
+) -> FastAPI:
+    """The application of one job. ``read_token``: who may look; None: everyone. ``body_seconds``: how long a small
+    body may take to arrive."""
     app = FastAPI(
         title="Photon aggregator",
         version=release(),
         summary="Runs the rounds of a federated training job.",
-        description="Workers speak to /v1 with a bearer token. Status, history and events are read without one, or "
-        "with the read token if one is set; metrics and probes always without.",
+        description="Workers speak to /v1 with a bearer token. Status, history, events and metrics are read with the "
+        "read token, or without one where everyone may look; probes always without.",
         # They would load scripts from elsewhere; /openapi.json has all that they show.
         docs_url=None,
         redoc_url=None,
@@ -39,8 +45,7 @@ def create_app(*, engine: Engine, tokens: Tokens, read_token: ReadToken | None =
         return job_status(engine.state, engine.board, engine.store, conditions, engine.clock())
 
     app.state.engine = engine
-    app.state.tokens = tokens
-    app.state.read_token = read_token or ReadToken(None)
+    app.state.aside = bodies.Aside()
     app.state.instance = secrets.token_hex(8)
     app.state.assets = assets.load()
     app.state.curves = CurveBook()
@@ -48,10 +53,28 @@ def create_app(*, engine: Engine, tokens: Tokens, read_token: ReadToken | None =
     app.state.model_urls = ModelUrls(engine.store, round_seconds=engine.job.spec.participation.round_deadline_seconds)
     app.state.registry = registry_of(JobCollector(engine, current))
     errors.install(app)
-    for middleware in (BodyLimit, GzipForReaders, SecurityHeaders):
-        app.add_middleware(middleware)
+    app.add_middleware(GzipForReaders)
     if engine.traces:
         app.add_middleware(TraceRequests, traces=engine.traces, clock=engine.clock)
+    guard = Guard(
+        engine=engine,
+        tokens=tokens,
+        read_token=read_token or ReadToken(None),
+        clock=time.monotonic,
+        body_seconds=body_seconds,
+    )
+    app.add_middleware(Door, guard=guard)
+    app.add_middleware(SecurityHeaders)
     for router in (protocol.router, status.router, page.data, page.files, health.router):
         app.include_router(router)
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = described()
+        schemas = document["components"]["schemas"]
+        for name, found in bodies.components(*protocol.BODIES).items():
+            schemas.setdefault(name, found)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
     return app

@@ -70,13 +70,17 @@ class Tokens:
 
 
 class ReadToken:
-    """The one token for whoever looks: status, history, events and the page. None: everyone may look."""
+    """The one token for reading: status, history, events, metrics and what the page shows.
 
-    def __init__(self, token: str | None) -> None:
+    Without one everyone may look (``everyone``), or no one.
+    """
+
+    def __init__(self, token: str | None, *, everyone: bool = True) -> None:
         self._digest = sha256_hex(token.encode()) if token is not None else None
+        self._everyone = token is None and everyone
 
     @classmethod
-    def of(cls, path: Path | None, environment: str | None) -> ReadToken:
+    def of(cls, path: Path | None, environment: str | None, *, everyone: bool) -> ReadToken:
         """The token in a file, else the one of the environment, else none.
 
         Raises:
@@ -84,7 +88,7 @@ class ReadToken:
         """
         if path is None:
             if environment is None:
-                return cls(None)
+                return cls(None, everyone=everyone)
             token, where = environment.strip(), "PHOTON_READ_TOKEN"
         else:
             where = f"--page-token-file {path}"
@@ -98,10 +102,20 @@ class ReadToken:
 
     def allows(self, authorization: str | None) -> bool:
         """Whether this ``Authorization`` header may look."""
-        if self._digest is None:
+        if self._everyone:
             return True
         digest = _digest_of(authorization)
-        return digest is not None and hmac.compare_digest(digest, self._digest)
+        return digest is not None and self._digest is not None and hmac.compare_digest(digest, self._digest)
+
+    @property
+    def advice(self) -> str:
+        """What someone who may not look should know."""
+        if self._digest is None:
+            return (
+                "this aggregator can be reached from other machines and has no token for reading: set "
+                "PHOTON_READ_TOKEN where it is started"
+            )
+        return "needs 'Authorization: Bearer TOKEN' with the token for reading this job"
 
 
 def _digest_of(authorization: str | None) -> str | None:

@@ -22,19 +22,26 @@ STATUS: Final[Mapping[ErrorReason, int]] = {
     ErrorReason.UNAUTHENTICATED: 401,
     ErrorReason.INVALID_REQUEST: 422,
     ErrorReason.UNKNOWN_ROUND: 404,
+    ErrorReason.TOO_MANY_REQUESTS: 429,
     ErrorReason.NOT_READY: 503,
     ErrorReason.STORAGE_UNAVAILABLE: 503,
     ErrorReason.INTERNAL: 500,
 }
 
+_HEADERS: Final[Mapping[ErrorReason, Mapping[str, str]]] = {
+    ErrorReason.UNAUTHENTICATED: {"WWW-Authenticate": "Bearer"},
+    ErrorReason.TOO_MANY_REQUESTS: {"Retry-After": "1"},
+}
+
 
 class ApiError(Exception):
-    """A request that fails as a whole, with a reason and a sentence for people."""
+    """A request that fails as a whole, with a reason and a sentence for people; ``status``: not that of the reason."""
 
-    def __init__(self, reason: ErrorReason, message: str) -> None:
+    def __init__(self, reason: ErrorReason, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.status = status
 
 
 def error_body(reason: ErrorReason, message: str) -> dict[str, object]:
@@ -45,8 +52,7 @@ def error_body(reason: ErrorReason, message: str) -> dict[str, object]:
 
 def error_response(reason: ErrorReason, message: str, status: int | None = None) -> JSONResponse:
     """An ErrorReply with the status of its reason, or ``status``."""
-    headers = {"WWW-Authenticate": "Bearer"} if reason is ErrorReason.UNAUTHENTICATED else None
-    return JSONResponse(error_body(reason, message), status_code=status or STATUS[reason], headers=headers)
+    return JSONResponse(error_body(reason, message), status_code=status or STATUS[reason], headers=_HEADERS.get(reason))
 
 
 def install(app: FastAPI) -> None:
@@ -54,7 +60,7 @@ def install(app: FastAPI) -> None:
 
     async def failed(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return error_response(error.reason, error.message)
+        return error_response(error.reason, error.message, error.status)
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

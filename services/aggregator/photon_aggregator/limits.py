@@ -1,60 +1,82 @@
-"""Bounds on request bodies, kept before anything is parsed."""
+"""How much one sender may ask for: sizes of bodies, requests at a time, requests a second. Pure; the door applies it.
+
+Honest workers stay far below: they hold one long poll, post their progress each second, and send a parts request and an
+update a round.
+"""
 
 from __future__ import annotations
 
-import json
+import re
+from dataclasses import dataclass
 from typing import Final
 
-from fastapi import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+# Of one part in a manifest or a parts request, every number at its longest.
+PART_BYTES: Final = 256
+# Of everything else that a body holds: the rest of a manifest, a progress report, an evaluation.
+REST_BYTES: Final = 2**16
+PARTS_AT_ONCE: Final = 256
 
-from photon.protocol.messages import ErrorReason
-from photon_aggregator.errors import error_body
+REQUESTS_AT_ONCE: Final = 16
+UPDATES_AT_ONCE: Final = 4
+REQUESTS_PER_SECOND: Final = 50.0
+BURST: Final = 200.0
 
-# A manifest of 100,000 parts (6.7 TB of fp32) has about 20 MB; nothing else comes near.
-MAX_UPDATE_BYTES: Final = 32 * 2**20
-MAX_BODY_BYTES: Final = 2**20
+# A body arrives within this many seconds, and as many more as a slow line needs for its bytes.
+BODY_SECONDS: Final = 20.0
+SLOWEST_BYTES_PER_SECOND: Final = 16 * 2**10
 
-
-class BodyLimit:
-    """ASGI middleware: 413 for bodies that announce, or turn out, to be larger than the path allows."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = MAX_UPDATE_BYTES if scope["path"].endswith("/update") else MAX_BODY_BYTES
-        announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not announced.isdigit() or int(announced) > limit:
-            await _refuse(send, limit)
-            return
-        taken = 0
-
-        async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
-                # The one exception that FastAPI lets through while it reads a body.
-                raise HTTPException(413, _message(limit))
-            return message
-
-        await self._app(scope, limited, send)
+_ROUND: Final = re.compile(r"/v1/rounds/[^/]*/(parts|update|evaluation)")
 
 
-def _message(limit: int) -> str:
-    return f"the body is larger than {limit} bytes"
+def is_update(path: str) -> bool:
+    """Whether an update is handed in here."""
+    match = _ROUND.fullmatch(path)
+    return match is not None and match[1] == "update"
 
 
-async def _refuse(send: Send, limit: int) -> None:
-    body = json.dumps(error_body(ErrorReason.INVALID_REQUEST, _message(limit))).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def body_limit(method: str, path: str, parts: int) -> int:
+    """Most bytes of a request's body, where an update of the job has ``parts`` parts."""
+    if method != "POST":
+        return 0
+    if path == "/v1/progress":
+        return REST_BYTES
+    match = _ROUND.fullmatch(path)
+    if match is None:
+        return 0
+    counted = {"update": parts, "parts": min(parts, PARTS_AT_ONCE), "evaluation": 0}
+    return REST_BYTES + PART_BYTES * counted[match[1]]
+
+
+def body_seconds(size_bytes: int, *, least: float) -> float:
+    """How long a body of at most this size may take to arrive."""
+    return least + size_bytes / SLOWEST_BYTES_PER_SECOND
+
+
+@dataclass(slots=True, kw_only=True)
+class Allowance:
+    """What one sender has in use, and a token bucket of its requests. ``at``: monotonic seconds."""
+
+    at: float
+    tokens: float = BURST
+    requests: int = 0
+    updates: int = 0
+
+    def begin(self, *, update: bool, now: float) -> str | None:
+        """Count a request that begins; what is wrong, in a sentence, when it is one too many."""
+        self.tokens = min(BURST, self.tokens + max(0.0, now - self.at) * REQUESTS_PER_SECOND)
+        self.at = now
+        if self.tokens < 1.0:
+            return f"more than {REQUESTS_PER_SECOND:g} requests a second"
+        self.tokens -= 1.0
+        if self.requests >= REQUESTS_AT_ONCE:
+            return f"more than {REQUESTS_AT_ONCE} requests at a time"
+        if update and self.updates >= UPDATES_AT_ONCE:
+            return f"more than {UPDATES_AT_ONCE} updates at a time"
+        self.requests += 1
+        self.updates += update
+        return None
+
+    def end(self, *, update: bool) -> None:
+        """A request that had begun is over."""
+        self.requests -= 1
+        self.updates -= update

@@ -57,8 +57,8 @@ def run(
     page_token_file: Annotated[
         Path | None,
         typer.Option(
-            help="A file with the token that the page, /v1/status, /v1/history and /v1/events ask for; or set "
-            "PHOTON_READ_TOKEN. Without either everyone who reaches the address may look."
+            help="A file with the token that the page, /v1/status, /v1/history, /v1/events and /metrics ask for; or "
+            "set PHOTON_READ_TOKEN. Without either everyone may look if --listen is a loopback address, else no one."
         ),
     ] = None,
     tracker: Annotated[
@@ -95,8 +95,9 @@ def run(
     without = known.missing([participant.name for participant in document.spec.participants])
     if without:
         raise TokensError(f"--tokens {tokens}: no token for {', '.join(without)}")
-    read_token = ReadToken.of(page_token_file, os.environ.get("PHOTON_READ_TOKEN"))
     bound = listen(listen_on)
+    everyone = True
+    read_token = ReadToken.of(page_token_file, os.environ.get("PHOTON_READ_TOKEN"), everyone=everyone)
     store = _open(document)
     engine = Engine(
         job=document,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import socket
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 
 from photon.api.status import JobReason
 from photon.exit_codes import EXIT_JOB_FAILED
+from photon_aggregator.connections import Connections, files_at_once
 from photon_aggregator.engine import Engine
 
 logger = logging.getLogger(__name__)
@@ -61,19 +63,35 @@ def listen(address: str) -> socket.socket:
     return bound
 
 
+def is_loopback(bound: socket.socket) -> bool:
+    """Whether only this machine can reach a listening socket."""
+    return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
+
+
 async def serve(
-    *, engine: Engine, app: FastAPI, bound: socket.socket, stop_when_done: bool, stop: asyncio.Event | None = None
+    *,
+    engine: Engine,
+    app: FastAPI,
+    bound: socket.socket,
+    stop_when_done: bool,
+    stop: asyncio.Event | None = None,
+    connections: Connections | None = None,
 ) -> int:
     """Serve until the end; the process's exit code: 0, EXIT_JOB_FAILED for a failed job, 128 + signal for a signal.
 
     Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal, unless the
     store failed: then a restart is the cure. ``stop`` ends it from inside the process, as a signal would, with 0.
+    ``connections``: how many it holds and for how long; by default as many as the limit of open files allows.
 
     Raises:
         JobMismatch: The job file and the bucket disagree.
     """
+    if connections is None:
+        connections = Connections.within(files_at_once(), names=len(engine.state.settings.participants) + 1)
     config = uvicorn.Config(
         app,
+        http=connections.protocol(),
+        ws="none",
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -81,6 +99,8 @@ async def serve(
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
     )
+    # It warns of every request that is no HTTP, and anyone may send those.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = _Server(config)
     code = 0
     ending = stop or asyncio.Event()

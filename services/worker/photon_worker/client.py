@@ -1,8 +1,8 @@
 """The worker's side of photon.protocol.messages: outbound HTTP only, patient with an aggregator that restarts.
 
 A request fails for good when the aggregator says so (4xx). Anything that a restart explains (refused or cut
-connections, time-outs, 5xx) is tried again with growing pauses until ``patience_seconds`` have passed without an
-answer.
+connections, time-outs, 5xx), or that came too fast (429), is tried again with growing pauses until
+``patience_seconds`` have passed without an answer.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class AggregatorClient:
         while True:
             try:
                 response = self._http.request(method, path, params=params, content=content, headers=headers)
-                if response.status_code < 500:
+                if response.status_code < 500 and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
                     break
                 problem = _explain(response)
             except (httpx.TransportError, httpx.InvalidURL) as error:

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from photon.protocol.messages import ErrorReason
 from photon.store import keys
 from photon.store.errors import StoreError
-from photon_aggregator.deps import EngineDep
+from photon_aggregator.deps import EngineDep, bearer
 from photon_aggregator.errors import ApiError
 
 router = APIRouter(tags=["operations"])
@@ -41,7 +41,7 @@ async def readyz(engine: EngineDep) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, dependencies=[bearer])
 async def metrics(request: Request) -> Response:
     """In the text format of Prometheus, or OpenMetrics for who accepts that."""
     registry: CollectorRegistry = request.app.state.registry

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi import Path as PathParameter
 
 from photon.api.base import Name
 from photon_aggregator.assets import INDEX, Asset
 from photon_aggregator.curves import CurveBook, Curves
-from photon_aggregator.deps import EngineDep, StatusDep, reader
+from photon_aggregator.deps import EngineDep, StatusDep, bearer
 from photon_aggregator.live import Live, live, revision
 from photon_aggregator.status import under_evaluation
 
 files = APIRouter(include_in_schema=False)
-data = APIRouter(prefix="/v1", tags=["page"], dependencies=[Depends(reader)])
+data = APIRouter(prefix="/v1", tags=["page"], dependencies=[bearer])
 
 # More lines than this nobody can tell apart, and each costs a look at every round.
 MAX_PARTICIPANTS: Final = 64

@@ -27,7 +27,8 @@ from photon.protocol.ranges import TaskId
 from photon.protocol.records import Evaluation
 from photon.telemetry.traces import HEADER
 from photon_aggregator import tasks, tracing
-from photon_aggregator.deps import ERRORS, ContextDep, EngineDep, ModelUrlsDep, ParticipantDep
+from photon_aggregator.bodies import body, schema
+from photon_aggregator.deps import ERRORS, AsideDep, ContextDep, EngineDep, ModelUrlsDep, ParticipantDep, bearer
 from photon_aggregator.engine import Engine
 from photon_aggregator.errors import ApiError
 from photon_aggregator.events import Ahead, Heard, Submitted, Told
@@ -36,7 +37,7 @@ from photon_aggregator.parts import PartsError, grant
 from photon_aggregator.state import Check, OpenRound
 from photon_aggregator.stopping import result_problem, was_due
 
-router = APIRouter(prefix="/v1", tags=["worker"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=["worker"], responses=ERRORS, dependencies=[bearer])
 
 MAX_WAIT_SECONDS: Final = 60.0
 # How long to wait for a change before looking again at an update whose check is under way.
@@ -48,6 +49,13 @@ Wait = Annotated[
 ]
 Done = Annotated[TaskId | None, Query(description="Id of the task that you are through with.")]
 Round = Annotated[int, Path(ge=0, le=10**6, description="Number of the round.")]
+ProgressBody = Annotated[Progress, body(Progress)]
+PartsBody = Annotated[PartsRequest, body(PartsRequest)]
+UpdateBody = Annotated[UpdateSubmission, body(UpdateSubmission)]
+EvaluationBody = Annotated[Evaluation, body(Evaluation)]
+BODIES: Final = (Progress, PartsRequest, UpdateSubmission, Evaluation)
+# Parts of a manifest whose digest is made in passing.
+FEW_PARTS: Final = 256
 
 
 @router.get("/job", summary="What is trained, and who you are", response_model_by_alias=True)
@@ -117,8 +125,13 @@ def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, n
             return None
 
 
-@router.post("/progress", summary="What you are doing now (a sign of life)", response_model_by_alias=True)
-async def post_progress(engine: EngineDep, participant: ParticipantDep, progress: Progress) -> ProgressReply:
+@router.post(
+    "/progress",
+    summary="What you are doing now (a sign of life)",
+    response_model_by_alias=True,
+    openapi_extra=schema(Progress),
+)
+async def post_progress(engine: EngineDep, participant: ParticipantDep, progress: ProgressBody) -> ProgressReply:
     """Send it every second or two. ``cancel``: drop the task and ask for the next."""
     engine.board.reported(participant, progress)
     engine.send(Heard(at=engine.clock(), participant=participant))
@@ -140,10 +153,15 @@ def _wait_for(engine: Engine, round_number: int) -> None:
         raise ApiError(ErrorReason.NOT_READY, f"round {round_number} is not known here yet; try again in a moment")
 
 
-@router.post("/rounds/{round}/parts", summary="URLs to upload parts of an update to", response_model_by_alias=True)
+@router.post(
+    "/rounds/{round}/parts",
+    summary="URLs to upload parts of an update to",
+    response_model_by_alias=True,
+    openapi_extra=schema(PartsRequest),
+)
 async def post_parts(
     round: Round,
-    request: PartsRequest,
+    request: PartsBody,
     engine: EngineDep,
     participant: ParticipantDep,
     context: ContextDep,
@@ -173,13 +191,19 @@ async def post_parts(
     return PartsReply(uploads=uploads)
 
 
-@router.post("/rounds/{round}/update", summary="Hand in an update", response_model_by_alias=True)
+@router.post(
+    "/rounds/{round}/update",
+    summary="Hand in an update",
+    response_model_by_alias=True,
+    openapi_extra=schema(UpdateSubmission),
+)
 async def post_update(
     round: Round,
-    submission: UpdateSubmission,
+    submission: UpdateBody,
     engine: EngineDep,
     participant: ParticipantDep,
     _: ContextDep,
+    aside: AsideDep,
     wait_seconds: Wait = 20.0,
 ) -> UpdateReply:
     """Accepted, refused with its reason, or still being checked: then post the same again. It changes nothing."""
@@ -198,7 +222,8 @@ async def post_update(
         return _outright(
             engine, participant, round, RefusalReason.WRONG_ROUND, f"the manifest is of round {manifest.round}"
         )
-    name = digest(manifest)
+    few = len(manifest.parts) <= FEW_PARTS
+    name = digest(manifest) if few else await aside(lambda: digest(manifest))
     arrived = engine.clock()
     until = arrived + wait_seconds
     while True:
@@ -238,10 +263,15 @@ def _told(engine: Engine, participant: str, round_number: int, name: str, reply:
     return reply
 
 
-@router.post("/rounds/{round}/evaluation", summary="Hand in an evaluation", status_code=204)
+@router.post(
+    "/rounds/{round}/evaluation",
+    summary="Hand in an evaluation",
+    status_code=204,
+    openapi_extra=schema(Evaluation),
+)
 async def post_evaluation(
     round: Round,
-    evaluation: Evaluation,
+    evaluation: EvaluationBody,
     engine: EngineDep,
     participant: ParticipantDep,
     context: ContextDep,

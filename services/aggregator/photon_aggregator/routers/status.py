@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 
 from photon.api.base import ApiModel
 from photon.api.status import JobStatus
@@ -12,11 +12,11 @@ from photon.protocol.records import Commit, Evaluation, RoundLog, Sha256
 from photon.store import keys
 from photon_aggregator import bucket, recovery
 from photon_aggregator.board import EventRecord
-from photon_aggregator.deps import EngineDep, StatusDep, reader
+from photon_aggregator.deps import EngineDep, StatusDep, bearer
 from photon_aggregator.engine import Engine
 from photon_aggregator.events import Head
 
-router = APIRouter(prefix="/v1", tags=["status"], dependencies=[Depends(reader)])
+router = APIRouter(prefix="/v1", tags=["status"], dependencies=[bearer])
 
 MAX_ROUNDS: Final = 200
 
