@@ -142,6 +142,25 @@ def status(
         raise typer.Exit(130) from stopped
 
 
+@app.command()
+def rollback(
+    job: Annotated[
+        str, typer.Argument(metavar="JOB", help="Folder of a run (runs/demo), job file, or s3://bucket/prefix.")
+    ],
+    to: Annotated[int, typer.Argument(metavar="ROUND", min=0, help="The round whose model is to be the last again.")],
+    quarantine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Leave this participant out of the next three rounds. Repeatable."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the commit.")] = "",
+) -> None:
+    """Make a job go on from an earlier round's model, whether it is running or not."""
+    from photon.cli.rollback import roll_back
+
+    for line in roll_back(job, to, quarantine=sorted(set(quarantine or ())), reason=reason):
+        print(line)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def data(context: typer.Context) -> None:
     """Prepare text for training, and more; see photon data --help."""

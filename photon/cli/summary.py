@@ -9,6 +9,7 @@ from typing import Any
 
 from photon.cli.history import History
 from photon.protocol.records import Evaluation, HeldOutResult
+from photon.protocol.rollback import origin
 
 # exp of more would overflow to infinity, which JSON cannot say; a loss of 50 nats is noise anyway.
 _MAX_NATS = 50.0
@@ -57,6 +58,7 @@ def elapsed(history: History) -> dict[int, float]:
 def summarise(history: History, *, checkpoint: str | None = None) -> dict[str, Any]:
     """The figures of summary.json; null where a run has none."""
     last = history.commits.get(history.last_round)
+    made = origin(history.commits, history.last_round)
     evaluated = max((r for r in history.evaluations if r in history.commits), default=None)
     results = _results(history.evaluations.get(evaluated, {}) if evaluated is not None else {})
     learning = history.learning
@@ -66,7 +68,7 @@ def summarise(history: History, *, checkpoint: str | None = None) -> dict[str, A
         "rounds": max(0, history.last_round),
         "local_steps": learning.local.steps if learning else None,
         "tokens": last.tokens if last else 0,
-        "train_loss": last.metrics.train_loss if last and last.metrics else None,
+        "train_loss": made.metrics.train_loss if made and made.metrics else None,
         "evaluated_round": evaluated,
         "validation_loss": loss(results.values()),
         "validation_perplexity": perplexity(results.values()),

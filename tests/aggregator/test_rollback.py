@@ -11,6 +11,7 @@ import pytest
 
 from photon.api.participation import PlateauSpec, StopSpec
 from photon.api.placement import StorageSpec
+from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import Commit, Plan, RollbackReason
 from photon.protocol.rollback import ROUNDS_AFTER, origin, problem, rollback_commit
@@ -295,7 +296,7 @@ def test_a_rollback_to_another_model_is_a_broken_chain(store: ObjectStore, stora
         rollback.check(store, wrong)
     with aggregator(job_document(storage, ["north"], rounds=5), store) as running:
         running.wait()
-    assert running.code == 1
+    assert running.code == EXIT_JOB_FAILED
     assert running.engine.state.outcome is not None
     assert "folder" in running.engine.state.outcome.message
 

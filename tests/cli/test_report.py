@@ -24,8 +24,10 @@ from photon.protocol.records import (
     HeldOutResult,
     LearningMetrics,
     ParticipantLog,
+    RollbackReason,
     RoundLog,
 )
+from photon.protocol.rollback import rollback_commit
 from photon.store import keys
 from photon.store.objects import ObjectStore
 
@@ -152,6 +154,21 @@ def test_columns_have_an_entry_per_round(history: History) -> None:
     assert data["series"]["tokens_per_second"] == [None, 50.0, 50.0, 50.0]
     assert set(data["phases"]) == {"train", "merge"}
     assert set(data["participants"]) == set(NAMES)
+
+
+def test_a_rollback_is_told_and_checked(history: History) -> None:
+    last, target = history.commits[2], history.commits[1]
+    made = rollback_commit(
+        last, digest(last), target, digest(target), reason=RollbackReason.OPERATOR, message="the loss rose"
+    )
+    history.commits[3], history.digests[3] = made, digest(made)
+    row = chain(history)[0]
+    assert row["linked"]
+    assert row["rollback"] == "the model of round 1 again (Operator: the loss rose)"
+    assert target.metrics is not None
+    assert summarise(history)["train_loss"] == target.metrics.train_loss
+    history.commits[3] = made.model_copy(update={"folder": "elsewhere"})
+    assert not chain(history)[0]["linked"]
 
 
 def test_the_chain_is_checked(history: History) -> None:

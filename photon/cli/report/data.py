@@ -12,6 +12,7 @@ from typing import Any, Final
 from photon.cli.history import History
 from photon.cli.summary import elapsed, loss, perplexity, round_seconds, summarise
 from photon.protocol.records import Commit, LearningMetrics, RoundLog
+from photon.protocol.rollback import problem
 
 Column = list[float | None]
 
@@ -128,7 +129,8 @@ def _flatten(value: Any, path: str) -> list[tuple[str, str]]:
 
 
 def chain(history: History) -> list[dict[str, Any]]:
-    """The commit chain, newest first. ``linked``: the record names the digest of the one before it."""
+    """The commit chain, newest first. ``linked``: the record names the digest of the one before it, and a rollback is
+    what it says (``rollback``)."""
     rows = []
     for number in sorted(history.commits, reverse=True):
         commit = history.commits[number]
@@ -138,14 +140,32 @@ def chain(history: History) -> list[dict[str, Any]]:
                 "round": number,
                 "digest": history.digests[number],
                 "previous": commit.previous,
-                "linked": number == 0 or (expected is not None and commit.previous == expected),
+                "linked": number == 0
+                or (expected is not None and commit.previous == expected and _sound(history, commit)),
                 "tokens": commit.tokens,
                 "accepted": [
                     {"participant": a.participant, "weight": a.weight, "manifest": a.manifest} for a in commit.accepted
                 ],
+                "rollback": _returned(commit),
             }
         )
     return rows
+
+
+def _sound(history: History, commit: Commit) -> bool:
+    if commit.rollback is None:
+        return True
+    target = history.commits.get(commit.rollback.to)
+    return target is not None and problem(commit, target, history.digests[target.round]) is None
+
+
+def _returned(commit: Commit) -> str | None:
+    """What a rollback is, in a line; None of other commits."""
+    rollback = commit.rollback
+    if rollback is None:
+        return None
+    why = ": ".join(filter(None, (rollback.reason.value, rollback.message)))
+    return f"the model of round {rollback.to} again ({why})"
 
 
 def events(history: History) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from photon.api.learning import LearningJob
 from photon.protocol.records import Closing, Commit, Evaluation, HeldOutResult, Plan, RoundLog, UpdateManifest
 from photon.store import keys
+from photon.store.chain import last_round
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from photon_aggregator import bucket, rollback
@@ -42,20 +43,6 @@ def stored_job(store: ObjectStore) -> tuple[LearningJob, str] | None:
     if found is None:
         raise RecordError(f"{store.uri(keys.JOB)} is missing although round 0 is committed")
     return found[0], found[1]
-
-
-def last_round(store: ObjectStore) -> int:
-    """The last committed round, by doubling and halving: rounds are committed in order, so there are no gaps."""
-    low, high = 0, 1
-    while store.head(keys.commit(high)) is not None:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if store.head(keys.commit(middle)) is not None:
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def recover(store: ObjectStore, job: str, pool: Executor) -> Recovery:

@@ -15,6 +15,11 @@ function table(titles, rows) {
     element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell, i) => element("td", { class: titles[i][1] }, cell)))))));
 }
 
+function returned({ to, reason, message, offenders }) {
+  const who = offenders.length ? ` Stood out: ${offenders.join(", ")}.` : "";
+  return `The model of round ${to} again (${format.words(reason)}${message ? `: ${message}` : ""}).${who}`;
+}
+
 // All of one commit: who is in it, what it follows from, what it is.
 function made(entry) {
   const { commit, digest, log } = entry;
@@ -26,7 +31,7 @@ function made(entry) {
     commit.accepted.length ? table(
       [["update of"], ["weight", number], ["tokens", number], ["norm", number], ["cosine", number], ["loss", number], ["manifest (sha256)"]],
       commit.accepted.map((u) => [u.participant, format.percent(u.weight), format.amount(u.tokens), format.number(u.norm), format.number(u.cosineToMean), format.loss(u.lossMean), code(u.manifest)]),
-    ) : element("p", { class: "soft" }, "The initial model: made of no update."),
+    ) : element("p", { class: "soft" }, commit.rollback ? returned(commit.rollback) : "The initial model: made of no update."),
     left.length ? element("p", {}, "Not in it: ", left.map(([name, p]) => `${name} (${format.words(p.outcome)}${p.message ? `: ${p.message}` : ""})`).join(", ")) : null,
     element("dl", { class: "pairs" }, ...pairs.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
     table([["file"], ["size", number], ["sha256"]], [...commit.files, ...(commit.state ?? [])].map((f) => [f.name, format.bytes(f.sizeBytes), code(f.sha256)])),
@@ -58,7 +63,7 @@ export class Chain {
       if (row && row.digest !== figures[0]) { row.node.remove(); row = null; }
       row ??= this.row(round, figures[0]);
       const [digest, at, updates, tokens, loss] = figures;
-      [at == null ? "" : format.clock(at * 1000), digest, updates ? `${updates} update${updates > 1 ? "s" : ""}` : "initial model", `${format.amount(tokens)} tokens`, loss == null ? "" : `loss ${format.loss(loss)}`]
+      [at == null ? "" : format.clock(at * 1000), digest, updates ? `${updates} update${updates > 1 ? "s" : ""}` : round ? "rolled back" : "initial model", `${format.amount(tokens)} tokens`, loss == null ? "" : `loss ${format.loss(loss)}`]
         .forEach((text, i) => say(row.cells[i], text));
       if (row.node.parentNode !== this.list) { if (after) after.after(row.node); else this.list.prepend(row.node); }
       after = row.node;

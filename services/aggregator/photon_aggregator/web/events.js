@@ -5,7 +5,7 @@ import * as format from "./format.js";
 
 const SHOWN = 120;
 const ROUTINE = new Set(["RoundPlanned", "UpdateAccepted", "QuorumReached", "RoundClosed", "Evaluated"]);
-const MOODS = { UpdateRefused: "bad", ParticipantAbsent: "bad", ParticipantJoined: "good", RoundCommitted: "good", JobEnded: "good" };
+const MOODS = { UpdateRefused: "bad", RolledBack: "bad", ParticipantAbsent: "bad", ParticipantJoined: "good", RoundCommitted: "good", JobEnded: "good" };
 
 const routine = (event) => ROUTINE.has(event.kind) && !(event.kind === "RoundClosed" && event.message);
 
