@@ -1,12 +1,13 @@
 """A proxy that does what networks and busy stores do: answer 503, cut connections, deliver less or other bytes.
 
 A real HTTP server on a real socket, in front of a real store: open an ObjectStore at ``proxy.endpoint`` and everything
-that it signs passes through here.
+that it signs passes through here. With ``tls`` it is the server that ends TLS for the store.
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,18 +41,27 @@ class Fault:
 class FaultProxy:
     """Forwards to ``upstream`` and applies each planned fault to one request, in the order of their arrival."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None) -> None:
         self._faults: deque[Fault] = deque()
         self._lock = Lock()
         self.requests: list[tuple[str, str]] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, urlsplit(upstream).netloc))
         self._server.daemon_threads = True
+        self._scheme = "http" if tls is None else "https"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
 
     @property
     def endpoint(self) -> str:
         """URL of this proxy."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on 127.0.0.1."""
+        port: int = self._server.server_address[1]
+        return port
 
     def plan(self, *faults: Fault) -> None:
         """The next requests meet these; those after them pass."""
@@ -149,7 +159,7 @@ def _handler(proxy: FaultProxy, upstream: str) -> type[BaseHTTPRequestHandler]:
 
         def handle(self) -> None:
             # The client may have gone, as clients do.
-            with suppress(BrokenPipeError, ConnectionResetError):
+            with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
                 super().handle()
 
         def log_message(self, format: str, *args: Any) -> None:

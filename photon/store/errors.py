@@ -27,11 +27,14 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProxyConnectionError,
     ReadTimeoutError,
     SSLError,
 )
+from botocore.parsers import ResponseParserError
 
 
 class StoreError(Exception):
@@ -106,37 +109,77 @@ def host_and_port(endpoint: str) -> str:
     return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
+def not_a_store(where: str, why: str) -> Unreachable:
+    """Something else answers: another service, or a captive portal on the way, which will go away."""
+    return Unreachable(f"what answers at {where} is not an S3 API ({why}): check storage.endpoint and the network")
+
+
+def certificate_refused(where: str, why: str) -> Refused:
+    """The server's certificate is not one to trust."""
+    return Refused(
+        f"the certificate of {where} cannot be verified ({why}): set AWS_CA_BUNDLE to the file with its certificate "
+        "authority, or correct storage.endpoint"
+    )
+
+
+def proxy_asks(proxy: object) -> Refused:
+    """407; ``proxy`` as a string is its address."""
+    return Refused(
+        f"the proxy {proxy or 'on the way'} asks for credentials (407): write http://USER:PASSWORD@HOST:PORT into "
+        "HTTP_PROXY and HTTPS_PROXY"
+    )
+
+
+def redirected(endpoint: str, target: str) -> StoreError:
+    """A redirect cannot be followed: signatures and presigned URLs are for one host."""
+    parts = urlsplit(target)
+    shown = f"{parts.scheme}://{parts.netloc}"
+    if parts.hostname == urlsplit(endpoint).hostname:
+        return Unusable(f"{endpoint} redirects to {shown}: set storage.endpoint to it")
+    return not_a_store(endpoint, f"it redirects to {shown}")
+
+
 def translate(error: Exception, *, endpoint: str, bucket: str, key: str | None = None) -> StoreError:
-    """The StoreError for an error of botocore; the caller raises it ``from`` the error.
+    """The StoreError for whatever a request through boto3 raised; the caller raises it ``from`` the error.
 
     ``endpoint`` is the URL in use, ``key`` the full key where the request had one.
     """
     where = f"s3://{bucket}/{key}" if key else f"bucket {bucket!r}"
-    if isinstance(error, ClientError):
-        return _refused(error, endpoint=endpoint, bucket=bucket, where=where, has_key=key is not None)
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
-        return AccessDenied(
-            f"no credentials for {where} at {endpoint}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        )
-    if isinstance(error, SSLError):
-        return Unreachable(f"the certificate of {endpoint} cannot be verified ({error}): check storage.endpoint")
-    if isinstance(error, EndpointConnectionError | ConnectTimeoutError):
-        return Unreachable(
-            f"no object store answers at {host_and_port(endpoint)}: check storage.endpoint ({endpoint}) and the network"
-        )
-    if isinstance(error, ReadTimeoutError):
-        return Unreachable(f"the object store at {host_and_port(endpoint)} did not answer in time for {where}")
-    if isinstance(error, HTTPClientError):
-        return Unreachable(f"the connection to {host_and_port(endpoint)} broke for {where}: {error}")
-    if isinstance(error, BotoCoreError):
-        return StoreError(f"{where} at {endpoint}: {error}")
-    raise TypeError(f"not an error of botocore: {error!r}") from error
+    at = host_and_port(endpoint)
+    match error:
+        case ClientError():
+            return _refused(error, endpoint=endpoint, bucket=bucket, where=where, has_key=key is not None)
+        case NoCredentialsError() | PartialCredentialsError():
+            return AccessDenied(
+                f"no credentials for {where} at {endpoint}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        case SSLError() if "certificate verify failed" in str(error):
+            return certificate_refused(endpoint, str(error.kwargs.get("error", error)))
+        case ProxyConnectionError():
+            proxy, why = error.kwargs.get("proxy_url"), str(error.kwargs.get("error", ""))
+            return proxy_asks(proxy) if "407" in why else Unreachable(f"no proxy answers at {proxy}: {why}")
+        case EndpointConnectionError() | ConnectTimeoutError():
+            return Unreachable(f"no object store answers at {at}: check storage.endpoint ({endpoint}) and the network")
+        case ReadTimeoutError():
+            return Unreachable(f"the object store at {at} did not answer in time for {where}")
+        case SSLError() | HTTPClientError() | IncompleteReadError():
+            return Unreachable(f"the connection to {at} broke for {where}: {error}")
+        case ResponseParserError():
+            return not_a_store(endpoint, "its answer is no XML")
+        case KeyError():
+            return not_a_store(endpoint, f"its answer has no {error.args[0]}")
+        case BotoCoreError():
+            return Refused(f"{where} at {endpoint}: {error}")
+        case _:
+            return StoreError(f"{where} at {endpoint}: {type(error).__name__}: {error}")
 
 
 def _refused(error: ClientError, *, endpoint: str, bucket: str, where: str, has_key: bool) -> StoreError:
     details = error.response.get("Error", {})
     code, text = details.get("Code", ""), details.get("Message", "")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    at = host_and_port(endpoint)
+    answer = error.response.get("ResponseMetadata", {})
+    status = answer.get("HTTPStatusCode", 0)
     if code == "NoSuchBucket":
         return BucketMissing(
             f"bucket {bucket!r} does not exist at {endpoint}: create it "
@@ -159,13 +202,21 @@ def _refused(error: ClientError, *, endpoint: str, bucket: str, where: str, has_
             f"access to {where} at {endpoint} is denied ({text or code}): check the credentials' rights"
         )
     if status == 404 and not has_key:
-        return Unreachable(f"what answers at {endpoint} is not an S3 API: check storage.endpoint")
+        return not_a_store(endpoint, "404 for a bucket")
     if code in _MISSING or status == 404:
         return NotFound(f"{where} does not exist at {endpoint}")
+    if status == 407:
+        return proxy_asks(None)
+    if code == "AuthorizationHeaderMalformed":
+        return Unusable(f"{endpoint} is of another region: correct storage.region ({text})")
+    if code == "PermanentRedirect":
+        return Unusable(f"{where} is not at {endpoint}: correct storage.region or storage.endpoint ({text})")
+    if 300 <= status < 400 and status != 304:
+        return redirected(endpoint, answer.get("HTTPHeaders", {}).get("location", ""))
+    if status == 501 or code == "NotImplemented":
+        return Unusable(f"the object store at {at} lacks a feature that Photon needs, for {where}: {text or code}")
     if code in _CONFLICT:
-        return Unreachable(
-            f"the object store at {host_and_port(endpoint)} is busy with another write of {where}: {code}"
-        )
+        return Unreachable(f"the object store at {at} is busy with another write of {where}: {code}")
     if status >= 500 or status in (408, 429) or code in _BUSY:
-        return Unreachable(f"the object store at {host_and_port(endpoint)} fails for {where}: {status} {code} {text}")
+        return Unreachable(f"the object store at {at} fails for {where}: {status} {code} {text}")
     return Refused(f"{where} at {endpoint}: {status} {code} {text}")

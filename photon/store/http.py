@@ -1,4 +1,4 @@
-"""One kept-alive HTTP connection to where a presigned URL points, and what the store's answers mean.
+"""One kept-alive HTTP connection to where presigned URLs point, and what the store's answers mean.
 
 http.client and not a bigger library: it reads straight into a buffer that is there already and sends a memoryview as it
 is, which is what moving gigabytes of weights takes. Messages never show a URL's query: its signature is a credential.
@@ -7,13 +7,12 @@ is, which is what moving gigabytes of weights takes. Messages never show a URL's
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import ssl
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from photon.store.errors import (
     AccessDenied,
@@ -25,35 +24,19 @@ from photon.store.errors import (
     StorageFull,
     StoreError,
     Unreachable,
+    certificate_refused,
     host_and_port,
     is_full,
+    not_a_store,
+    proxy_asks,
 )
+from photon.store.network import proxy_for, tls
+from photon.store.retry import TryAgain
 
 TIMEOUT_SECONDS: Final = 30.0
 # What may go better a moment later. 409: somebody else is writing the same key just now.
 RETRIED_STATUSES: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 ERROR_BODY_BYTES: Final = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often a request is sent at most, and the pauses between: each twice the one before, up to a bound."""
-
-    attempts: int = 6
-    first_pause_seconds: float = 0.25
-    longest_pause_seconds: float = 8.0
-
-    def pause_seconds(self, failures: int) -> float:
-        """The pause after so many failures in a row (from 1)."""
-        return min(self.first_pause_seconds * 2.0 ** (failures - 1), self.longest_pause_seconds)
-
-
-class TryAgain(Exception):
-    """A request failed in a way that another attempt may mend; ``error`` is what to raise when none is left."""
-
-    def __init__(self, error: StoreError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 def place(url: str) -> str:
@@ -63,65 +46,149 @@ def place(url: str) -> str:
 
 
 class Connection:
-    """A kept-alive connection for one URL, used by one thread. Honours HTTP_PROXY, HTTPS_PROXY, NO_PROXY."""
+    """A kept-alive connection to the server of a URL, used by one thread, through the environment's proxy if any.
+
+    Raises:
+        ValueError: Not an http(s) URL.
+        Unusable: The environment names a proxy or a file of certificates that cannot be used.
+    """
 
     def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or parts.hostname is None:
             raise ValueError(f"not an http(s) URL: {place(url)}")
-        self._url = url
-        self._target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        kind: Callable[..., HTTPConnection] = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-        if proxy is None:
-            self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
-            return
-        via = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-        self._connection = kind(via.hostname, via.port, timeout=timeout_seconds)
+        self._server = (parts.scheme, parts.netloc)
+        self.host = parts.hostname
+        self._proxy = proxy_for(url)
+        host, port = (parts.hostname, parts.port) if self._proxy is None else (self._proxy.host, self._proxy.port)
+        self._connection: HTTPConnection
         if parts.scheme == "https":
-            self._connection.set_tunnel(parts.hostname, parts.port)
+            self._connection = HTTPSConnection(host, port, timeout=timeout_seconds, context=tls())
+            if self._proxy is not None:
+                self._connection.set_tunnel(parts.hostname, parts.port or 443, headers=dict(self._proxy.headers))
         else:
-            self._target = url
+            self._connection = HTTPConnection(host, port, timeout=timeout_seconds)
 
-    def send(self, method: str, headers: Mapping[str, str], body: memoryview | None = None) -> HTTPResponse:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: memoryview | None = None) -> HTTPResponse:
         """Send one request and read the head of its answer; raises TryAgain when the connection fails.
 
-        The body goes out as it is. The headers are exactly those given, and Host.
+        The body goes out as it is. The headers are exactly those given, Host, and what the proxy asks for.
         """
+        parts = urlsplit(url)
+        if (parts.scheme, parts.netloc) != self._server:
+            raise ValueError(f"{place(url)} is of another server than this connection")
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        if self._proxy is not None and parts.scheme == "http":
+            target = url
+            headers = {**headers, **self._proxy.headers}
         try:
-            self._connection.putrequest(method, self._target, skip_accept_encoding=True)
+            self._connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in headers.items():
                 self._connection.putheader(name, value)
             self._connection.endheaders()
             if body is not None:
                 self._send_body(body)
-            return self._connection.getresponse()
+            response = self._connection.getresponse()
         except (OSError, HTTPException) as error:
-            raise self.broken(error) from error
+            raise self.broken(error, url) from error
+        if response.status == 407:
+            self._connection.close()
+            raise proxy_asks(self._proxy)
+        return response
 
-    def broken(self, error: Exception) -> TryAgain:
-        """Close after a failure in the middle of an exchange; the next ``send`` connects anew."""
-        self._connection.close()
-        where = host_and_port(self._url)
-        if isinstance(error, ConnectionRefusedError):
-            return TryAgain(
-                Unreachable(f"no object store answers at {where}: check the network and the job's endpoint")
+    def put(self, url: str, headers: Mapping[str, str], body: memoryview) -> bool:
+        """Write an object; False when there is one (412). Raises StoreError, or TryAgain."""
+        response = self.send("PUT", url, headers, body)
+        if response.status == 412:
+            self._drain(response)
+            return False
+        # The answer of a captive portal has no ETag.
+        if response.status not in (200, 201, 204) or "ETag" not in response.headers:
+            raise self.refused(response, url)
+        self._drain(response)
+        return True
+
+    def get(
+        self, url: str, first: int, stop: int, *, size_bytes: int, headers: Mapping[str, str] | None = None
+    ) -> HTTPResponse:
+        """Ask for bytes [first, stop) of an object of ``size_bytes``; ``read_into`` reads them.
+
+        Raises DigestMismatch when the object has another size, else StoreError, or TryAgain.
+        """
+        response = self.send("GET", url, {**(headers or {}), "Range": f"bytes={first}-{stop - 1}"})
+        if response.status == 206:
+            given = response.headers.get("Content-Range", "")
+            total = given.rpartition("/")[2]
+            if total == str(size_bytes) and given != f"bytes {first}-{stop - 1}/{size_bytes}":
+                raise self.broken(HTTPException(f"bytes {first} to {stop} were asked for, and given: {given}"), url)
+        elif response.status == 416:
+            total = response.headers.get("Content-Range", "").rpartition("/")[2] or "less"
+        elif response.status != 200 or _is_page(response):
+            raise self.refused(response, url)
+        elif (first, stop) != (0, size_bytes):
+            self.close()
+            raise Refused(f"{place(url)}: the store does not answer ranged reads")
+        else:
+            total = response.headers.get("Content-Length", "")
+        if response.status == 416 or total != str(size_bytes):
+            self.close()
+            raise DigestMismatch(
+                f"{place(url)} has {total or 'an unknown number of'} bytes, its record says {size_bytes}"
             )
-        if isinstance(error, TimeoutError):
-            return TryAgain(Unreachable(f"the object store at {where} did not answer in time for {place(self._url)}"))
-        return TryAgain(Unreachable(f"the connection to {where} broke for {place(self._url)}: {error!r}"))
+        return response
 
-    def refused(self, response: HTTPResponse) -> StoreError:
+    def read_into(self, response: HTTPResponse, buffer: memoryview, url: str) -> int:
+        """Read some bytes of an answer, at least one; raises TryAgain when none come."""
+        try:
+            count = response.readinto(buffer)
+        except (OSError, HTTPException) as error:
+            raise self.broken(error, url) from error
+        if count == 0:
+            raise self.broken(EOFError("the answer ended early"), url)
+        return count
+
+    def broken(self, error: Exception, url: str) -> StoreError | TryAgain:
+        """Close after a failure in the middle of an exchange; the next ``send`` connects again.
+
+        What to raise: TryAgain, or the StoreError for what another attempt would only repeat.
+        """
+        self._connection.close()
+        where = host_and_port(url)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return certificate_refused(where, error.verify_message)
+        if str(error).startswith("Tunnel connection failed: 407"):
+            return proxy_asks(self._proxy)
+        by = f" through the proxy {self._proxy}" if self._proxy else ""
+        if isinstance(error, ConnectionRefusedError):
+            said = (
+                f"no proxy answers at {self._proxy}: check HTTP_PROXY and HTTPS_PROXY"
+                if self._proxy
+                else f"no object store answers at {where}: check the network and the job's endpoint"
+            )
+        elif isinstance(error, TimeoutError):
+            said = f"the object store at {where} did not answer in time{by} for {place(url)}"
+        else:
+            said = f"the connection to {where}{by} broke for {place(url)}: {error!r}"
+        return TryAgain(Unreachable(said))
+
+    def refused(self, response: HTTPResponse, url: str) -> StoreError:
         """What an answer that is no success means; raises TryAgain where another attempt may go better."""
         try:
             text = response.read(ERROR_BODY_BYTES).decode(errors="replace")
         except (OSError, HTTPException) as error:
-            raise self.broken(error) from error
+            raise self.broken(error, url) from error
         finally:
             # The rest of a longer body would be taken for the next answer.
             self._connection.close()
-        refusal = meaning(response.status, text, place(self._url))
-        if response.status in RETRIED_STATUSES and not isinstance(refusal, StorageFull):
+        if 300 <= response.status < 400:
+            return Refused(
+                f"{place(url)} redirects to {place(response.headers.get('Location', ''))}: no store does that"
+            )
+        retried = response.status in RETRIED_STATUSES
+        if response.status < 300 or (_is_page(response) and response.status != 413 and not retried):
+            raise TryAgain(not_a_store(host_and_port(url), f"it answers {response.status} with a page or nothing"))
+        refusal = meaning(response.status, text, place(url))
+        if retried and not isinstance(refusal, StorageFull):
             raise TryAgain(refusal)
         return refusal
 
@@ -145,6 +212,19 @@ class Connection:
             # where there is none, reading it fails in its turn.
             return
 
+    def _drain(self, response: HTTPResponse) -> None:
+        """Read what is left of a short answer, so that the connection can be used again."""
+        try:
+            if response.read(ERROR_BODY_BYTES) and not response.isclosed():
+                self._connection.close()
+        except (OSError, HTTPException):
+            self._connection.close()
+
+
+def _is_page(response: HTTPResponse) -> bool:
+    """Whether a web page answers: a captive portal, the login of a proxy, another service."""
+    return response.headers.get("Content-Type", "").startswith("text/html")
+
 
 def meaning(status: int, text: str, where: str) -> StoreError:
     """The StoreError for a refused request to a presigned URL. ``text`` is the answer's body (S3's XML)."""
@@ -157,6 +237,8 @@ def meaning(status: int, text: str, where: str) -> StoreError:
         return NotFound(f"{where} does not exist")
     if status == 412:
         return PreconditionFailed(f"{where} was written by somebody else in the meantime")
+    if status == 413:
+        return Refused(f"{where}: what is in front of the store takes no body of this size ({said}): raise its limit")
     if status == 507 or is_full(text):
         return StorageFull(f"storage is full: no room for {where} ({said}); the coordinator must free or add space")
     if code == "BadDigest" or "Digest" in code or "Checksum" in code:

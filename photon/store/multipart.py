@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from photon.store.errors import Refused
+from photon.store.s3 import S3, md5
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -20,30 +21,36 @@ class MultipartUpload:
     called from many threads; a part sent again replaces the earlier one.
     """
 
-    def __init__(
-        self, client: S3Client, *, bucket: str, key: str, errors: Callable[[str], AbstractContextManager[None]]
-    ) -> None:
-        """``errors`` turns errors of botocore into StoreErrors for a key."""
-        self._client = client
-        self._bucket = bucket
+    def __init__(self, s3: S3, key: str) -> None:
+        """``key`` is the full key."""
+        self._s3 = s3
         self._key = key
-        self._errors = errors
         self._etags: dict[int, str] = {}
         self._lock = Lock()
-        with errors(key):
-            self._id = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        self._wants_md5 = False
+        self._id = s3.write(key, lambda client: client.create_multipart_upload(Bucket=s3.bucket, Key=key)["UploadId"])
         self._open = True
 
     def upload_part(self, number: int, data: memoryview | bytes) -> None:
         """Send part ``number`` (from 1); returns when the store has it."""
         # botocore takes no memoryview; one copy of a part costs far less than a reader that is asked for 16 KiB a time.
         body = data if isinstance(data, bytes) else bytes(data)
-        with self._errors(self._key):
-            answer = self._client.upload_part(
-                Bucket=self._bucket, Key=self._key, UploadId=self._id, PartNumber=number, Body=body
-            )
+        try:
+            etag = self._s3.write(self._key, lambda client: self._send(client, number, body))
+        except Refused as error:
+            # A bucket with object lock. MD5 is slow, so others are spared it: the signature covers the bytes, or TLS.
+            if self._wants_md5 or "Content-MD5" not in str(error):
+                raise
+            self._wants_md5 = True
+            etag = self._s3.write(self._key, lambda client: self._send(client, number, body))
         with self._lock:
-            self._etags[number] = answer["ETag"]
+            self._etags[number] = etag
+
+    def _send(self, client: S3Client, number: int, body: bytes) -> str:
+        part = {"Bucket": self._s3.bucket, "Key": self._key, "UploadId": self._id}
+        if self._wants_md5:
+            part["ContentMD5"] = md5(body)
+        return client.upload_part(PartNumber=number, Body=body, **part)["ETag"]  # type: ignore[arg-type]
 
     def complete(self) -> str:
         """Put the parts together in the order of their numbers; returns the object's ETag."""
@@ -53,20 +60,24 @@ class MultipartUpload:
             ]
         if not parts:
             raise ValueError(f"{self._key}: a multipart upload needs at least one part")
-        with self._errors(self._key):
-            answer = self._client.complete_multipart_upload(
-                Bucket=self._bucket, Key=self._key, UploadId=self._id, MultipartUpload={"Parts": parts}
-            )
+        etag = self._s3.write(
+            self._key,
+            lambda client: client.complete_multipart_upload(
+                Bucket=self._s3.bucket, Key=self._key, UploadId=self._id, MultipartUpload={"Parts": parts}
+            )["ETag"],
+        )
         self._open = False
-        return answer["ETag"]
+        return etag
 
     def abort(self) -> None:
         """Give up: the store forgets the parts. Does nothing after ``complete()`` or a second time."""
         if not self._open:
             return
         self._open = False
-        with self._errors(self._key):
-            self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=self._id)
+        self._s3.ask(
+            self._key,
+            lambda client: client.abort_multipart_upload(Bucket=self._s3.bucket, Key=self._key, UploadId=self._id),
+        )
 
     def __enter__(self) -> Self:
         return self

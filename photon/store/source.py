@@ -6,21 +6,17 @@ The merge reads ranges of many files at once into a few reused buffers; allocati
 
 from __future__ import annotations
 
-import http.client
 import os
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
-from urllib.parse import SplitResult, urlsplit
+from typing import Protocol
+from urllib.parse import urlsplit
 
-from photon.store.errors import AccessDenied, NotFound, PreconditionFailed, StoreError, Unreachable
-
-ATTEMPTS: Final = 6
-FIRST_BACKOFF_SECONDS: Final = 0.2
-TIMEOUT_SECONDS: Final = 60.0
+from photon.store.errors import AccessDenied, NotFound, StoreError
+from photon.store.http import Connection, place
+from photon.store.retry import RetryPolicy, TryAgain
 
 
 class Source(Protocol):
@@ -87,34 +83,20 @@ class Connections:
     descriptors. Connections of threads that have ended are closed by ``close``.
     """
 
-    def __init__(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        self._timeout = timeout_seconds
+    def __init__(self) -> None:
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._all: set[http.client.HTTPConnection] = set()
-        self._tls: ssl.SSLContext | None = None
+        self._all: set[Connection] = set()
 
-    def get(self, url: SplitResult) -> http.client.HTTPConnection:
-        mine: dict[tuple[str, str], http.client.HTTPConnection] = self._local.__dict__.setdefault("mine", {})
-        key = (url.scheme, url.netloc)
-        connection = mine.get(key)
+    def get(self, url: str) -> Connection:
+        """This thread's connection to the server of ``url``."""
+        mine: dict[tuple[str, str], Connection] = self._local.__dict__.setdefault("mine", {})
+        server = urlsplit(url)[:2]
+        connection = mine.get(server)
         if connection is None:
-            connection = mine[key] = self._open(url)
-        return connection
-
-    def _open(self, url: SplitResult) -> http.client.HTTPConnection:
-        if url.hostname is None or url.scheme not in ("http", "https"):
-            raise ValueError(f"not an http or https URL: {url.scheme}://{url.netloc}")
-        connection: http.client.HTTPConnection
-        with self._lock:
-            if url.scheme == "https":
-                self._tls = self._tls or ssl.create_default_context()
-                connection = http.client.HTTPSConnection(
-                    url.hostname, url.port, timeout=self._timeout, context=self._tls
-                )
-            else:
-                connection = http.client.HTTPConnection(url.hostname, url.port, timeout=self._timeout)
-            self._all.add(connection)
+            connection = mine[server] = Connection(url)
+            with self._lock:
+                self._all.add(connection)
         return connection
 
     def close(self) -> None:
@@ -132,11 +114,12 @@ class UrlSource:
         etag: Pins the bytes: every request carries If-Match, and an object that was replaced raises PreconditionFailed.
         refresh: Gives a fresh URL when this one has expired (403); tried once per read.
         connections: Shared with other sources; without it the source has its own.
+        retry: How often a read is tried; an attempt continues where the one before was cut.
         sleep: Waits between attempts.
 
     Raises (from ``read_into``):
-        NotFound, AccessDenied, PreconditionFailed: As the server says.
-        Unreachable: After ``ATTEMPTS`` attempts (about 6 s of waiting) on cut connections, 429 and 5xx.
+        NotFound, AccessDenied, PreconditionFailed, DigestMismatch: As the server says; the last for another size.
+        Unreachable: When no attempt is left on cut connections, 429 and 5xx.
     """
 
     def __init__(
@@ -147,87 +130,49 @@ class UrlSource:
         etag: str | None = None,
         refresh: Callable[[], str] | None = None,
         connections: Connections | None = None,
+        retry: RetryPolicy | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._url = urlsplit(url)
+        self._url = url
         self._size_bytes = size_bytes
-        self._etag = etag
+        self._headers = {} if etag is None else {"If-Match": etag}
         self._refresh = refresh
         self._owned = Connections() if connections is None else None
         self._connections = connections or self._owned or Connections()
+        self._retry = retry or RetryPolicy()
         self._sleep = sleep
 
     @property
     def size_bytes(self) -> int:
         return self._size_bytes
 
-    def _name(self) -> str:
-        """The URL without its query, which is a credential."""
-        return f"{self._url.scheme}://{self._url.netloc}{self._url.path}"
-
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        _check_range(self._name(), self._size_bytes, offset, len(buffer))
-        if not len(buffer):
-            return
-        refreshed = False
-        problem = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                self._sleep(FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1))
+        _check_range(place(self._url), self._size_bytes, offset, len(buffer))
+        done = 0
+        refresh = self._refresh
+
+        def attempt() -> None:
+            nonlocal done, refresh
+            url = self._url
+            connection = self._connections.get(url)
             try:
-                status = self._attempt(offset, buffer)
-            except (OSError, http.client.HTTPException) as error:
-                problem = str(error) or type(error).__name__
-                continue
-            if status is None:
-                return
-            if status == 403 and self._refresh is not None and not refreshed:
-                self._url = urlsplit(self._refresh())
-                refreshed = True
-                continue
-            self._raise_final(status)
-            problem = f"status {status}"
-        raise Unreachable(f"{self._name()}: {problem}, after {ATTEMPTS} attempts")
-
-    def _attempt(self, offset: int, buffer: memoryview) -> int | None:
-        """None when ``buffer`` is full, else the status that the server gave."""
-        url = self._url
-        connection = self._connections.get(url)
-        headers = {"Range": f"bytes={offset}-{offset + len(buffer) - 1}"}
-        if self._etag is not None:
-            headers["If-Match"] = self._etag
-        try:
-            connection.request("GET", f"{url.path}?{url.query}" if url.query else url.path, headers=headers)
-            with connection.getresponse() as response:
-                whole = response.status == 200 and len(buffer) == self._size_bytes
-                if response.status != 206 and not whole:
-                    # Read a short answer to its end, so that the connection can be used again.
-                    response.read(65536)
-                    if not response.isclosed():
-                        connection.close()
-                    return response.status
-                done = 0
+                response = connection.get(
+                    url, offset + done, offset + len(buffer), size_bytes=self._size_bytes, headers=self._headers
+                )
                 while done < len(buffer):
-                    count = response.readinto(buffer[done:])
-                    if count == 0:
-                        raise http.client.IncompleteRead(b"", len(buffer) - done)
-                    done += count
-                response.read()
-        except BaseException:
-            # Whatever interrupted it, half an answer may be under way on this connection.
-            connection.close()
-            raise
-        return None
+                    done += connection.read_into(response, buffer[done:], url)
+            except AccessDenied as error:
+                if refresh is None:
+                    raise
+                self._url, refresh = refresh(), None
+                raise TryAgain(error) from error
+            except BaseException:
+                # Whatever interrupted it, half an answer may be under way on this connection.
+                connection.close()
+                raise
 
-    def _raise_final(self, status: int) -> None:
-        if status == 404:
-            raise NotFound(f"{self._name()}: there is no such object")
-        if status == 412:
-            raise PreconditionFailed(f"{self._name()} is no longer the object that was checked")
-        if status in (401, 403):
-            raise AccessDenied(f"{self._name()}: the store refuses this URL (expired, or not for this object)")
-        if status < 500 and status not in (408, 429):
-            raise StoreError(f"{self._name()}: unexpected status {status} for a ranged GET")
+        if len(buffer):
+            self._retry.run(attempt, sleep=self._sleep)
 
     def close(self) -> None:
         if self._owned is not None:

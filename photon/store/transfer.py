@@ -16,21 +16,21 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from enum import Enum
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPResponse
 from pathlib import Path
 from threading import Event, Lock, local
-from typing import Final, TypeVar
+from typing import Final
 
 from photon.protocol.records import FileRecord
-from photon.store.errors import DigestMismatch, StorageFull, StoreError
-from photon.store.http import TIMEOUT_SECONDS, Connection, RetryPolicy, TryAgain, place
+from photon.store.errors import DigestMismatch, StorageFull
+from photon.store.http import TIMEOUT_SECONDS, Connection, place
+from photon.store.retry import RetryPolicy
 
 STRIPE_BYTES: Final = 8 * 1024 * 1024
 # Bytes between two reports of progress, and between two looks at whether the transfer was given up.
 STEP_BYTES: Final = 1024 * 1024
 OnBytes = Callable[[int], None]
 OnRetry = Callable[[], None]
-Result = TypeVar("Result")
 
 
 class UploadOutcome(Enum):
@@ -61,14 +61,10 @@ def upload(
     with Connection(url, timeout_seconds=timeout_seconds) as connection:
 
         def attempt() -> UploadOutcome:
-            response = connection.send("PUT", headers, data)
-            if response.status == 412:
-                return UploadOutcome.ALREADY_THERE
-            if response.status not in (200, 201, 204):
-                raise connection.refused(response)
-            return UploadOutcome.CREATED
+            created = connection.put(url, headers, data)
+            return UploadOutcome.CREATED if created else UploadOutcome.ALREADY_THERE
 
-        return _persistently(attempt, policy=policy, sleep=sleep, on_retry=on_retry)
+        return policy.run(attempt, sleep=sleep, on_retry=on_retry)
 
 
 def download(
@@ -166,26 +162,16 @@ class _Download:
 
         def attempt() -> None:
             nonlocal position
-            response = connection.send("GET", {"Range": f"bytes={position}-{stop - 1}"})
-            if response.status not in (200, 206):
-                if response.status == 416:
-                    raise self._wrong_size("less")
-                raise connection.refused(response)
-            self._check_total(response, position, stop)
+            response = connection.get(self._url, position, stop, size_bytes=self._file.size_bytes)
             while position < stop and not self._given_up.is_set():
                 position += self._step(connection, response, position, stop)
 
-        _persistently(attempt, policy=policy, sleep=sleep, given_up=self._given_up, on_retry=self._on_retry)
+        policy.run(attempt, sleep=sleep, given_up=self._given_up, on_retry=self._on_retry)
 
     def _step(self, connection: Connection, response: HTTPResponse, position: int, stop: int) -> int:
         buffer: bytearray = self._mine.buffer
         wanted = memoryview(buffer)[: min(STEP_BYTES, stop - position)]
-        try:
-            count = response.readinto(wanted)
-        except (OSError, HTTPException) as error:
-            raise connection.broken(error) from error
-        if count == 0:
-            raise connection.broken(EOFError(f"the answer ended at byte {position} of {stop}"))
+        count = connection.read_into(response, wanted, self._url)
         written = 0
         while written < count:
             written += os.pwrite(self._descriptor, wanted[written:count], position + written)
@@ -193,22 +179,6 @@ class _Download:
             with self._lock:
                 self._on_bytes(count)
         return count
-
-    def _check_total(self, response: HTTPResponse, position: int, stop: int) -> None:
-        """The object must have the recorded size, else a stripe of another object would be taken for ours."""
-        if response.status == 200:
-            if (position, stop) != (0, self._file.size_bytes):
-                raise StoreError(f"{place(self._url)}: the store does not answer ranged reads")
-            total = response.headers.get("Content-Length", "")
-        else:
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        if total != str(self._file.size_bytes):
-            raise self._wrong_size(total or "an unknown number of")
-
-    def _wrong_size(self, found: str) -> DigestMismatch:
-        return DigestMismatch(
-            f"{place(self._url)} has {found} bytes, the record of {self._file.name} says {self._file.size_bytes}"
-        )
 
     def _connection(self) -> Connection:
         """This thread's connection (and buffer), closed when the download ends."""
@@ -220,28 +190,6 @@ class _Download:
                 self._connections.enter_context(opened)
         connection: Connection = self._mine.connection
         return connection
-
-
-def _persistently(
-    attempt: Callable[[], Result],
-    *,
-    policy: RetryPolicy,
-    sleep: Callable[[float], None],
-    given_up: Event | None = None,
-    on_retry: OnRetry | None = None,
-) -> Result:
-    """Run ``attempt`` until it does not raise TryAgain, ``policy.attempts`` times at most."""
-    failures = 0
-    while True:
-        try:
-            return attempt()
-        except TryAgain as again:
-            failures += 1
-            if failures >= policy.attempts or (given_up is not None and given_up.is_set()):
-                raise type(again.error)(f"{again.error} (after {failures} attempts)") from again
-        if on_retry is not None:
-            on_retry()
-        sleep(policy.pause_seconds(failures))
 
 
 def _disk_full(path: Path, file: FileRecord) -> StorageFull:

@@ -15,8 +15,9 @@ from photon.api.placement import StorageSpec
 from photon.protocol.records import FileRecord
 from photon.store.embedded import EmbeddedStore
 from photon.store.errors import AccessDenied, DigestMismatch, NotFound, StorageFull, Unreachable
-from photon.store.http import Connection, RetryPolicy
+from photon.store.http import Connection
 from photon.store.objects import ObjectStore
+from photon.store.retry import RetryPolicy
 from photon.store.transfer import UploadOutcome, download, upload
 from tests.faults import Fault, FaultProxy
 
@@ -146,9 +147,9 @@ def test_bytes_that_are_not_the_recorded_ones_are_never_delivered(
     other = stored[:77] + bytes([stored[77] ^ 1]) + stored[78:]
     with pytest.raises(DigestMismatch, match="sha256 is"):
         pull(far, "a", tmp_path / "a", record(other))
-    with pytest.raises(DigestMismatch, match=r"has 10000 bytes, the record of model\.safetensors says 9999"):
+    with pytest.raises(DigestMismatch, match=r"has 10000 bytes, its record says 9999"):
         pull(far, "a", tmp_path / "a", record(stored[:-1]))
-    with pytest.raises(DigestMismatch, match=r"has 10000 bytes, the record of model\.safetensors says 10001"):
+    with pytest.raises(DigestMismatch, match=r"has 10000 bytes, its record says 10001"):
         pull(far, "a", tmp_path / "a", record(stored + b"."))
     proxy.plan(fault)
     if fault.shorten_answer_by:
@@ -270,6 +271,6 @@ def test_a_proxy_of_the_environment_is_used(
     for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", proxy.endpoint)
-    with Connection("http://store.invalid/a?secret") as connection:
-        connection.send("GET", {}).read()
+    with Connection("http://store.invalid") as connection:
+        connection.send("GET", "http://store.invalid/a?secret", {}).read()
     assert proxy.requests == [("GET", "http://store.invalid/a")]

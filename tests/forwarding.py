@@ -1,0 +1,116 @@
+"""A forward proxy as institutions have them: absolute URLs for http, CONNECT for https, credentials if asked for.
+
+Names that only it can resolve (``routes``) prove that a request went through it.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from base64 import b64encode
+from collections.abc import Mapping
+from contextlib import suppress
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+
+class ForwardProxy:
+    """Forwards to the port of 127.0.0.1 that ``routes`` has for a host name; ``credentials`` as ``user:password``."""
+
+    def __init__(self, routes: Mapping[str, int], *, credentials: str | None = None) -> None:
+        self.seen: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, dict(routes), credentials))
+        self._server.daemon_threads = True
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+
+    @property
+    def address(self) -> str:
+        """``127.0.0.1:PORT``."""
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(proxy: ForwardProxy, routes: dict[str, int], credentials: str | None) -> type[BaseHTTPRequestHandler]:
+    wanted = None if credentials is None else f"Basic {b64encode(credentials.encode()).decode()}"
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do(self) -> None:
+            if not self.known():
+                return
+            parts = urlsplit(self.path)
+            proxy.seen.append(f"{self.command} {parts.hostname}")
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            inner = HTTPConnection("127.0.0.1", routes[parts.hostname or ""], timeout=30)
+            target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+            inner.putrequest(self.command, target, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name != "Proxy-Authorization":
+                    inner.putheader(name, value)
+            inner.endheaders()
+            with suppress(BrokenPipeError, ConnectionResetError):
+                inner.send(body)
+            response = inner.getresponse()
+            data = response.read()
+            inner.close()
+            self.send_response(response.status)
+            for name, value in response.headers.items():
+                if name.lower() not in {"connection", "content-length", "transfer-encoding", "date", "server"}:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
+
+        def do_CONNECT(self) -> None:
+            if not self.known():
+                return
+            host = self.path.rpartition(":")[0]
+            proxy.seen.append(f"CONNECT {host}")
+            self.close_connection = True
+            with socket.create_connection(("127.0.0.1", routes[host])) as server:
+                self.send_response(200, "Connection established")
+                self.end_headers()
+                ends = {self.connection: server, server: self.connection}
+                while True:
+                    for end in select.select(list(ends), [], [])[0]:
+                        data = end.recv(65536)
+                        if not data:
+                            return
+                        ends[end].sendall(data)
+
+        def known(self) -> bool:
+            if wanted is None or self.headers.get("Proxy-Authorization") == wanted:
+                return True
+            page = b"<html>Who are you?</html>"
+            self.send_response(407, "Proxy Authentication Required")
+            self.send_header("Proxy-Authenticate", 'Basic realm="institution"')
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", str(len(page)))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(page)
+            self.close_connection = True
+            return False
+
+        def handle(self) -> None:
+            with suppress(OSError):
+                super().handle()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    return Handler
