@@ -36,6 +36,8 @@ class JobReason(StrEnum):
     QUORUM_LOST = "QuorumLost"
     STORAGE_FAILED = "StorageFailed"
     MERGE_FAILED = "MergeFailed"
+    STORAGE_CORRUPT = "StorageCorrupt"
+    INTERNAL_ERROR = "InternalError"
     SUSPENDED = "Suspended"
 
 

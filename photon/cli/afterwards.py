@@ -15,7 +15,14 @@ from photon.cli.summary import summarise
 # How the aggregator's last event reads in a history.
 _ENDED: Final = re.compile(r"round (\d+): JobEnded (\w+)(?:: (.*))?", re.DOTALL)
 _FAILED: Final = frozenset(
-    {JobReason.QUORUM_LOST, JobReason.STORAGE_FAILED, JobReason.MERGE_FAILED, JobReason.WAITING_FOR_INIT}
+    {
+        JobReason.QUORUM_LOST,
+        JobReason.STORAGE_FAILED,
+        JobReason.STORAGE_CORRUPT,
+        JobReason.MERGE_FAILED,
+        JobReason.INTERNAL_ERROR,
+        JobReason.WAITING_FOR_INIT,
+    }
 )
 
 

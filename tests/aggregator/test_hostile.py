@@ -9,10 +9,14 @@ import httpx
 import pytest
 
 from photon.api.placement import StorageSpec
+from photon.api.status import JobReason
 from photon.protocol.canonical import sha256_hex
 from photon.protocol.messages import RefusalReason, TrainTask
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon_aggregator import log
+from photon_aggregator.board import Board
+from photon_aggregator.faults import FaultPoint
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, token_of, write_round_zero
 from tests.aggregator.running import Aggregator, aggregator, chain, working
 
@@ -115,6 +119,44 @@ def test_control_characters_of_a_part_reach_no_log_no_event_and_no_status(
     for text in shown:
         assert not any(char in text for char in "\x1b\r"), text
         assert "\\u001b" not in text, text
+
+
+def test_an_unexpected_exception_ends_the_job_in_a_state_that_names_it(
+    store: ObjectStore, storage: StorageSpec
+) -> None:
+    """Not in a crash that comes again after each restart."""
+    job = job_document(storage, ["north"], rounds=1)
+    write_round_zero(job, store)
+
+    def defect(point: FaultPoint) -> None:
+        if point is FaultPoint.BEFORE_CLOSING:
+            raise ZeroDivisionError("by nothing")
+
+    with aggregator(job, store, faults=defect) as running, working(FakeWorker("north", [running.url])):
+        running.wait()
+    assert running.error is None
+    outcome = running.engine.state.outcome
+    assert outcome is not None
+    assert (outcome.reason, outcome.failed) == (JobReason.INTERNAL_ERROR, True)
+    assert "ZeroDivisionError: by nothing" in outcome.message
+
+
+def test_books_that_cannot_be_kept_end_no_job(
+    store: ObjectStore, storage: StorageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_document(storage, ["north"], rounds=2)
+    write_round_zero(job, store)
+
+    def broken(*_: object, **__: object) -> None:
+        raise OverflowError("too large for a log")
+
+    monkeypatch.setattr(log, "round_log", broken)
+    monkeypatch.setattr(log, "with_evaluations", broken)
+    monkeypatch.setattr(Board, "noted", broken)
+    with aggregator(job, store) as running, working(FakeWorker("north", [running.url])):
+        running.wait()
+    assert (running.error, running.code) == (None, 0)
+    assert len(chain(store)) == 3
 
 
 def manifest_figures(worker: FakeWorker, task: TrainTask, prepared: Prepared, **metrics: float) -> httpx.Response:

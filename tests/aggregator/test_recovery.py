@@ -23,7 +23,7 @@ from tests.aggregator.running import Aggregator, HandClock, aggregator, chain, l
 NAMES = ["east", "north", "south"]
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The process is gone."""
 
 

@@ -29,6 +29,7 @@ from photon_aggregator.admission import Refusal, admit
 from photon_aggregator.board import Board
 from photon_aggregator.bucket import Retries, Stopped
 from photon_aggregator.commit import merge_and_commit
+from photon_aggregator.contain import contained, said
 from photon_aggregator.context import JobContext, open_context
 from photon_aggregator.events import (
     Action,
@@ -265,6 +266,11 @@ class Engine:
             return False
         except Stopped:
             return False
+        except Exception as error:
+            # Whatever it is, it would come again after each restart: a job that says what ended it can be helped.
+            logger.exception("an action failed")
+            self.send(Broken(at=self.clock(), reason=JobReason.INTERNAL_ERROR, message=said(error)))
+            return False
         if phase is not None:
             self.board.spent(phase, max(0.0, self.clock() - started))
         for event in events:
@@ -396,7 +402,8 @@ class Engine:
     # --- books --------------------------------------------------------------------------------------------------------
 
     def _note(self, note: Note) -> None:
-        self.board.noted(note)
+        with contained("an event"):
+            self.board.noted(note)
         who = f" {note.participant}" if note.participant is not None else ""
         why = f" ({note.reason})" if note.reason else ""
         text = f": {note.message}" if note.message else ""
@@ -405,10 +412,12 @@ class Engine:
     def _ended_round(self, before: JobState, event: Committed) -> None:
         assert self.state.head is not None
         head: Head = self.state.head
-        for phase, seconds in event.seconds.items():
-            self.board.spent(phase, seconds)
-        tracing.committed(self.traces, event, before.open, job=self.job.metadata.name)
-        entry = log.round_log(self.board, head, before.open, event.at)
+        entry = log.nothing(head.round, event.at)
+        with contained(f"the log of round {head.round}"):
+            for phase, seconds in event.seconds.items():
+                self.board.spent(phase, seconds)
+            tracing.committed(self.traces, event, before.open, job=self.job.metadata.name)
+            entry = log.round_log(self.board, head, before.open, event.at)
         records = list(self.board.round_events)
         self.board.committed(head, entry, event.at)
         self.grants.forget_before(head.round + 1)
@@ -438,7 +447,9 @@ class Engine:
             # What it writes would take the place of what is written here.
             await self._keeping
         if head is not None and head.round in self.board.logs and state.outcome is not None:
-            entry = log.with_evaluations(self.board.logs[head.round], self.board)
+            entry = self.board.logs[head.round]
+            with contained(f"the log of round {head.round}"):
+                entry = log.with_evaluations(entry, self.board)
             self.board.logs[head.round] = entry
             reason = state.outcome.reason
             try:
@@ -449,6 +460,8 @@ class Engine:
                     self.board.totals.keep(entry)
             except StoreError as error:
                 logger.warning("the log of the last round could not be written: %s", error)
+            except Exception:
+                logger.exception("the log of the last round could not be written")
         self.wake()
         self._finished.set()
 

@@ -46,6 +46,11 @@ def round_log(board: Board, head: Head, open_round: OpenRound | None, at: float)
     )
 
 
+def nothing(round_number: int, at: float) -> RoundLog:
+    """The log of a round of which no more is known than that it ended."""
+    return RoundLog(round=round_number, started_at=iso(at), committed_at=iso(at))
+
+
 def with_evaluations(log: RoundLog, board: Board) -> RoundLog:
     """The last round's log once more, with what participants did after its commit."""
     participants = dict(log.participants)
