@@ -1,7 +1,7 @@
 """The conversation of a worker with the aggregator: JSON over HTTPS, outbound from the worker only.
 
     GET  /v1/job                            -> JobForWorkers
-    GET  /v1/task?wait_seconds=30&done=ID   -> Task, or 204 when there is nothing to do yet
+    GET  /v1/task?wait_seconds=30&done=ID&since=true -> Task, or 204 when there is nothing to do yet
     POST /v1/progress            Progress   -> ProgressReply
     POST /v1/rounds/{round}/parts  PartsRequest -> PartsReply       (presigned PUTs; parts that are there are named)
     POST /v1/rounds/{round}/update UpdateSubmission -> UpdateReply  (repeat while state is "checking")
@@ -105,7 +105,12 @@ class GlobalModel(ApiModel):
 
 
 class TrainTask(ApiModel):
-    """Train ``local_steps`` from ``model`` and submit the update for the plan. id: train-00012."""
+    """Train ``local_steps`` from ``model`` and submit the update for the plan. id: train-00012.
+
+    ``since``: round of the last rollback, if there was one. The inner optimizer's state after that round or an earlier
+    one belongs to another history: begin with a fresh one. Sent only to workers that ask for it (``since=true``), for
+    those of earlier releases take no field that they do not know.
+    """
 
     kind: Literal["train"] = "train"
     id: Annotated[str, Field(max_length=64)]
@@ -114,6 +119,7 @@ class TrainTask(ApiModel):
     model: GlobalModel
     first_step: Count
     local_steps: Count
+    since: Annotated[Count | None, Field(exclude_if=lambda value: value is None)] = None
 
 
 class EvaluateTask(ApiModel):

@@ -301,6 +301,25 @@ def test_a_rollback_to_another_model_is_a_broken_chain(store: ObjectStore, stora
     assert "folder" in running.engine.state.outcome.message
 
 
+def test_workers_that_know_of_rollbacks_are_told_of_the_last(store: ObjectStore, storage: StorageSpec) -> None:
+    """A worker of an earlier release takes no field that it does not know, so only who asks for it gets it."""
+    write_round_zero(long_job(storage, 3), store)
+    job = long_job(storage, 1)
+    with aggregator(job, store) as running, working(*[FakeWorker(name, [running.url]) for name in NAMES]):
+        running.wait()
+    roll_back(store, 0)
+    worker = FakeWorker("north", [])
+    with aggregator(long_job(storage, 9), store) as running:
+        worker.urls = [running.url]
+        running.until(lambda engine: engine.state.open is not None)
+        asked = {"wait_seconds": 5, "done": "evaluate-00002"}
+        of_now = worker.request("GET", "/v1/task", params={**asked, "since": "true"}).json()["task"]
+        of_before = worker.request("GET", "/v1/task", params=asked).json()["task"]
+    worker.http.close()
+    assert (of_now["round"], of_now["firstStep"], of_now["since"]) == (3, 0, 2)
+    assert of_before == {key: value for key, value in of_now.items() if key != "since"}
+
+
 def test_retention_keeps_the_model_that_the_head_names_and_drops_it_later(
     store: ObjectStore, storage: StorageSpec
 ) -> None:

@@ -176,6 +176,33 @@ def test_what_an_earlier_life_of_the_job_left_is_not_used(aggregator: Any, new_p
     assert digests(aggregator, 0) == digests(aggregator, 2)
 
 
+def test_after_a_rollback_every_worker_begins_with_a_fresh_optimizer(
+    aggregator: Any, new_participant: New, tmp_path: Path
+) -> None:
+    """Round 3 is a rollback to the initial model: whatever was trained before, and whoever was restarted."""
+    first, second = aggregator.train_task(1), aggregator.train_task(2)
+    after = aggregator.train_task(4).model_copy(update={"first_step": 0, "since": 3})
+    later = aggregator.train_task(5).model_copy(update={"first_step": first.local_steps, "since": 3})
+    train(new_participant(work_dir=tmp_path / "fresh"), after)  # one that had trained nothing
+    expected = digests(aggregator)
+    stayed = new_participant(work_dir=tmp_path / "stayed")
+    for task in (first, second, after):
+        train(stayed, task)
+    assert digests(aggregator) == expected, "the state in memory was kept"
+    train(stayed, later)
+    next_expected = digests(aggregator)
+    for task in (first, second):
+        train(new_participant(), task)
+    with pytest.raises(Killed):
+        train(new_participant(checkpoint_every=2), after, kill_at=3)
+    train(new_participant(checkpoint_every=2), after)
+    assert digests(aggregator) == expected, "the state on disk was kept"
+    train(new_participant(), later)
+    assert digests(aggregator) == next_expected, "the state after the rollback is carried as always"
+    train(new_participant(work_dir=tmp_path / "later"), later)
+    assert digests(aggregator) != next_expected
+
+
 def test_a_refusal_comes_back_with_its_reason(aggregator: Any, new_participant: New) -> None:
     aggregator.checking = 2
     aggregator.verdict = UpdateReply(state="refused", reason=RefusalReason.NORM_TOO_LARGE, message="too large")

@@ -105,6 +105,13 @@ class Checkpoints:
                 log.warning("checkpoint %s is of an earlier life of this job and is removed", found.folder)
                 shutil.rmtree(found.folder)
 
+    def forget_through(self, round_number: int) -> None:
+        """Remove those of rounds up to this one: a rollback made the job go on without them."""
+        for found in self.found():
+            if found.state.round <= round_number:
+                log.warning("checkpoint %s is of before a rollback and is removed", found.folder)
+                shutil.rmtree(found.folder)
+
     def load(self, candidates: Iterable[Found], strategy: Strategy) -> LocalState | None:
         """Load the first of ``candidates`` that is whole into ``strategy``; None when there is none."""
         for found in candidates:

@@ -2,7 +2,8 @@
 
 What the bits of an update depend on is the global model, the plan and the optimiser's state at the start of the round.
 The first two come from the bucket; the third is the state after this participant's last finished round, which is on
-disk before the update is submitted. So a worker may be killed anywhere and its round comes out the same.
+disk before the update is submitted, or a fresh one where the job was rolled back since. So a worker may be killed
+anywhere and its round comes out the same.
 """
 
 from __future__ import annotations
@@ -200,6 +201,10 @@ class Participant:
         """Bring weights and optimiser to where the round goes on. Returns the sums so far, and whether all of it is
         on disk already because the round was finished before."""
         self._checkpoints.forget_after(task.round, task.plan)
+        if task.since is not None:
+            self._checkpoints.forget_through(task.since)
+            if self._optimizer_round is not None and self._optimizer_round <= task.since:
+                self._optimizer_round = None
         found = self._checkpoints.found()
         same_round = [f for f in reversed(found) if f.state.round == task.round]
         state = self._checkpoints.load(same_round, strategy)

@@ -25,6 +25,7 @@ from photon.protocol.messages import (
 )
 from photon.protocol.ranges import TaskId
 from photon.protocol.records import Evaluation
+from photon.protocol.rollback import since as last_rollback
 from photon.telemetry.traces import HEADER
 from photon_aggregator import tasks, tracing
 from photon_aggregator.bodies import body, schema
@@ -48,6 +49,7 @@ Wait = Annotated[
     float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the line for so long at most; it may be answered sooner.")
 ]
 Done = Annotated[TaskId | None, Query(description="Id of the task that you are through with.")]
+Since = Annotated[bool, Query(description="You know the field since of a training task.")]
 Round = Annotated[int, Path(ge=0, le=10**6, description="Number of the round.")]
 ProgressBody = Annotated[Progress, body(Progress)]
 PartsBody = Annotated[PartsRequest, body(PartsRequest)]
@@ -83,6 +85,7 @@ async def get_task(
     response: Response,
     wait_seconds: Wait = 30.0,
     done: Done = None,
+    since: Since = False,
 ) -> Response | TaskReply:
     """Evaluate the latest model if that is due, else train if the round waits for you, else finish; or 204."""
     engine.board.asked(participant)
@@ -95,6 +98,8 @@ async def get_task(
         engine.send(Heard(at=arrived, participant=participant, done=done))
         task = _task(engine, urls, participant, done, now)
         if task is not None:
+            if isinstance(task, TrainTask) and not since:
+                task = task.model_copy(update={"since": None})
             context = tracing.of_task(task, engine.state.head)
             if context is not None:
                 response.headers[HEADER] = context.header
@@ -115,6 +120,7 @@ def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, n
                 model=urls.model(state.head, now),
                 first_step=open_round.plan.first_step,
                 local_steps=open_round.plan.local_steps,
+                since=last_rollback(state.head.commit),
             )
         case tasks.Evaluate(round=number) if state.head is not None:
             return EvaluateTask(id=tasks.evaluate_id(number), round=number, model=urls.model(state.head, now))
