@@ -20,7 +20,8 @@ from pydantic_core import ErrorDetails
 from photon.api.document import Document, JobFileError, Mistake, Path, override, parse
 from photon.api.job import FederatedTrainingJob
 
-_MAX_BYTES: Final = 4 * 2**20
+# An API server takes no object that is larger than 1.5 MiB.
+_MAX_BYTES: Final = 3 * 2**19
 _PASSES: Final = 5
 _PATTERNS: Final = {
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "use lower-case letters, digits and '-', and begin and end with no '-'",
@@ -44,7 +45,7 @@ def load_job(path: FilePath, *, overrides: Sequence[str] = ()) -> FederatedTrain
         problem = f"cannot read the job file: {(error.strerror or str(error)).lower()}"
         raise JobFileError([Mistake(where=str(path), path="", problem=problem)]) from error
     if len(raw) > _MAX_BYTES:
-        raise JobFileError([Mistake(where=str(path), path="", problem="larger than 4 MiB: this is no job file")])
+        raise JobFileError([Mistake(where=str(path), path="", problem="is larger than 1.5 MiB: this is no job file")])
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -62,7 +63,9 @@ def parse_job(text: str, source: str, *, overrides: Sequence[str] = ()) -> Feder
     for assignment in overrides:
         override(document, assignment)
     job, mistakes = _validate(document)
-    mistakes = document.mistakes + mistakes
+    # One message for one field: why its text is refused says more than what it is not.
+    refused = {mistake.path for mistake in document.mistakes if mistake.path}
+    mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.path not in refused]
     if mistakes or job is None:
         raise JobFileError(sorted(mistakes, key=_order))
     return job

@@ -75,7 +75,11 @@ def test_a_float_may_be_written_as_people_write_it(number: str) -> None:
         ("rounds: 3", "rounds: many", 'job.yaml:8: spec.rounds: must be a whole number (is "many")'),
         ("rounds: 3", "rounds: 2.5", "job.yaml:8: spec.rounds: must be a whole number (is 2.5)"),
         ("  rounds: 3\n", "", "job.yaml:5: spec.rounds: is required"),
-        ("steps: 4", "compile: yes", 'job.yaml:10: spec.local.compile: must be true or false (is "yes")'),
+        (
+            "steps: 4",
+            "compile: yes",
+            "job.yaml:10: spec.local.compile: yes is true or false to kubectl and text elsewhere: write true or false, or put it in quotes",
+        ),
         (
             "name: test",
             "name: Test_1",
@@ -119,9 +123,96 @@ def test_rules_that_span_fields_are_checked_beside_mistakes_in_other_fields() ->
     assert "stepz" in found[1]
 
 
-def test_words_that_yaml_1_1_takes_for_booleans_are_text() -> None:
-    job = parse_job(changed("name: north", "name: on").replace("name: south", "name: no"), "job.yaml")
-    assert [p.name for p in job.spec.participants] == ["on", "no"]
+@pytest.mark.parametrize(
+    "scalar",
+    [
+        "010",
+        "-010",
+        "08",
+        "1_000",
+        "0x10",
+        "0o17",
+        "0b11",
+        "1_0.5",
+        "yes",
+        "No",
+        "ON",
+        "off",
+        "y",
+        "N",
+        ".inf",
+        "-.Inf",
+        ".nan",
+    ],
+)
+def test_a_scalar_that_kubectl_reads_otherwise_is_refused_with_the_reason(scalar: str) -> None:
+    (found,) = mistakes(changed("rounds: 3", f"rounds: 3\n  seedText: {scalar}"))[:1]
+    assert found.startswith("job.yaml:9: spec.seedText: ")
+    assert scalar in found
+    assert "kubectl" in found or "JSON" in found
+
+
+def test_in_quotes_it_is_text_for_both() -> None:
+    job = parse_job(changed("name: north", "name: 'on'").replace("name: south", 'name: "0123"'), "job.yaml")
+    assert [p.name for p in job.spec.participants] == ["on", "0123"]
+
+
+def test_a_field_whose_name_kubectl_reads_otherwise_is_refused() -> None:
+    found = mistakes(changed("{data: {uri: data/north}}", "{data: {uri: data/north}, nodeSelector: {on: x}}"))
+    assert any("the field on is true or false to kubectl" in one for one in found)
+
+
+class TestStructureIsReadAsKubectlReadsIt:
+    def test_anchors_and_merge_keys(self) -> None:
+        text = changed("{max: 1e-3}", "&rate {max: 1e-3, warmupSteps: 5}") + ("  evaluation: {everyRounds: 1}\n")
+        text = text.replace("steps: 4", "<<: {batchSize: 8, steps: 9}\n    steps: 4")
+        job = parse_job(text, "job.yaml")
+        assert (job.spec.local.steps, job.spec.local.batch_size) == (4, 8)
+
+    def test_the_first_of_several_bases_wins(self) -> None:
+        text = changed("steps: 4", "<<: [{steps: 7}, {steps: 8, batchSize: 2}]")
+        job = parse_job(text, "job.yaml")
+        assert (job.spec.local.steps, job.spec.local.batch_size) == (7, 2)
+
+    def test_a_merge_key_needs_a_mapping(self) -> None:
+        assert any("<< needs a mapping" in one for one in mistakes(changed("steps: 4", "<<: 3\n    steps: 4")))
+
+    def test_a_mistake_in_a_base_is_shown_where_it_was_made(self) -> None:
+        found = mistakes(changed("steps: 4", "<<: {stepz: 7}\n    steps: 4"))
+        assert found == ["job.yaml:10: spec.local.stepz: unknown field; did you mean steps?"]
+
+    @pytest.mark.parametrize("end", ["---\n", "...\n", "---\n---\n", "--- # nothing\n"])
+    def test_empty_documents_at_the_end_are_none(self, end: str) -> None:
+        assert parse_job(GOOD + end, "job.yaml").spec.rounds == 3
+
+
+class TestReadingIsBounded:
+    def test_aliases_of_aliases(self) -> None:
+        lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+        lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+        (found,) = mistakes("\n".join(lines))
+        assert "aliases" in found
+        assert "no job file" in found
+
+    @pytest.mark.parametrize("text", ["[" * 10_000 + "]" * 10_000, "a: " + "{a: " * 3000 + "1" + "}" * 3000])
+    def test_nesting(self, text: str) -> None:
+        (found,) = mistakes(text)
+        assert "nests deeper than" in found
+
+    def test_values(self) -> None:
+        (found,) = mistakes("a: [" + "1," * 100_000 + "1]")
+        assert "holds more than" in found
+
+
+@pytest.mark.parametrize("escape", ["\\0", "\\ud800", "x\\udfffy"])
+def test_text_that_is_no_text_names_line_and_field(escape: str) -> None:
+    (found,) = mistakes(changed("uri: data/north", f'uri: "{escape}"'))[:1]
+    assert found.startswith("job.yaml:14: spec.participants[0].worker.data.uri: holds ")
+
+
+def test_a_number_that_is_larger_than_numbers_are_names_the_field() -> None:
+    (found,) = mistakes(changed("1e-3", "1e999"))[:1]
+    assert found.startswith("job.yaml:11: spec.local.learningRate.max: 1e999 is larger")
 
 
 def test_an_unknown_field_that_resembles_nothing_lists_what_is_known() -> None:
