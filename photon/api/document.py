@@ -1,8 +1,8 @@
 """A job file as plain data, with the line of every field, so that a mistake can be shown where it was made.
 
 A file means here what it means to kubectl. Scalars that YAML 1.1 (kubectl) and YAML 1.2 (JSON, most people) read
-differently are refused with the reason: ``010``, ``1_000``, ``0x10``, ``yes``, ``on``, ``.inf``. ``12:30`` and dates are
-text in both, ``1e-3`` is a number in both. Duplicate keys are mistakes. Anchors, aliases and merge keys are resolved.
+differently are refused with the reason: ``010``, ``1_000``, ``0x10``, ``yes``, ``on``, ``.inf``. ``12:30`` and dates
+are text in both, ``1e-3`` is a number in both. Duplicate keys are mistakes. Anchors and merge keys are resolved.
 Reading is bounded (size, depth, number of values after aliases are resolved), so a hostile file ends in one line.
 """
 
@@ -130,16 +130,16 @@ def parse(text: str, source: str) -> Document:
 
 def _require_bounded(text: str, source: str) -> None:
     """Refuse what nests deeper, or holds more, than any job: before anything recursive reads it."""
-    depth = count = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        count += 1
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH or count > MAX_VALUES:
             problem = f"nests deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH else _TOO_MANY
-            raise JobFileError([Mistake(where=f"{source}:{event.start_mark.line + 1}", path="", problem=problem)])
+            line = event.start_mark.line + 1 if event.start_mark is not None else 1
+            raise JobFileError([Mistake(where=f"{source}:{line}", path="", problem=problem)])
 
 
 _TOO_MANY: Final = f"holds more than {MAX_VALUES:,} values: this is no job file"
@@ -166,6 +166,7 @@ def _convert(node: yaml.Node, path: Path, document: Document, *, parents: tuple[
         return dict(_pairs(node, path, document, parents))
     if isinstance(node, yaml.SequenceNode):
         return [_convert(child, (*path, i), document, parents=parents) for i, child in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode), "there are no other nodes"
     return _scalar(node, path, document)
 
 

@@ -78,7 +78,8 @@ def test_a_float_may_be_written_as_people_write_it(number: str) -> None:
         (
             "steps: 4",
             "compile: yes",
-            "job.yaml:10: spec.local.compile: yes is true or false to kubectl and text elsewhere: write true or false, or put it in quotes",
+            "job.yaml:10: spec.local.compile: yes is true or false to kubectl and text elsewhere: "
+            "write true or false, or put it in quotes",
         ),
         (
             "name: test",

@@ -44,7 +44,7 @@ def evaluate_checkpoint(
     sources = Mixture.open(data_by_name(data, "data"), cache_dir, tokenizer_digest=digest).sources
     require_held_out(sources)
     device = devices.choose(threads)
-    model: Any = models.from_checkpoint(checkpoint).to(device)
+    model: Any = models.from_checkpoint(checkpoint, field="--checkpoint").to(device)
     model.eval()
     settings = EvaluationSettings(
         sequence_length=sequence_length,

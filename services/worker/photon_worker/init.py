@@ -27,7 +27,7 @@ from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from photon.store.source import UrlSource
 from photon_worker.errors import Mistake, WorkerError
-from photon_worker.tokenizer import PAD, TextEncoder, tokenizer_files
+from photon_worker.tokenizer import PAD, TOKENIZER, TextEncoder, tokenizer_files
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +145,10 @@ def make_model(
     from transformers import GenerationConfig
 
     from photon_worker import model as models
+    from photon_worker import pretrained
 
     made.mkdir(parents=True)
+    own: dict[str, bytes] = {}
     tokenizer = _beside(learning.model.tokenizer, folder)
     files = tokenizer_files(tokenizer)
     encoder = TextEncoder.from_files(tokenizer.kind, files)
@@ -157,12 +159,15 @@ def make_model(
         )
         _check(config, learning, encoder.vocabulary_size)
         module = models.build(config, seed=learning.model.seed)
+        pretrained.require_trainable(module, "spec.model")
     else:
         with tempfile.TemporaryDirectory(prefix="photon-checkpoint-") as temporary:
             checkpoint = _checkpoint(learning.model.init_from.uri, Path(temporary), folder, storage, open_store)
             config = models.read_config(checkpoint)
             _check(config, learning, encoder.vocabulary_size)
+            _require_its_tokenizer(checkpoint, files, learning.model.init_from.uri)
             module = models.from_checkpoint(checkpoint)
+            own = dict(pretrained.own_files(checkpoint))
     log.info("initial model: %s, %d parameters", type(module).__name__, models.layout(module).elements)
     models.write_weights(module, made / keys.WEIGHTS)
     (made / "config.json").write_bytes(models.config_json(config))
@@ -172,8 +177,18 @@ def make_model(
     values = json.loads(generation.to_json_string(use_diff=True))
     values.pop("transformers_version", None)
     (made / "generation_config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
-    for name, content in files.items():
+    for name, content in (files | own).items():
         (made / name).write_bytes(content)
+
+
+def _require_its_tokenizer(checkpoint: Path, files: dict[str, bytes], uri: str) -> None:
+    """A model that was trained on the tokens of one tokenizer knows nothing of another's."""
+    theirs = checkpoint / TOKENIZER
+    if theirs.is_file() and theirs.read_bytes() != files[TOKENIZER]:
+        raise Mistake(
+            f"spec.model.tokenizer: the checkpoint has a tokenizer of its own, and this is another one: set kind: file "
+            f"and path: {uri}, and prepare the data with it (--tokenizer)"
+        )
 
 
 def _check(config: Any, learning: LearningJob, vocabulary: int) -> None:
@@ -210,13 +225,13 @@ def _beside(tokenizer: TokenizerSpec, folder: Path) -> TokenizerSpec:
     """The tokenizer with its path made absolute."""
     if tokenizer.path is None or tokenizer.path.startswith("s3://"):
         return tokenizer
-    return tokenizer.model_copy(update={"path": str(folder / tokenizer.path)})
+    return tokenizer.model_copy(update={"path": str(folder / Path(tokenizer.path).expanduser())})
 
 
 def _checkpoint(uri: str, temporary: Path, folder: Path, storage: StorageSpec, open_store: OpenStore | None) -> Path:
     """The Hugging Face directory of initFrom on this machine."""
     if not uri.startswith("s3://"):
-        path = folder / uri
+        path = folder / Path(uri).expanduser()
         if not path.is_dir():
             raise Mistake(f"spec.model.initFrom.uri: {path} is not a folder with a Hugging Face checkpoint")
         return path

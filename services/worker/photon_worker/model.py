@@ -22,6 +22,7 @@ from torch import nn
 from photon.store import keys
 from photon.store.source import FileSource, Source
 from photon.store.tensors import Header, HeaderError, read_header, require_flat
+from photon_worker import pretrained
 from photon_worker.errors import Mistake, WorkerError
 
 Float32 = NDArray[np.float32]
@@ -44,11 +45,28 @@ def config_from(hf_config: Mapping[str, Any], **special_tokens: int | None) -> A
     from transformers import AutoConfig
 
     values = {k: v for k, v in special_tokens.items() if v is not None} | dict(hf_config)
+    pretrained.require_config(values, "spec.model.config")
     kind = values.pop("model_type")
     try:
-        return AutoConfig.for_model(kind, **values)
-    except (ValueError, TypeError, KeyError) as error:
-        raise Mistake(f"spec.model.config: transformers refuses it: {error}") from error
+        config = AutoConfig.for_model(kind, **values)
+    # Each architecture checks its own values, in its own way: whatever it raises is about what the user wrote.
+    except Exception as error:
+        raise Mistake(f"spec.model.config: transformers refuses it: {_one_line(error)}") from error
+    require_layers(config)
+    return config
+
+
+def require_layers(config: Any) -> None:
+    """Refuse a model without layers, which would train to the end and learn next to nothing."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
+    if not isinstance(layers, int) or layers < 1:
+        raise Mistake(f"spec.model.config: num_hidden_layers is {layers}: it must be at least 1")
+
+
+def _one_line(error: Exception) -> str:
+    """The text of an error of somebody else's library, which may go over many lines."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 400 else f"{text[:397]}..."
 
 
 def read_config(folder: Path) -> Any:
@@ -59,10 +77,15 @@ def read_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
+    path = folder / pretrained.CONFIG
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise Mistake(f"{folder} is not the directory of a Hugging Face model: {error}") from error
+        pretrained.require_config(pretrained.read_json(path, "the model"), str(path))
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Mistake:
+        raise
+    # As in config_from.
+    except Exception as error:
+        raise Mistake(f"{folder} is not the directory of a Hugging Face model: {_one_line(error)}") from error
 
 
 def config_json(config: Any) -> bytes:
@@ -114,16 +137,23 @@ def build(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 model = auto.from_config(config, dtype=torch.float32).to(device)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise Mistake(f"spec.model: transformers cannot build a causal language model of it: {error}") from error
+    # As in config_from.
+    except Exception as error:
+        raise Mistake(
+            f"spec.model: transformers cannot build a causal language model of it: {_one_line(error)}"
+        ) from error
+    _require_only_parameters(model, "spec.model")
+    module: nn.Module = model
+    return module
+
+
+def _require_only_parameters(model: nn.Module, field: str) -> None:
     saved = set(model.state_dict(keep_vars=True)) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
     if saved:
         raise Mistake(
-            f"spec.model: {type(model).__name__} keeps state that is not a parameter ({sorted(saved)[0]}); "
+            f"{field}: {type(model).__name__} keeps state that is not a parameter ({sorted(saved)[0]}); "
             "such a model cannot be averaged"
         )
-    module: nn.Module = model
-    return module
 
 
 @contextmanager
@@ -146,22 +176,34 @@ def _parameters_without_memory() -> Iterator[None]:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def from_checkpoint(folder: Path) -> nn.Module:
+def from_checkpoint(folder: Path, *, field: str = "spec.model.initFrom.uri") -> nn.Module:
     """The model of a Hugging Face directory (sharded or not, of any float type) with its weights, in fp32 on the CPU.
 
+    Only safetensors are read, and no code of the checkpoint runs. ``field`` names the setting in messages.
+
     Raises:
-        Mistake: transformers cannot read it, or weights are missing from it.
+        Mistake: A file is damaged, weights are missing or not finite, or the model is not a causal language model.
     """
+    pretrained.require_folder(folder, field)
     try:
         model, report = _auto_model().from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise Mistake(f"spec.model.initFrom: {folder} cannot be loaded: {error}") from error
+    # As in config_from.
+    except Exception as error:
+        raise Mistake(f"{field}: {folder} cannot be loaded: {_one_line(error)}") from error
     missing = sorted(set(report["missing_keys"]) & set(parameters(model)))
     if missing:
-        raise Mistake(f"spec.model.initFrom: {folder} lacks weights of its model, the first is {missing[0]}")
+        raise Mistake(f"{field}: {folder} lacks weights of its model, the first is {missing[0]}")
+    pretrained.say_unexpected(set(report["unexpected_keys"]), folder)
+    _require_only_parameters(model, field)
     module: nn.Module = model
+    pretrained.require_trainable(module, field)
     return module
 
 
