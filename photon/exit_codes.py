@@ -1,8 +1,14 @@
-"""Exit codes of Photon's programs that a launcher acts on; all others mean what they mean to a shell."""
+"""Exit codes of Photon's programs that a launcher or a script acts on; all others mean what they mean to a shell."""
 
 from __future__ import annotations
 
 from typing import Final
 
+# A process has failed; starting it again may help.
+EXIT_FAILED: Final = 1
+# A mistake of the user, said in one line; starting it again would not help.
+EXIT_MISTAKE: Final = 2
 # The job itself has failed and its aggregator has said so: starting it again would not help. A crash exits with 1.
 EXIT_JOB_FAILED: Final = 3
+# Stopped by Ctrl-C or another signal, after all that was started has ended.
+EXIT_STOPPED: Final = 130

@@ -21,6 +21,12 @@ AGGREGATOR: Final = "aggregator"
 CLEANUP: Final = "cleanup"
 RENDEZVOUS_PORT: Final = 29400
 
+# Environment of the aggregator. The number of an open socket that listens at its address already, handed over by a
+# launcher that keeps it: the aggregator takes it instead of binding its address itself.
+LISTEN_FD: Final = "PHOTON_LISTEN_FD"
+# A file into which it writes its last status when the job has ended.
+TERMINATION_LOG: Final = "PHOTON_TERMINATION_LOG"
+
 # A process that dies is started again so often before the run gives up: enough for a machine's hiccups (out of memory
 # for a moment, a lost connection at start), too few to hide a program that cannot work.
 RESTARTS: Final = 5
@@ -56,7 +62,8 @@ class Process:
     """One program to run: a process on a laptop; a pod (or ``nodes`` pods of an Indexed Job) in a cluster.
 
     ``after`` names processes that must have ended with success before this one starts. ``restarts`` is how often it
-    may be started again after a failure; an exit code of 2 (the user's mistake) is never tried again.
+    may be started again after a failure, which exit code 2 (the user's mistake) is not, nor an aggregator's 3 (the job
+    has failed).
     """
 
     role: Role

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from photon.exit_codes import EXIT_JOB_FAILED, EXIT_MISTAKE
 from photon.launch import Process, Role
 
 STOP_SECONDS: Final = 5.0
 _BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0)
-# A process that ran so long was healthy: its restarts are counted afresh.
+# After this long a process was healthy: its restarts are counted from zero again.
 _HEALTHY_SECONDS: Final = 600.0
-USER_MISTAKE: Final = 2
 
 # Run in the child: asks the kernel (PR_SET_PDEATHSIG = 1) for a signal when the parent dies, then becomes the program.
 # A child must ask for itself, and Popen's preexec_fn may deadlock in a process with threads. The comparison closes the
@@ -68,17 +68,21 @@ class Child:
         env: Mapping[str, str],
         cwd: Path,
         log_path: Path,
+        pass_fds: Sequence[int] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.process = process
         self.log_path = log_path
         self._env = dict(env)
         self._cwd = cwd
+        self._pass_fds = tuple(pass_fds)
         self._clock = clock
         self._handle: subprocess.Popen[bytes] | None = None
         self._log_offset = 0
         self._started_at = 0.0
         self._restart_at: float | None = None
+        self._last: Exit | None = None
+        self._leaving = False
         self.restarts = 0
         self.finished: Exit | None = None
 
@@ -91,7 +95,7 @@ class Child:
         self._restart_at = None
         with self.log_path.open("ab") as log:
             self._log_offset = log.tell()
-            self._handle = _spawn(self.process, env=self._env, cwd=self._cwd, log=log)
+            self._handle = _spawn(self.process, env=self._env, cwd=self._cwd, log=log, pass_fds=self._pass_fds)
         self._started_at = self._clock()
 
     def poll(self) -> Exit | None:
@@ -107,7 +111,7 @@ class Child:
         self._handle = None
         if self._clock() - self._started_at > _HEALTHY_SECONDS:
             self.restarts = 0
-        final = code in (0, USER_MISTAKE) or self.restarts >= self.process.restarts
+        final = self._leaving or self._is_final(code) or self.restarts >= self.process.restarts
         ended = Exit(
             process=self.process,
             code=code,
@@ -116,12 +120,27 @@ class Child:
             error=self.error_line(),
             log_tail=self.log_tail(),
         )
+        self._last = ended
         if final:
             self.finished = ended
         else:
             self._restart_at = self._clock() + _BACKOFF_SECONDS[min(self.restarts, len(_BACKOFF_SECONDS) - 1)]
             self.restarts += 1
         return ended
+
+    def _is_final(self, code: int) -> bool:
+        """Whether this exit code says that starting it again would not help.
+
+        That the job has failed is for the aggregator to say: a worker that exits so has only been told.
+        """
+        told = code == EXIT_JOB_FAILED and self.process.role is Role.AGGREGATOR
+        return told or code in (0, EXIT_MISTAKE)
+
+    def leave(self) -> None:
+        """Do not start it again: the job has ended."""
+        self._leaving, self._restart_at = True, None
+        if self._handle is None and self.finished is None:
+            self.finished = self._last
 
     def terminate(self) -> None:
         """Ask the process to end; ``stop`` sees to it that it does."""
@@ -174,7 +193,9 @@ def stop_all(children: Sequence[Child], *, seconds: float = STOP_SECONDS) -> Non
         child.kill(deadline=deadline)
 
 
-def _spawn(process: Process, *, env: Mapping[str, str], cwd: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _spawn(
+    process: Process, *, env: Mapping[str, str], cwd: Path, log: IO[bytes], pass_fds: Sequence[int]
+) -> subprocess.Popen[bytes]:
     # torchrun has children of its own, which only it can end: it is asked, the others are killed.
     several = process.nodes * process.processes_per_node > 1
     death_signal = signal.SIGTERM if several else signal.SIGKILL
@@ -188,4 +209,5 @@ def _spawn(process: Process, *, env: Mapping[str, str], cwd: Path, log: IO[bytes
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=pass_fds,
     )

@@ -50,6 +50,7 @@ class Display:
         self._condition = ""
         self._phase = ""
         self._status: JobStatus | None = None
+        self._lost: set[str] = set()
         self._events: deque[tuple[str, str]] = deque(maxlen=_EVENTS_SHOWN)
 
     def __enter__(self) -> Self:
@@ -109,6 +110,11 @@ class Display:
         self._say(message)
         self._refresh()
 
+    def lost(self, participant: str) -> None:
+        """Its worker has failed for good: its row says so from now on."""
+        self._lost.add(participant)
+        self._refresh()
+
     @property
     def last_status(self) -> JobStatus | None:
         return self._status
@@ -127,6 +133,7 @@ class Display:
             name=self._name,
             phase=self._phase,
             status=self._status,
+            lost=frozenset(self._lost),
             local_steps=self._local_steps,
             elapsed_seconds=self._elapsed(),
             condition=self._condition,

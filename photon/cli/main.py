@@ -19,6 +19,7 @@ from photon.api.variants import alone, centralised, with_absolute_data
 from photon.cli.errors import CommandError, Stopped, UserMistake
 from photon.cli.programs import find_program
 from photon.cli.rundir import RunDirectory, write_atomic
+from photon.exit_codes import EXIT_FAILED, EXIT_MISTAKE, EXIT_STOPPED
 from photon.store.errors import StoreError
 from photon.version import version_of
 
@@ -129,7 +130,7 @@ def status(
         bool, typer.Option("--json", help="Print the status as JSON, with --watch a line each.")
     ] = False,
 ) -> None:
-    """A job as it is now, wherever it runs. With --watch the exit code is 1 when it failed."""
+    """A job as it is now, wherever it runs. With --watch the exit code is 3 when it failed."""
     from photon.cli import places
     from photon.cli import status as statuses
 
@@ -139,7 +140,7 @@ def status(
             raise typer.Exit(statuses.watch(place, as_json=as_json))
         statuses.show(place, as_json=as_json)
     except Stopped as stopped:
-        raise typer.Exit(130) from stopped
+        raise typer.Exit(EXIT_STOPPED) from stopped
 
 
 @app.command()
@@ -171,23 +172,25 @@ def data(context: typer.Context) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: 0 success, 2 the user's mistake, 1 a failure, 130 stopped by a signal."""
+    """Entry point; photon/exit_codes.py says what the exit codes mean."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         app()
     except Stopped:
-        _fail("stopped; the same command resumes", 130, label="")
+        _fail("stopped; the same command resumes", EXIT_STOPPED, label="")
     except JobFileError as error:
-        _fail("\n".join(f"error: {mistake}" for mistake in error.mistakes), 2, label="")
+        _fail("\n".join(f"error: {mistake}" for mistake in error.mistakes), EXIT_MISTAKE, label="")
     except CommandError as error:
         _fail(str(error), error.exit_code)
     except StoreError as error:
-        _fail(str(error), 1)
+        _fail(str(error), EXIT_FAILED)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _fail(f"the disk is full{f': {error.filename}' if error.filename else ''}; free space and run again", 1)
+        _fail(
+            f"the disk is full{f': {error.filename}' if error.filename else ''}; free space and run again", EXIT_FAILED
+        )
     sys.exit(0)
 
 

@@ -17,6 +17,7 @@ from photon.cli.rundir import RunDirectory, write_atomic
 from photon.cli.summary import summarise
 from photon.protocol.records import Commit
 from photon.store import transfer
+from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 
 # In the checkpoint's folder: the commit it belongs to. An ordinary loader does not mind it.
@@ -40,6 +41,25 @@ def write_figures(run: RunDirectory, history: History, *, with_checkpoint: bool)
     write_atomic(run.summary, json.dumps(summary, indent=2) + "\n")
     write_atomic(run.report, render([history]))
     return summary
+
+
+def leave_behind(store: ObjectStore, run: RunDirectory, job: FederatedTrainingJob) -> str | None:
+    """Of a run that did not complete: write its history and figures, and say where what it reached is.
+
+    None when it reached nothing, or when the store or the disk is what failed: that is said already.
+    """
+    try:
+        history = export_history(store, run, job)
+        if history.last_round < 0:
+            return None
+        write_figures(run, history, with_checkpoint=False)
+    except (StoreError, OSError, ValueError):
+        return None
+    folder = history.commits[history.last_round].folder
+    return (
+        f"round {history.last_round} of {job.spec.rounds} is reached: its model is {store.uri(folder)}, "
+        f"figures are in {run.shown}/report.html"
+    )
 
 
 def download_checkpoint(store: ObjectStore, run: RunDirectory, history: History) -> None:

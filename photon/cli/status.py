@@ -17,6 +17,7 @@ from photon.api.status import Condition, ConditionType, JobStatus
 from photon.cli.display import Display
 from photon.cli.places import NoAnswer, Place, Sight
 from photon.cli.table import WIDTH, View, render
+from photon.exit_codes import EXIT_JOB_FAILED
 
 _FINAL: Final = (ConditionType.COMPLETE, ConditionType.FAILED, ConditionType.SUSPENDED)
 
@@ -47,7 +48,7 @@ def show(place: Place, *, as_json: bool) -> None:
 def watch(
     place: Place, *, as_json: bool, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
 ) -> int:
-    """Follow the job until it has ended; the exit code: 1 when it failed.
+    """Follow the job until it has ended; the exit code: 3 when it failed.
 
     With ``as_json`` a line for each status that differs. A place that does not answer is asked again for ever, once it
     has answered: a job may outlive its aggregator's restarts, and this is only a look at it.
@@ -69,7 +70,7 @@ def watch(
                 display.condition(said(seen))
                 display.status(seen.status)
             if over(seen):
-                return int(ended(seen.status, ConditionType.FAILED) is not None)
+                return _exit_code(seen.status)
             sleep(place.poll_seconds)
             try:
                 seen = place.look()
@@ -91,12 +92,16 @@ def _lines(place: Place, seen: Sight, sleep: Callable[[float], None]) -> int:
             print(text, flush=True)
         last = text
         if over(seen):
-            return int(ended(seen.status, ConditionType.FAILED) is not None)
+            return _exit_code(seen.status)
         sleep(place.poll_seconds)
         try:
             seen = place.look()
         except NoAnswer:
             continue
+
+
+def _exit_code(status: JobStatus) -> int:
+    return EXIT_JOB_FAILED if ended(status, ConditionType.FAILED) is not None else 0
 
 
 def said(seen: Sight) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,7 +38,8 @@ _STYLES: Final = {
 class View:
     """All that is shown. ``phase`` says what goes on before there is a status; ``events`` are newest last.
 
-    ``condition`` is what is true of the job, in a line; ``elapsed_seconds`` None where nobody knows.
+    ``condition`` is what is true of the job, in a line; ``elapsed_seconds`` None where nobody knows;
+    ``lost`` names participants whose worker here has failed for good.
     """
 
     name: str
@@ -47,6 +48,7 @@ class View:
     local_steps: int
     elapsed_seconds: float | None
     condition: str = ""
+    lost: Collection[str] = ()
     events: Sequence[tuple[str, str]] = ()
     footer: str = ""
 
@@ -57,7 +59,7 @@ def render(view: View, *, width: int = WIDTH) -> RenderableType:
     if view.condition:
         parts.append(Text(view.condition, style="dim"))
     if view.status is not None:
-        parts += [Text(""), _participants(view.status, view.local_steps)]
+        parts += [Text(""), _participants(view.status, view.local_steps, view.lost)]
     if view.events:
         parts += [Text(""), *(_event(stamp, message) for stamp, message in view.events)]
     if view.footer:
@@ -92,7 +94,7 @@ def _headline(view: View) -> RenderableType:
     return grid
 
 
-def _participants(status: JobStatus, local_steps: int) -> Table:
+def _participants(status: JobStatus, local_steps: int, lost: Collection[str]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("participant", no_wrap=True, min_width=12, max_width=16, overflow="ellipsis")
     table.add_column("state", no_wrap=True, min_width=10)
@@ -100,7 +102,7 @@ def _participants(status: JobStatus, local_steps: int) -> Table:
         table.add_column(title, justify="right", no_wrap=True, min_width=width)
     shown = sorted(status.participants, key=lambda p: not p.in_cohort)[:_MOST_ROWS]
     for p in sorted(shown, key=lambda p: p.name):
-        table.add_row(*_row(p, local_steps), style="" if p.in_cohort else "dim")
+        table.add_row(*_row(p, local_steps, p.name in lost), style="" if p.in_cohort else "dim")
     if len(status.participants) > len(shown):
         table.add_row(f"and {len(status.participants) - len(shown)} more", style="dim")
     table.add_row(*_together(status), style="bold")
@@ -123,11 +125,11 @@ def _together(status: JobStatus) -> list[str]:
     ]
 
 
-def _row(p: ParticipantStatus, local_steps: int) -> list[Text | str]:
+def _row(p: ParticipantStatus, local_steps: int, lost: bool) -> list[Text | str]:
     at_work = p.state is ParticipantState.TRAINING
     return [
         p.name,
-        Text(p.state.value.lower(), style=_STYLES[p.state]),
+        Text("failed", style="bold red") if lost else Text(p.state.value.lower(), style=_STYLES[p.state]),
         f"{p.step}/{local_steps}" if at_work else "",
         units.amount(p.tokens_per_second),
         units.loss(p.loss),

@@ -45,12 +45,14 @@ class Program:
             "OMP_NUM_THREADS": "1",
         }
 
-    def start(self, *more: str, **replaced: str) -> subprocess.Popen[str]:
+    def start(self, *more: str, fds: tuple[int, ...] = (), **replaced: str) -> subprocess.Popen[str]:
         options = {"--job": str(self.job), "--tokens": str(self.tokens), "--listen": f"127.0.0.1:{self.port}"}
         options |= {f"--{name}": value for name, value in replaced.items()}
         command = [sys.executable, "-c", "from photon_aggregator.main import main; main()"]
         command += [word for pair in options.items() for word in pair]
-        return subprocess.Popen([*command, *more], env=self.environment, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [*command, *more], env=self.environment, stderr=subprocess.PIPE, text=True, pass_fds=fds
+        )
 
     def run(self, *more: str, **replaced: str) -> tuple[int, str]:
         process = self.start(*more, **replaced)
@@ -172,3 +174,24 @@ def test_the_aggregator_imports_nothing_heavy() -> None:
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False, timeout=60).returncode == 0
+
+
+def test_a_socket_that_a_launcher_holds_is_served_after_a_restart_at_the_same_address(
+    program: Program, store: ObjectStore, storage: StorageSpec
+) -> None:
+    """Who asks while the aggregator is away is answered when it is back, and the port is never free for others."""
+    write_round_zero(job_document(storage, ["north", "south"], rounds=2), store)
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        program.environment["PHOTON_LISTEN_FD"] = str(held.fileno())
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        for _ in range(2):
+            process = program.start(fds=(held.fileno(),))
+            worker = FakeWorker("north", [url], patience=60)
+            assert worker.next_task(None) is not None
+            worker.http.close()
+            process.kill()
+            process.communicate()
+    program.environment["PHOTON_LISTEN_FD"] = "999"
+    code, errors = program.run()
+    assert code == 2
+    assert "PHOTON_LISTEN_FD=999: is not an open socket" in errors

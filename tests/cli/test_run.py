@@ -128,6 +128,22 @@ def test_a_run_whose_deadline_is_over_ends_with_all_it_started(runs: Any) -> Non
     assert runs.processes() == []
 
 
+def test_a_job_that_failed_says_so_and_shows_no_model_as_its_result(runs: Any) -> None:
+    """South never comes. The workers' and the aggregator's own ends must not hide that the job has failed."""
+    here = [{"name": "north", "worker": {"data": {"uri": str(runs.data / "north")}}}, {"name": "south", "remote": {}}]
+    job = runs.job(participants=here, participation={"roundDeadlineSeconds": 10})
+    code, out, err = runs.run(job)
+    assert code == 3, (out, err)
+    first, second = err.strip().splitlines()
+    assert first.startswith("error: the job failed (QuorumLost): ")
+    assert second.startswith("round 0 of 3 is reached: its model is s3://photon/")
+    assert second.endswith("figures are in runs/small/report.html")
+    assert "checkpoint" not in out
+    assert "died" not in out
+    assert summary(runs.folder / "runs" / "small")["checkpoint"] is None
+    assert not (runs.folder / "runs" / "small" / "checkpoint").exists()
+
+
 def test_the_comparisons_run_through_the_same_code(runs: Any) -> None:
     job = runs.job(rounds=2)
     code, out, err = runs.run(job, "--centralised", "--quiet")

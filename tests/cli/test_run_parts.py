@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from photon.cli.children import Exit
+from photon.cli.environment import Keys, environment
 from photon.cli.errors import UserMistake
 from photon.cli.programs import find_program
-from photon.cli.run import Keys, environment, failure
+from photon.cli.supervisor import failure
 from photon.launch import Process, Role, SecretEnv, SecretSource
 
 KEYS = Keys(access_key="store-id", secret_key="store-secret")

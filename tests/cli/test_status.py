@@ -235,7 +235,7 @@ def sight(committed: int, kind: str = "Running", reason: str = "Training") -> Si
     return Sight(name="llm", local_steps=16, status=JobStatus.model_validate(status))
 
 
-@pytest.mark.parametrize(("kind", "reason", "code"), [("Complete", "RoundsDone", 0), ("Failed", "QuorumLost", 1)])
+@pytest.mark.parametrize(("kind", "reason", "code"), [("Complete", "RoundsDone", 0), ("Failed", "QuorumLost", 3)])
 def test_watching_outlives_a_restart_and_ends_with_the_job(
     kind: str, reason: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from photon.cli.run import free_port
+from tests.cluster.processes import free_ports
 
 SCRAPE_SECONDS = 1
 
@@ -77,7 +77,7 @@ class Prometheus:
         network: int | None = None,
     ) -> None:
         self._folder, self._network = folder, network
-        self._port = free_port()
+        (self._port,) = free_ports(1)
         path = folder / "prometheus.yml"
         path.write_text(yaml.safe_dump(configuration))
         self._command = [

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from photon.api.status import JobStatus
+from photon.launch import TERMINATION_LOG
 
 logger = logging.getLogger(__name__)
 
-# Where to write; nothing is written when it is not set.
-VARIABLE: Final = "PHOTON_TERMINATION_LOG"
 MAX_BYTES: Final = 4096
 
 
@@ -36,7 +35,7 @@ def write(path: Path, status: JobStatus) -> None:
     try:
         path.write_bytes(last_words(status))
     except OSError as error:
-        logger.warning("%s (%s) cannot be written: %s", VARIABLE, path, error.strerror or error)
+        logger.warning("%s (%s) cannot be written: %s", TERMINATION_LOG, path, error.strerror or error)
 
 
 def _json(status: JobStatus) -> bytes:

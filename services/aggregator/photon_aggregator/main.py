@@ -21,6 +21,7 @@ import typer
 from photon.api.document import JobFileError
 from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
+from photon.launch import LISTEN_FD, TERMINATION_LOG
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.logging import configure, exit_with_mistake
@@ -95,7 +96,7 @@ def run(
     without = known.missing([participant.name for participant in document.spec.participants])
     if without:
         raise TokensError(f"--tokens {tokens}: no token for {', '.join(without)}")
-    bound = listen(listen_on)
+    bound = listen(listen_on, inherited=os.environ.get(LISTEN_FD))
     everyone = True
     read_token = ReadToken.of(page_token_file, os.environ.get("PHOTON_READ_TOKEN"), everyone=everyone)
     store = _open(document)
@@ -115,7 +116,7 @@ def run(
 
     with closing(traces):
         code = asyncio.run(run_tracked())
-    termination_log = os.environ.get(last_words.VARIABLE)
+    termination_log = os.environ.get(TERMINATION_LOG)
     if termination_log and engine.state.outcome is not None:
         last_words.write(Path(termination_log), application.state.status())
     raise SystemExit(code)

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from photon.api.status import JobReason
 from photon.exit_codes import EXIT_JOB_FAILED
+from photon.launch import LISTEN_FD
 from photon_aggregator.connections import Connections, files_at_once
 from photon_aggregator.engine import Engine
 
@@ -40,12 +41,17 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(address: str) -> socket.socket:
+def listen(address: str, *, inherited: str | None = None) -> socket.socket:
     """A listening socket for ``host:port`` (port 0: any free one).
+
+    ``inherited`` is the number of an open socket that listens there already: a launcher's, which keeps the address
+    over restarts.
 
     Raises:
         ListenError: Not an address, or one that is taken or not this machine's.
     """
+    if inherited is not None:
+        return _taken_over(inherited)
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ListenError(f"--listen {address}: needs HOST:PORT, for example 127.0.0.1:8080")
@@ -66,6 +72,16 @@ def listen(address: str) -> socket.socket:
 def is_loopback(bound: socket.socket) -> bool:
     """Whether only this machine can reach a listening socket."""
     return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
+
+
+def _taken_over(number: str) -> socket.socket:
+    try:
+        bound = socket.socket(fileno=int(number))
+        bound.set_inheritable(False)
+        bound.getsockname()
+    except (OSError, ValueError) as error:
+        raise ListenError(f"{LISTEN_FD}={number}: is not an open socket that listens ({error})") from error
+    return bound
 
 
 async def serve(

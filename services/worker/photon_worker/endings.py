@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from photon.api.document import JobFileError
+from photon.exit_codes import EXIT_JOB_FAILED
 from photon.store.errors import StoreError
 from photon_worker.data.errors import DataError, OutOfReach
-from photon_worker.errors import Mistake, WorkerError
+from photon_worker.errors import JobFailed, Mistake, WorkerError
 from photon_worker.interrupt import Interrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """An exit code (1: failed, 2: the user's mistake, 128 + signal) and one sentence."""
+    """An exit code (1: failed, 2: the user's mistake, 3: the job failed, 128 + signal) and one sentence."""
 
     code: int
     message: str
@@ -32,6 +33,8 @@ def end_of(error: BaseException) -> End | None:
     match error:
         case OutOfReach():
             return End(code=1, message=str(error))
+        case JobFailed():
+            return End(code=EXIT_JOB_FAILED, message=str(error))
         case Mistake() | DataError() | JobFileError():
             return End(code=2, message=str(error))
         case WorkerError() | StoreError():

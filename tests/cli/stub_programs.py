@@ -1,0 +1,76 @@
+"""Stand-ins for the programs that ``photon run`` starts: they end as a test says, without a model or a store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+AGGREGATOR = '''#!{python}
+"""Serves /v1/status at the socket that it was given; every start follows its own line of the script."""
+import http.server, json, os, pathlib, socket, sys, threading, time
+
+here = pathlib.Path(__file__).parent
+starts = here / "aggregator-starts"
+number = int(starts.read_text()) if starts.exists() else 0
+starts.write_text(str(number + 1))
+script = json.loads((here / "script.json").read_text())
+part = script[min(number, len(script) - 1)]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps(part["status"]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        (here / "asked").touch()
+
+    def log_message(self, *words):
+        pass
+
+
+if part.get("words"):
+    pathlib.Path(os.environ["PHOTON_TERMINATION_LOG"]).write_text(json.dumps(part["words"]))
+if "status" in part:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+    server.socket = socket.socket(fileno=int(os.environ["PHOTON_LISTEN_FD"]))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (here / "asked").unlink(missing_ok=True)
+    while not (here / "asked").exists() or (part.get("until") and not (here / part["until"]).exists()):
+        time.sleep(0.02)
+    time.sleep(0.1)
+print(part.get("error", ""), flush=True)
+os._exit(part["code"])
+'''
+
+WORKER = '''#!{python}
+"""``init`` succeeds; a participant ends with the code that its file holds, else it waits to be stopped."""
+import pathlib, sys, time
+
+if sys.argv[1] == "init":
+    sys.exit(0)
+here = pathlib.Path(__file__).parent
+name = pathlib.Path(sys.argv[sys.argv.index("--work-dir") + 1]).name
+end = here / (name + ".end")
+if end.exists():
+    code, _, words = end.read_text().partition(" ")
+    print(words, flush=True)
+    sys.exit(int(code))
+time.sleep(600)
+'''
+
+
+def write_stubs(folder: Path, script: list[dict[str, object]]) -> None:
+    """Programs ``photon-aggregator`` and ``photon-worker`` in ``folder``.
+
+    ``script``: an entry for each start of the aggregator, the last one for all later starts. ``status`` is served until
+    it was asked for once (and the file ``until`` is there); ``words`` are its last words; ``code`` is its exit code.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("photon-aggregator", AGGREGATOR), ("photon-worker", WORKER)):
+        path = folder / name
+        path.write_text(text.replace("{python}", sys.executable))
+        path.chmod(0o755)
+    (folder / "script.json").write_text(json.dumps(script))
