@@ -88,6 +88,7 @@ class LaunchContext:
     ``work_dir`` and ``rendezvous`` are templates in which ``{participant}`` is replaced: the folder of a worker's local
     checkpoints, and host:port where the nodes of one participant find each other (unused with a single node; a mapping
     by participant where no template can say it).
+    ``metrics_listen``: host:port where the aggregator serves only its metrics, to everyone who reaches it.
     ``stop_when_done``: the aggregator ends with the job instead of serving its status on.
     """
 
@@ -97,6 +98,7 @@ class LaunchContext:
     aggregator_url: str
     work_dir: str
     rendezvous: str | Mapping[str, str] = f"localhost:{RENDEZVOUS_PORT}"
+    metrics_listen: str | None = None
     stop_when_done: bool = False
     aggregator_program: tuple[str, ...] = ("photon-aggregator",)
     worker_program: tuple[str, ...] = ("photon-worker",)
@@ -125,6 +127,7 @@ def processes(job: FederatedTrainingJob, context: LaunchContext) -> list[Process
             command=(
                 *context.aggregator_program,
                 *("--job", context.job_path, "--listen", context.listen, "--tokens", context.tokens_path),
+                *(("--metrics-listen", context.metrics_listen) if context.metrics_listen is not None else ()),
                 *(("--stop-when-done",) if context.stop_when_done else ()),
             ),
             secret_env=storage,

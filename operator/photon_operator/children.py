@@ -62,10 +62,12 @@ def make_family(
     namespace: str,
     labels: Mapping[str, str],
     tokens: Mapping[str, str],
+    read_token: str,
     committed_rounds: int,
     settings: Settings,
 ) -> Family:
-    """The children of ``job``. ``tokens``: of every participant; ``labels``: the job's own.
+    """The children of ``job``. ``tokens``: of every participant; ``read_token``: for those who look; ``labels``: the
+    job's own.
 
     Raises:
         pods.InvalidPod: A pod cannot be made as the job says.
@@ -114,6 +116,7 @@ def make_family(
                 "type": "Opaque",
                 "data": {
                     **{names.token_key(p): _base64(token) for p, token in tokens.items()},
+                    names.READ_TOKEN: _base64(read_token),
                     pods.DIGESTS_FILE: _base64(digests),
                     context.digests_key: _base64(digests),
                 },
@@ -304,3 +307,9 @@ def tokens_of(secret: Mapping[str, Any] | None) -> dict[str, str]:
         for key, value in data.items()
         if key.endswith(".token")
     }
+
+
+def read_token_of(secret: Mapping[str, Any] | None) -> str | None:
+    """The token for reading a job that a Secret holds; None in one of an earlier release."""
+    value = ((secret or {}).get("data") or {}).get(names.READ_TOKEN)
+    return base64.b64decode(value).decode() if value else None

@@ -36,6 +36,10 @@ KUEUE_QUEUE: Final = f"{KUEUE}queue-name"
 OURS: Final = f"{GROUP}/operator"
 
 AGGREGATOR_PORT: Final = 8080
+METRICS_PORT: Final = 8081
+
+# The key, within the Secret of tokens, of the one for reading the job: its status, its page, its metrics.
+READ_TOKEN: Final = "read-token"
 
 # A pod's host name is its Job's name, '-' and its index, and holds 63 characters.
 _MAX_JOB_NAME: Final = 58

@@ -52,6 +52,7 @@ def launch_context(job: str, namespace: str, participants: list[str]) -> LaunchC
         job_path=f"{JOB_FOLDER}/{JOB_FILE}",
         tokens_path=f"{TOKENS_FOLDER}/{DIGESTS_FILE}",
         listen=f"0.0.0.0:{names.AGGREGATOR_PORT}",
+        metrics_listen=f"0.0.0.0:{names.METRICS_PORT}",
         aggregator_url=f"http://{names.aggregator(job)}.{namespace}.svc:{names.AGGREGATOR_PORT}",
         work_dir=WORK_FOLDER,
         rendezvous={name: _rendezvous(names.worker(job, name), namespace) for name in participants},
@@ -182,6 +183,9 @@ def _env(process: Process, settings: Settings) -> list[dict[str, Any]]:
 
 def _secret_env(process: Process, context: PodContext, data: DataSpec | None) -> list[dict[str, Any]]:
     entries = []
+    if process.role is Role.AGGREGATOR:
+        source = {"name": names.tokens(context.job), "key": names.READ_TOKEN}
+        entries.append({"name": "PHOTON_READ_TOKEN", "valueFrom": {"secretKeyRef": source}})
     for secret in process.secret_env:
         match secret.source:
             case SecretSource.TOKEN:
@@ -244,7 +248,10 @@ def _served() -> dict[str, Any]:
         return {"httpGet": {"path": path, "port": "http"}}
 
     return {
-        "ports": [{"name": "http", "containerPort": names.AGGREGATOR_PORT}],
+        "ports": [
+            {"name": "http", "containerPort": names.AGGREGATOR_PORT},
+            {"name": "metrics", "containerPort": names.METRICS_PORT},
+        ],
         "readinessProbe": {**get("/readyz"), "periodSeconds": 5, "timeoutSeconds": 6},
         # Only a process that does not answer for minutes is stopped: a busy one is not ill.
         "livenessProbe": {**get("/healthz"), "periodSeconds": 30, "timeoutSeconds": 10, "failureThreshold": 10},

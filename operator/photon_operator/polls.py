@@ -9,9 +9,10 @@ from typing import Final
 
 import httpx
 
-from photon_operator import status
+from photon_operator import names, status
 from photon_operator.cache import Cache, Key
-from photon_operator.observed import Answer, Object, Pod
+from photon_operator.children import read_token_of
+from photon_operator.observed import SECRET, Answer, Object, Pod
 from photon_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,11 @@ class Polls:
             return
         address = f"[{pod.address}]" if ":" in pod.address else pod.address
         url = f"{self._settings.aggregator_url.format(address=address)}/v1/status"
+        token = read_token_of(self._cache.children(key)[SECRET].get(names.tokens(key[1])))
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         try:
             async with gate:
-                response = await client.get(url)
+                response = await client.get(url, headers=headers)
         except httpx.HTTPError as error:
             log.debug("%s/%s: the aggregator at %s does not answer: %s", *key, url, error)
             return

@@ -95,7 +95,8 @@ def parse(raw: Object) -> FederatedTrainingJob:
 
 
 def _family(job: FederatedTrainingJob, observed: Observed, before: JobStatus, new_token: Callable[[], str]) -> Family:
-    known = children.tokens_of(observed.child(SECRET, names.tokens(job.metadata.name)))
+    secret = observed.child(SECRET, names.tokens(job.metadata.name))
+    known = children.tokens_of(secret)
     metadata = observed.job["metadata"]
     return children.make_family(
         job,
@@ -103,6 +104,7 @@ def _family(job: FederatedTrainingJob, observed: Observed, before: JobStatus, ne
         namespace=metadata["namespace"],
         labels=metadata.get("labels") or {},
         tokens={p.name: known.get(p.name) or new_token() for p in job.spec.participants},
+        read_token=children.read_token_of(secret) or new_token(),
         committed_rounds=before.committed_rounds,
         settings=observed.settings,
     )

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -82,6 +83,36 @@ def test_a_job_from_start_to_end(program: Program, store: ObjectStore, storage: 
     assert [c.type for c in told.conditions if c.status == "True"] == ["Complete"]
     assert told.committed_rounds == 2
     assert " aggregator  round 2: RoundCommitted" in errors
+
+
+def test_where_others_reach_it_figures_need_a_token_and_metrics_have_a_port_of_their_own(
+    program: Program, store: ObjectStore, storage: StorageSpec
+) -> None:
+    write_round_zero(job_document(storage, ["north", "south"], rounds=2), store)
+    side = free_port()
+
+    def get(path: str, port: int = program.port, **headers: str) -> httpx.Response:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10), trust_env=False, timeout=30) as client:
+            return client.get(f"http://127.0.0.1:{port}{path}", headers=headers)
+
+    everywhere = {"listen": f"0.0.0.0:{program.port}", "metrics-listen": f"127.0.0.1:{side}"}
+    for token in (None, "look"):
+        program.environment |= {"PHOTON_READ_TOKEN": token} if token is not None else {}
+        process = program.start(**everywhere)
+        try:
+            assert get("/healthz").status_code == 200
+            for path in ("/v1/status", "/v1/live", "/v1/history", "/v1/curves", "/v1/events", "/metrics"):
+                refused = get(path)
+                assert refused.status_code == 401, path
+                assert (b"PHOTON_READ_TOKEN" in refused.content) is (token is None)
+                if token is not None:
+                    assert get(path, Authorization=f"Bearer {token}").status_code == 200, path
+            assert b"photon_job_info" in get("/metrics", side).content
+            for path in ("/", "/v1/status", "/v1/job", "/healthz"):
+                assert get(path, side).status_code == 404, path
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
 
 
 def test_it_deletes_what_the_job_wrote_instead_of_running_it(

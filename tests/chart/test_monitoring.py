@@ -33,6 +33,12 @@ def test_every_alert_is_a_prometheus_rule_that_leads_to_the_sites_runbooks(chart
         assert rule["spec"] == yaml.safe_load(expected)
 
 
+def test_jobs_are_scraped_at_the_port_that_needs_no_token(chart: Chart) -> None:
+    spec = named(chart.render(values=MONITORING), "PodMonitor", "photon-jobs")["spec"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("metrics", "/metrics")
+
+
 def test_without_being_asked_for_there_is_neither(chart: Chart) -> None:
     objects = chart.render()
     assert not of_kind(objects, "PrometheusRule", "PodMonitor", "ServiceMonitor")

@@ -127,6 +127,16 @@ def test_aggregators_answer_workers_the_operator_and_who_is_named(chart: Chart) 
     assert ingress["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "ingress"}
 
 
+def test_metrics_of_aggregators_are_on_a_port_of_their_own_for_who_is_named(chart: Chart) -> None:
+    (only,) = policy(chart.render(), "photon-aggregators")["ingress"]
+    assert only["ports"] == [{"protocol": "TCP", "port": 8080}]
+    watched = chart.render(values=CHART / "ci" / "monitoring-values.yaml")
+    api, metrics = policy(watched, "photon-aggregators")["ingress"]
+    assert len(api["from"]) == 2, "Prometheus is not among those who reach the API"
+    assert metrics["ports"] == [{"protocol": "TCP", "port": 8081}]
+    assert metrics["from"] == policy(watched, "photon-operator")["ingress"][0]["from"][1:]
+
+
 def test_further_egress_and_storage_of_a_closed_network(chart: Chart) -> None:
     site = chart.render(values=CHART / "ci" / "restricted-site-values.yaml")
     for namespace in ("photon", "research"):
@@ -156,4 +166,4 @@ def test_prometheus_reaches_what_it_is_to_scrape(chart: Chart) -> None:
     objects = chart.render(values=CHART / "ci" / "monitoring-values.yaml")
     prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     assert prometheus in policy(objects, "photon-operator")["ingress"][0]["from"]
-    assert prometheus in policy(objects, "photon-aggregators")["ingress"][0]["from"]
+    assert prometheus in policy(objects, "photon-aggregators")["ingress"][1]["from"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 from typing import Any
 
 import pytest
 
-from photon_operator.children import tokens_of
+from photon_operator.children import read_token_of, tokens_of
 from photon_operator.observed import CLAIM, JOB, SECRET, timestamp
 from photon_operator.settings import Settings
 from tests.operator.world import START, World, job_object
@@ -27,6 +28,22 @@ def test_a_participant_joins_a_running_job() -> None:
     assert before.items() <= after.items(), "nobody's token changes"
     assert set(after) == {"east", "north", "south"}
     assert {name: world.children[JOB][name]["metadata"]["uid"] for name in uids} == uids
+
+
+def test_a_job_of_an_earlier_release_gets_a_token_for_reading_and_nothing_is_started_again() -> None:
+    world = World().training()
+    secret = world.children[SECRET]["first-tokens"]
+    first = secret["data"].pop("read-token")
+    secret["metadata"]["annotations"].clear()
+    before, uids = tokens_of(secret), {name: raw["metadata"]["uid"] for name, raw in world.children[JOB].items()}
+    world.settle()
+    made = read_token_of(world.children[SECRET]["first-tokens"])
+    assert made is not None
+    assert base64.b64encode(made.encode()).decode() != first
+    assert tokens_of(world.children[SECRET]["first-tokens"]) == before
+    assert {name: raw["metadata"]["uid"] for name, raw in world.children[JOB].items()} == uids
+    world.settle()
+    assert read_token_of(world.children[SECRET]["first-tokens"]) == made
 
 
 def test_a_participant_leaves_a_running_job() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -15,10 +17,12 @@ from photon.telemetry.metric_names import operator_metrics
 from photon_operator import names
 from photon_operator.cache import Cache, Key
 from photon_operator.carry import Carried
+from photon_operator.children import read_token_of
 from photon_operator.metrics import OperatorMetrics
 from photon_operator.notes import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS, Memos
-from photon_operator.observed import JOB, POD
+from photon_operator.observed import JOB, POD, SECRET
 from photon_operator.plan import Apply, Plan
+from photon_operator.polls import Polls
 from photon_operator.queue import WorkQueue
 from photon_operator.settings import Settings, SettingsError
 from tests.operator.world import World
@@ -253,6 +257,42 @@ def test_events_are_not_read_again_and_again() -> None:
     assert memos.may_look("u1")
     assert memos.noted("u1", None)
     assert memos.notes == {}
+
+
+# --- polls ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_aggregator_is_asked_with_its_jobs_token() -> None:
+    world = World().training()
+    cache = Cache()
+    for kind in (SECRET, POD):
+        found = world.children[SECRET].values() if kind == SECRET else world.pods
+        for raw in found:
+            cache.put(kind, {**raw, "metadata": {"namespace": "lab", "resourceVersion": "1", **raw["metadata"]}})
+    said: list[str | None] = []
+
+    class Answering(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            said.append(self.headers["Authorization"])
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        polls = Polls(cache, Settings(aggregator_url=f"http://127.0.0.1:{server.server_port}"), lambda _: None)
+
+        async def ask() -> None:
+            running = asyncio.create_task(polls.run())
+            while not said:
+                await asyncio.sleep(0.01)
+            running.cancel()
+
+        asyncio.run(asyncio.wait_for(ask(), 60))
+        server.shutdown()
+    assert said[0] == f"Bearer {read_token_of(world.children[SECRET]['first-tokens'])}"
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

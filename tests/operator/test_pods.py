@@ -76,6 +76,9 @@ def test_programs_find_the_files_and_addresses_that_they_are_told_of() -> None:
         *("--listen", "0.0.0.0:8080"),
     ]
     assert "--stop-when-done" in aggregator["command"]
+    listening = aggregator["command"].index("--metrics-listen") + 1
+    assert aggregator["command"][listening] == "0.0.0.0:8081"
+    assert {port["name"]: port["containerPort"] for port in aggregator["ports"]} == {"http": 8080, "metrics": 8081}
     assert "http://first-aggregator.lab.svc:8080" in worker["command"]
     assert worker["command"][worker["command"].index("--work-dir") + 1] == "/var/lib/photon"
     for job in ALL:
@@ -92,6 +95,9 @@ def test_secrets_are_named_and_never_copied() -> None:
     worker = env(world, "first-worker-north")
     assert worker["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "north-data", "key": "AWS_ACCESS_KEY_ID"}}
     assert worker["PHOTON_TOKEN"] == {"secretKeyRef": {"name": "first-tokens", "key": "north.token"}}
+    assert "PHOTON_READ_TOKEN" not in worker
+    reads = env(world, "first-aggregator")["PHOTON_READ_TOKEN"]
+    assert reads == {"secretKeyRef": {"name": "first-tokens", "key": "read-token"}}
     assert "AWS_ACCESS_KEY_ID" not in env(world, "first-worker-south"), "its data needs no keys"
 
 

@@ -33,7 +33,8 @@ from photon_aggregator.app import create_app
 from photon_aggregator.auth import ReadToken, Tokens, TokensError
 from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
 from photon_aggregator.purge import purge
-from photon_aggregator.serve import ListenError, listen, serve
+from photon_aggregator.routers.health import MetricsOnly
+from photon_aggregator.serve import ListenError, is_loopback, listen, serve
 from photon_aggregator.state import Settings
 from photon_aggregator.tracking import tracking
 
@@ -52,6 +53,10 @@ def run(
     stop_when_done: Annotated[
         bool, typer.Option("--stop-when-done", help="Exit when the job has ended and the workers know.")
     ] = False,
+    metrics_listen: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT to serve /metrics on as well, to everyone who reaches it and without a token."),
+    ] = None,
     init_seconds: Annotated[
         float, typer.Option(min=1, help="How long to wait for the initial model (photon-worker init).")
     ] = 600.0,
@@ -97,7 +102,8 @@ def run(
     if without:
         raise TokensError(f"--tokens {tokens}: no token for {', '.join(without)}")
     bound = listen(listen_on, inherited=os.environ.get(LISTEN_FD))
-    everyone = True
+    metrics_bound = listen(metrics_listen, option="--metrics-listen") if metrics_listen is not None else None
+    everyone = is_loopback(bound)
     read_token = ReadToken.of(page_token_file, os.environ.get("PHOTON_READ_TOKEN"), everyone=everyone)
     store = _open(document)
     engine = Engine(
@@ -108,11 +114,15 @@ def run(
     )
     application = create_app(engine=engine, tokens=known, read_token=read_token)
 
+    registry = application.state.registry
+    metrics = (MetricsOnly(registry, time.monotonic), metrics_bound) if metrics_bound is not None else None
     trackers = _trackers(document, tracked_by, tracker_dir)
 
     async def run_tracked() -> int:
         async with tracking(engine, trackers):
-            return await serve(engine=engine, app=application, bound=bound, stop_when_done=stop_when_done)
+            return await serve(
+                engine=engine, app=application, bound=bound, stop_when_done=stop_when_done, metrics=metrics
+            )
 
     with closing(traces):
         code = asyncio.run(run_tracked())

@@ -8,11 +8,11 @@ import ipaddress
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from photon.api.status import JobReason
 from photon.exit_codes import EXIT_JOB_FAILED
@@ -27,6 +27,7 @@ LEAVE_SECONDS: Final = 10.0
 LAST_LOOK_SECONDS: Final = 2.5
 DRAIN_SECONDS: Final = 3
 KEEP_ALIVE_SECONDS: Final = 75
+METRICS_CONNECTIONS: Final = 32
 
 
 class ListenError(ValueError):
@@ -41,8 +42,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(address: str, *, inherited: str | None = None) -> socket.socket:
-    """A listening socket for ``host:port`` (port 0: any free one).
+def listen(address: str, *, inherited: str | None = None, option: str = "--listen") -> socket.socket:
+    """A listening socket for ``host:port`` (port 0: any free one); ``option`` is what errors call it.
 
     ``inherited`` is the number of an open socket that listens there already: a launcher's, which keeps the address
     over restarts.
@@ -54,7 +55,7 @@ def listen(address: str, *, inherited: str | None = None) -> socket.socket:
         return _taken_over(inherited)
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ListenError(f"--listen {address}: needs HOST:PORT, for example 127.0.0.1:8080")
+        raise ListenError(f"{option} {address}: needs HOST:PORT, for example 127.0.0.1:8080")
     host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
@@ -64,14 +65,13 @@ def listen(address: str, *, inherited: str | None = None) -> socket.socket:
         bound.listen(1024)
     except OSError as error:
         bound.close()
-        raise ListenError(f"--listen {address}: {error.strerror or error}") from error
+        raise ListenError(f"{option} {address}: {error.strerror or error}") from error
     bound.set_inheritable(False)
     return bound
 
 
-def is_loopback(bound: socket.socket) -> bool:
-    """Whether only this machine can reach a listening socket."""
-    return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
+async def _serve_all(servers: Sequence[tuple[uvicorn.Server, socket.socket]]) -> None:
+    await asyncio.gather(*(server.serve(sockets=[at]) for server, at in servers))
 
 
 def _taken_over(number: str) -> socket.socket:
@@ -84,26 +84,7 @@ def _taken_over(number: str) -> socket.socket:
     return bound
 
 
-async def serve(
-    *,
-    engine: Engine,
-    app: FastAPI,
-    bound: socket.socket,
-    stop_when_done: bool,
-    stop: asyncio.Event | None = None,
-    connections: Connections | None = None,
-) -> int:
-    """Serve until the end; the process's exit code: 0, EXIT_JOB_FAILED for a failed job, 128 + signal for a signal.
-
-    Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal, unless the
-    store failed: then a restart is the cure. ``stop`` ends it from inside the process, as a signal would, with 0.
-    ``connections``: how many it holds and for how long; by default as many as the limit of open files allows.
-
-    Raises:
-        JobMismatch: The job file and the bucket disagree.
-    """
-    if connections is None:
-        connections = Connections.within(files_at_once(), names=len(engine.state.settings.participants) + 1)
+def _server(app: ASGIApp, connections: Connections) -> _Server:
     config = uvicorn.Config(
         app,
         http=connections.protocol(),
@@ -115,9 +96,42 @@ async def serve(
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
     )
+    return _Server(config)
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    """Whether only this machine can reach a listening socket."""
+    return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
+
+
+async def serve(
+    *,
+    engine: Engine,
+    app: ASGIApp,
+    bound: socket.socket,
+    stop_when_done: bool,
+    stop: asyncio.Event | None = None,
+    connections: Connections | None = None,
+    metrics: tuple[ASGIApp, socket.socket] | None = None,
+) -> int:
+    """Serve until the end; the process's exit code: 0, EXIT_JOB_FAILED for a failed job, 128 + signal for a signal.
+
+    Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal, unless the
+    store failed: then a restart is the cure. ``stop`` ends it from inside the process, as a signal would, with 0.
+    ``connections``: how many it holds and for how long; by default as many as the limit of open files allows.
+    ``metrics``: an application for a port of its own.
+
+    Raises:
+        JobMismatch: The job file and the bucket disagree.
+    """
+    if connections is None:
+        connections = Connections.within(files_at_once(), names=len(engine.state.settings.participants) + 1)
     # It warns of every request that is no HTTP, and anyone may send those.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    server = _Server(config)
+    servers = [(_server(app, connections), bound)]
+    if metrics is not None:
+        few = Connections(strangers=METRICS_CONNECTIONS, per_name=METRICS_CONNECTIONS)
+        servers.append((_server(metrics[0], few), metrics[1]))
     code = 0
     ending = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -132,7 +146,7 @@ async def serve(
         loop.add_signal_handler(number, on_signal, number)
     host, port = bound.getsockname()[:2]
     logger.info("listening on %s:%d", host, port)
-    serving = loop.create_task(server.serve(sockets=[bound]))
+    serving = loop.create_task(_serve_all(servers))
     running = loop.create_task(engine.run())
     asked = loop.create_task(ending.wait())
     try:
@@ -149,7 +163,8 @@ async def serve(
         for number in signals:
             loop.remove_signal_handler(number)
         engine.stop()
-        server.should_exit = True
+        for server, _ in servers:
+            server.should_exit = True
         for task in (running, asked):
             task.cancel()
         await asyncio.gather(serving, running, asked, return_exceptions=True)

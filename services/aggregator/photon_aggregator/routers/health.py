@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
 
 from photon.protocol.messages import ErrorReason
 from photon.store import keys
@@ -39,6 +43,31 @@ async def readyz(engine: EngineDep) -> dict[str, str]:
     if found is None:
         raise ApiError(ErrorReason.STORAGE_UNAVAILABLE, f"{engine.store.uri(keys.JOB)} is gone")
     return {"status": "ready"}
+
+
+class MetricsOnly:
+    """The ASGI application of a port of its own for Prometheus: /metrics, made at most once a second, and nothing else.
+
+    A PodMonitor for all jobs cannot name a token for each; so whoever may reach this port sees metrics, and no more.
+    """
+
+    def __init__(self, registry: CollectorRegistry, clock: Callable[[], float]) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._made: dict[str, tuple[float, bytes]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] != "/metrics" or scope["method"] != "GET":
+            await Response(status_code=404, headers={"connection": "close"})(scope, receive, send)
+            return
+        encode, content_type = choose_encoder(Headers(scope=scope).get("accept", ""))
+        at, text = self._made.get(content_type, (-math.inf, b""))
+        if self._clock() - at >= 1.0:
+            at, text = self._made[content_type] = self._clock(), encode(self._registry)
+        headers = {"content-type": content_type, "connection": "close"}
+        await Response(text, headers=headers)(scope, receive, send)
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response, dependencies=[bearer])
