@@ -171,6 +171,27 @@ def test_a_bad_update_is_refused_with_its_reason_and_the_round_completes(
     assert store.head(keys.manifest(1, "bad")) is None
 
 
+def test_what_is_refused_without_a_check_is_said_once_and_counted(store: ObjectStore, storage: StorageSpec) -> None:
+    job = job_document(storage, ["north", "bad"], rounds=1)
+    write_round_zero(job, store)
+    counted: list[int] = []
+
+    def tamper(worker: FakeWorker, task: TrainTask, prepared: Prepared) -> None:
+        others = prepared.manifest.model_copy(update={"participant": "north"})
+        for _ in range(40):
+            worker.submit(task.round, others)
+        refused = running.engine.board.round_events
+        counted.append(len([event for event in refused if event.participant == "bad" and event.reason]))
+        worker.train_honestly(task, prepared)
+
+    with aggregator(job, store, stop_when_done=False) as running:
+        with working(FakeWorker("bad", [running.url], tamper=tamper), FakeWorker("north", [running.url])):
+            pass
+        metrics = running.text("/metrics")
+    assert counted == [1]
+    assert 'photon_updates_refused_total{job="test",participant="bad",reason="WrongParticipant"} 40.0' in metrics
+
+
 def test_the_store_refuses_other_bytes_than_were_announced(store: ObjectStore, storage: StorageSpec) -> None:
     statuses: dict[str, list[int]] = {}
 

@@ -9,6 +9,7 @@ from photon.api.status import JobReason
 from photon.protocol.canonical import digest
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.messages import RefusalReason
+from photon.protocol.records import Plan
 from photon_aggregator import tasks
 from photon_aggregator.events import (
     Admitted,
@@ -31,7 +32,7 @@ from photon_aggregator.events import (
     WritePlan,
 )
 from photon_aggregator.rounds import next_wake
-from photon_aggregator.state import Stage
+from photon_aggregator.state import CHECKS_A_ROUND, Stage
 from tests.aggregator.machine import (
     NAMES,
     Machine,
@@ -231,6 +232,48 @@ def test_a_refused_participant_may_try_again_and_the_same_update_only_after_it_w
     assert machine.count(Check) == 3
     assert machine.state.open is not None
     assert machine.state.open.missing == ["east", "south"]
+
+
+def refusal_of(machine: Machine, plan: Plan, version: int, reason: RefusalReason) -> str:
+    name = digest(manifest("north", plan, version=version))
+    machine.send(Refused(at=machine.at, round=1, participant="north", digest=name, reason=reason, message="bad"))
+    machine.send(Told(at=machine.at, round=1, participant="north", digest=name))
+    return name
+
+
+def test_a_refused_update_that_comes_again_is_not_read_again() -> None:
+    machine = Machine(settings())
+    plan = machine.opened()
+    machine.submit("north", plan)
+    name = refusal_of(machine, plan, 0, RefusalReason.NOT_FINITE)
+    for _ in range(3):
+        machine.submit("north", plan)
+        machine.send(Told(at=machine.at, round=1, participant="north", digest=name))
+    assert machine.count(Check) == 1
+    reply = tasks.verdict(machine.state, "north", 1, name)
+    assert reply is not None
+    assert (reply.reason, reply.message) == (RefusalReason.NOT_FINITE, "bad")
+
+
+@pytest.mark.parametrize("reason", [RefusalReason.NOT_FINITE, RefusalReason.MISSING_PART])
+def test_checks_of_a_participant_in_a_round_are_bounded(reason: RefusalReason) -> None:
+    machine = Machine(settings())
+    plan = machine.opened()
+    for attempt in range(3 * CHECKS_A_ROUND):
+        version = attempt if reason is RefusalReason.NOT_FINITE else 0
+        machine.submit("north", plan, version=version)
+        refusal_of(machine, plan, version, reason)
+    assert machine.count(Check) == CHECKS_A_ROUND
+    assert not tasks.wants_update(machine.state, "north")
+    assert tasks.wants_update(machine.state, "south")
+    reply = tasks.verdict(machine.state, "north", 1, "0" * 64)
+    assert reply is not None
+    assert reply.reason is reason
+    assert reply.message.startswith(f"{CHECKS_A_ROUND} updates of north were refused in round 1")
+    machine.admit("south", plan)
+    machine.admit("east", plan)
+    assert machine.state.open is not None
+    assert machine.state.open.missing == ["north"]
 
 
 def test_what_comes_after_the_round_was_closed_changes_nothing_and_is_too_late() -> None:

@@ -103,6 +103,7 @@ class Board:
         self._events: deque[EventRecord] = deque(maxlen=EVENTS_KEPT)
         self._sequence = 0
         self.round_events: list[EventRecord] = []
+        self._outright: set[tuple[str, str]] = set()
         self.refusals: Counter[tuple[str, str]] = Counter()
         self.rollbacks: Counter[str] = Counter()
         self.aggregator_seconds: dict[Phase, float] = {}
@@ -167,6 +168,17 @@ class Board:
             self.opened_at = note.at
         return record
 
+    def refused_outright(self, participant: str, reason: str) -> bool:
+        """Whether this refusal without a check is the first of its kind since the last commit; another one is counted.
+
+        It costs its sender one small request, so a thousand must not push everything else out of the events.
+        """
+        if (participant, reason) in self._outright:
+            self.refusals[participant, reason] += 1
+            return False
+        self._outright.add((participant, reason))
+        return True
+
     @property
     def last_sequence(self) -> int:
         """That of the latest entry; 0 when there is none."""
@@ -204,6 +216,7 @@ class Board:
         self.opened_at = None
         self.aggregator_seconds = {}
         self.round_events = []
+        self._outright.clear()
         for desk in self._desks.values():
             desk.round_share = Share()
 

@@ -171,7 +171,10 @@ class Engine:
             self.wake()
 
     def refused_outright(self, participant: str, round_number: int, reason: RefusalReason, message: str) -> None:
-        """An update was refused without being checked (too late, replayed ...): say so in events and metrics."""
+        """An update was refused without being checked (too late, replayed ...): say so in events, once a round for each
+        participant and reason, and count it in metrics."""
+        if not self.board.refused_outright(participant, reason.value):
+            return
         note = Note(
             at=self.clock(),
             kind=NoteKind.UPDATE_REFUSED,

@@ -20,6 +20,10 @@ ABSENT_SECONDS: Final = 12.0
 LOOK_SECONDS: Final = 5.0
 SHORTEST_LOOK_SECONDS: Final = 0.5
 
+# A check reads a whole update. A worker that was refused may do better after a restart; one that is refused more often
+# in one round is broken, or means to keep the store busy.
+CHECKS_A_ROUND: Final = 16
+
 
 class Stage(StrEnum):
     """What the job is waiting for."""
@@ -88,7 +92,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """The latest update of a participant in the open round. ``told``: it has read the refusal."""
+    """The latest update of a participant in the open round.
+
+    ``told``: it has read the refusal. ``checks``: of updates of this participant in this round, this one's too.
+    """
 
     digest: str
     check: Check
@@ -96,6 +103,12 @@ class Submission:
     reason: RefusalReason | None = None
     message: str = ""
     told: bool = False
+    checks: int = 1
+
+    @property
+    def final(self) -> bool:
+        """Whether it was refused, and no other update of this participant is checked in this round."""
+        return self.check is Check.REFUSED and self.checks >= CHECKS_A_ROUND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,12 +19,16 @@ def submitted(state: JobState, event: Submitted | Found) -> Step:
     if not open_round.takes(event.participant):
         return state, []
     before = open_round.submissions.get(event.participant)
+    checks = 1
     if before is not None:
         if before.check is not CheckState.REFUSED:
             return state, []
-        if before.digest == event.digest and (isinstance(event, Found) or not before.told):
+        if isinstance(event, Submitted) and before.final:
             return state, []
-    submission = Submission(digest=event.digest, check=CheckState.CHECKING)
+        if before.digest == event.digest and not _may_differ_now(before, event):
+            return state, []
+        checks += before.checks
+    submission = Submission(digest=event.digest, check=CheckState.CHECKING, checks=checks)
     check = Check(
         plan=open_round.plan,
         plan_digest=open_round.plan_digest,
@@ -33,6 +37,12 @@ def submitted(state: JobState, event: Submitted | Found) -> Step:
         digest=event.digest,
     )
     return replace(state, open=_with(open_round, event.participant, submission)), [check]
+
+
+def _may_differ_now(before: Submission, event: Submitted | Found) -> bool:
+    """Whether another check of the same update may end otherwise: only where a part was missing, which may be there by
+    now. What bytes are, they stay."""
+    return isinstance(event, Submitted) and before.told and before.reason is RefusalReason.MISSING_PART
 
 
 def _checked(state: JobState, round_number: int, participant: str, digest: str) -> OpenRound | None:
@@ -50,7 +60,7 @@ def admitted(state: JobState, event: Admitted) -> Step:
     open_round = _checked(state, event.round, admission.participant, admission.digest)
     if open_round is None:
         return state, []
-    submission = Submission(digest=admission.digest, check=CheckState.ACCEPTED, admission=admission)
+    submission = replace(open_round.submissions[admission.participant], check=CheckState.ACCEPTED, admission=admission)
     open_round = _with(open_round, admission.participant, submission)
     notes: list[Action] = [
         Note(
@@ -72,7 +82,12 @@ def refused(state: JobState, event: Refused) -> Step:
     open_round = _checked(state, event.round, event.participant, event.digest)
     if open_round is None:
         return state, []
-    submission = Submission(digest=event.digest, check=CheckState.REFUSED, reason=event.reason, message=event.message)
+    submission = replace(
+        open_round.submissions[event.participant],
+        check=CheckState.REFUSED,
+        reason=event.reason,
+        message=event.message,
+    )
     note = Note(
         at=event.at,
         kind=NoteKind.UPDATE_REFUSED,
@@ -94,6 +109,8 @@ def told(state: JobState, event: Told) -> Step:
         return state, []
     submission = open_round.submissions.get(event.participant)
     if submission is None or submission.digest != event.digest or submission.check is not CheckState.REFUSED:
+        return state, []
+    if submission.told:
         return state, []
     return replace(state, open=_with(open_round, event.participant, replace(submission, told=True))), []
 

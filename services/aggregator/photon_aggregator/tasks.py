@@ -71,7 +71,7 @@ def wants_update(state: JobState, participant: str) -> bool:
     if state.stage is not Stage.TRAIN or state.open is None or not state.open.takes(participant):
         return False
     submission = state.open.submissions.get(participant)
-    return submission is None or submission.check is Check.REFUSED
+    return submission is None or (submission.check is Check.REFUSED and not submission.final)
 
 
 def cancelled(state: JobState, participant: str, task_id: str) -> bool:
@@ -140,9 +140,15 @@ def verdict(state: JobState, participant: str, round_number: int, digest: str) -
         )
     if state.stage is not Stage.TRAIN or not open_round.takes(participant):
         return _refuse(RefusalReason.TOO_LATE, f"round {round_number} was closed without this update")
-    if submission is not None and submission.check is Check.REFUSED and submission.digest == digest:
-        assert submission.reason is not None
-        return _refuse(submission.reason, submission.message)
+    if submission is not None and submission.reason is not None:
+        if submission.digest == digest:
+            return _refuse(submission.reason, submission.message)
+        if submission.final:
+            return _refuse(
+                submission.reason,
+                f"{submission.checks} updates of {participant} were refused in round {round_number}, no other one is "
+                f"read; the last: {submission.message}",
+            )
     return None
 
 
