@@ -89,6 +89,7 @@ class LaunchContext:
     checkpoints, and host:port where the nodes of one participant find each other (unused with a single node; a mapping
     by participant where no template can say it).
     ``metrics_listen``: host:port where the aggregator serves only its metrics, to everyone who reaches it.
+    ``folder``: where relative paths of the job (tokenizer, checkpoint) start; None: where the job file is.
     ``stop_when_done``: the aggregator ends with the job instead of serving its status on.
     """
 
@@ -99,6 +100,7 @@ class LaunchContext:
     work_dir: str
     rendezvous: str | Mapping[str, str] = f"localhost:{RENDEZVOUS_PORT}"
     metrics_listen: str | None = None
+    folder: str | None = None
     stop_when_done: bool = False
     aggregator_program: tuple[str, ...] = ("photon-aggregator",)
     worker_program: tuple[str, ...] = ("photon-worker",)
@@ -114,7 +116,11 @@ def processes(job: FederatedTrainingJob, context: LaunchContext) -> list[Process
         Process(
             role=Role.INIT,
             name=INIT,
-            command=(*context.worker_program, "init", "--job", context.job_path),
+            command=(
+                *context.worker_program,
+                *("init", "--job", context.job_path),
+                *(("--folder", context.folder) if context.folder is not None else ()),
+            ),
             env=_threads(init_cpus),
             secret_env=storage,
             cpus=init_cpus,

@@ -6,10 +6,11 @@ checked here by an ordinary pydantic validator with the same message, so a lapto
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 
@@ -44,3 +45,20 @@ class ApiModel(BaseModel):
 Name = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 ShortText = Annotated[str, Field(min_length=1, max_length=253)]
 LongText = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+def _location(uri: str) -> str:
+    """A path, or s3://bucket/prefix: any other scheme would be taken for a folder of that name."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+        return uri
+    if scheme != "s3":
+        hint = "write s3:// in lower case" if scheme.lower() == "s3" else "copy it to a folder or to an S3 bucket"
+        raise ValueError(f"{scheme}:// is not supported here, only a path or s3://bucket/prefix: {hint}")
+    if not rest.partition("/")[0]:
+        raise ValueError("names no bucket: write s3://bucket/prefix")
+    return uri
+
+
+# Where data, a checkpoint or a tokenizer is. A path is relative to the job file; ~ is the home folder.
+Location = Annotated[LongText, AfterValidator(_location)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from photon.api.base import ApiModel, CelRule, LongText
+from photon.api.base import ApiModel, CelRule, Location
 from photon.api.presets import PRESETS
 
 
@@ -35,7 +35,7 @@ class TokenizerSpec(ApiModel):
         ),
     ] = "byte"
     path: Annotated[
-        LongText | None,
+        Location | None,
         Field(description="With kind 'file': path or s3:// URI of a tokenizer.json, or of the folder that holds it."),
     ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
@@ -56,7 +56,7 @@ class TokenizerSpec(ApiModel):
 class InitFrom(ApiModel):
     """Warm start: a Hugging Face checkpoint instead of random weights."""
 
-    uri: Annotated[LongText, Field(description="Folder of a Hugging Face checkpoint: a path or s3://bucket/prefix.")]
+    uri: Annotated[Location, Field(description="Folder of a Hugging Face checkpoint: a path or s3://bucket/prefix.")]
 
 
 class ModelSpec(ApiModel):

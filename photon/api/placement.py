@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from photon.api.base import ApiModel, CelRule, LongText, Name, ShortText
+from photon.api.base import ApiModel, CelRule, Location, LongText, Name, ShortText
 
 MAX_DATA_SOURCES = 256
 
@@ -124,14 +124,14 @@ class DataSource(ApiModel):
     """One prepared folder of a mixture, read in the order that the participant of this name would read it in."""
 
     name: Annotated[Name, Field(description="Decides the order in which the folder is read.")]
-    uri: Annotated[LongText, Field(description="As data.uri.")]
+    uri: Annotated[Location, Field(description="As data.uri.")]
 
 
 class DataSpec(ApiModel):
     """A participant's prepared data: the output folder of `photon data prepare`, or an even mixture of several."""
 
     uri: Annotated[
-        LongText | None,
+        Location | None,
         Field(description="Folder with index.json: a path (relative to the job file) or s3://bucket/prefix."),
     ] = None
     sources: Annotated[

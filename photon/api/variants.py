@@ -24,7 +24,7 @@ def with_absolute_data(job: FederatedTrainingJob, folder: Path) -> FederatedTrai
     """``job`` with relative data folders taken from ``folder``, where the job file lies. URIs stay as they are."""
 
     def absolute(uri: str) -> str:
-        return uri if "://" in uri else str((folder / uri).resolve())
+        return uri if uri.startswith("s3://") else str((folder / Path(uri).expanduser()).resolve())
 
     document = _dump(job)
     for participant in document["spec"]["participants"]:

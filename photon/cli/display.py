@@ -105,7 +105,7 @@ class Display:
         self._events.append((now.astimezone().strftime("%H:%M:%S"), message))
         record = {"kind": "event", "time": now.isoformat(timespec="seconds"), "message": message}
         if self._events_path is not None:
-            with self._events_path.open("a") as file:
+            with self._events_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         self._say(message)
         self._refresh()

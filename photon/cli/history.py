@@ -7,6 +7,7 @@ is ``{"kind": "commit" | "log" | "evaluation" | "job" | "event", ...}``.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -121,9 +122,12 @@ def load(run: Path) -> History:
     path = run if run.is_file() else run / "history.jsonl"
     if not path.is_file():
         raise UserMistake(f"{run} holds no history.jsonl: give the folder of a run, such as runs/demo")
-    name = path.parent.name
+    # A folder's name may hold bytes that are not UTF-8, or come through a locale that is not.
+    name = os.fsencode(path.parent.name).decode(errors="replace")
     try:
         with path.open(encoding="utf-8") as lines:
             return parse(lines, name=name)
-    except ValueError as error:
+    except OSError as error:
+        raise UserMistake(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except (ValueError, RecursionError) as error:
         raise CommandError(f"{path} cannot be read: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
@@ -84,10 +85,13 @@ def run(
 @app.command()
 def validate(job_file: JobFile, overrides: Overrides = None) -> None:
     """Check a job file: each mistake with line, field and fix."""
+    from photon.cli.check import check_model
     from photon.cli.describe import describe
 
-    job = with_absolute_data(load_job(job_file, overrides=overrides or ()), job_file.resolve().parent)
-    print("\n".join(describe(job)))
+    folder = job_file.resolve().parent
+    job = with_absolute_data(load_job(job_file, overrides=overrides or ()), folder)
+    checked = check_model(job, folder)
+    print("\n".join([*describe(job), *checked]))
 
 
 @app.command()
@@ -104,6 +108,9 @@ def report(
     from photon.cli.summary import summarise
 
     histories = [load(path) for path in runs]
+    for path, history in zip(runs, histories, strict=True):
+        if history.last_round < 1:
+            raise UserMistake(f"{path} has no rounds yet: there is nothing to report")
     if as_json:
         summaries = [summarise(history) for history in histories]
         print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
@@ -113,6 +120,11 @@ def report(
         write_atomic(target, render(histories))
     except FileNotFoundError as error:
         raise UserMistake(f"--output {target}: there is no folder {target.parent}") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        why = (error.strerror or str(error)).lower()
+        raise UserMistake(f"{target} cannot be written: {why}; choose another file with --output") from error
     print(target)
 
 
@@ -175,6 +187,10 @@ def main() -> NoReturn:
     """Entry point; photon/exit_codes.py says what the exit codes mean."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Whatever the locale says: a table with a middle dot must not end a run.
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app()
     except Stopped:

@@ -30,7 +30,7 @@ def export_history(store: ObjectStore, run: RunDirectory, job: FederatedTraining
     settings = job.model_dump(mode="json", by_alias=True, exclude={"status"})
     lines = [json.dumps({"kind": "settings", "record": settings}), *histories.read_bucket(store)]
     if run.events.exists():
-        lines += run.events.read_text().splitlines()
+        lines += run.events.read_text(encoding="utf-8").splitlines()
     write_atomic(run.history, "".join(f"{line}\n" for line in lines))
     return histories.parse(lines, name=run.root.name)
 
@@ -87,7 +87,7 @@ def download_checkpoint(store: ObjectStore, run: RunDirectory, history: History)
 
 def _holds(checkpoint: Path, digest: str) -> bool:
     marker = checkpoint / _COMMIT_FILE
-    return marker.is_file() and json.loads(marker.read_text()).get("commit") == digest
+    return marker.is_file() and json.loads(marker.read_text(encoding="utf-8")).get("commit") == digest
 
 
 def _fetch(store: ObjectStore, commit: Commit, folder: Path) -> None:

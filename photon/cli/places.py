@@ -137,7 +137,7 @@ class Folder:
                     raise
             else:
                 return Sight(name=name, local_steps=seen.local_steps, status=seen.status)
-        spec = yaml.safe_load(self._run.job.read_text())["spec"]
+        spec = yaml.safe_load(self._run.job.read_text(encoding="utf-8"))["spec"]
         status = afterwards.status(self._run, rounds=int(spec["rounds"]))
         ended = any(c.status == "True" for c in status.conditions)
         note = "" if ended else f"{self._run.shown} is not running; photon run resumes it"
@@ -146,7 +146,7 @@ class Folder:
     def _address(self) -> str | None:
         """Of the aggregator of the run that is under way; None when there is none."""
         try:
-            url, process = self._run.address.read_text().split()
+            url, process = self._run.address.read_text(encoding="utf-8").split()
         except (FileNotFoundError, ValueError):
             return None
         try:

@@ -130,7 +130,7 @@ class RunDirectory:
 
     def _token(self, participant: str) -> str:
         path = self.tokens / f"{participant}.token"
-        if path.exists() and (token := path.read_text().strip()):
+        if path.exists() and (token := path.read_text(encoding="utf-8").strip()):
             return token
         token = secrets.token_urlsafe(32)
         write_atomic(path, token, mode=0o600)
@@ -142,7 +142,7 @@ def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         partial.replace(path)
     finally:

@@ -58,6 +58,7 @@ class Supervisor:
         digests_path, tokens = run.make_tokens([p.name for p in job.spec.participants])
         context = LaunchContext(
             job_path=str(run.job),
+            folder=str(folder),
             tokens_path=str(digests_path),
             listen=address,
             aggregator_url=self._url,

@@ -157,7 +157,7 @@ class _OpenTelemetry:
             exporter = OTLPSpanExporter()
         else:
             try:
-                self._file = file.open("a", buffering=1)
+                self._file = file.open("a", buffering=1, encoding="utf-8")
             except OSError as error:
                 raise TracesMistake(f"{TRACES_VARIABLE}={file} cannot be written: {error.strerror}") from error
             exporter = ConsoleSpanExporter(out=self._file, formatter=lambda span: span.to_json(indent=None) + "\n")

@@ -135,14 +135,14 @@ class Trackers:
 
     def _read_state(self) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = json.loads((self._folder / _STATE).read_text())
+            state: dict[str, Any] = json.loads((self._folder / _STATE).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return state
 
     def _write_state(self) -> None:
         partial = self._folder / f".{_STATE}.partial"
-        partial.write_text(json.dumps(self._state))
+        partial.write_text(json.dumps(self._state), encoding="utf-8")
         partial.replace(self._folder / _STATE)
 
 

@@ -249,6 +249,25 @@ def test_tags_are_refused() -> None:
     assert "tag" in found
 
 
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("gs://b/x", "gs:// is not supported here"),
+        ("https://h/x", "https:// is not supported here"),
+        ("hf://datasets/x", "hf:// is not supported here"),
+        ("S3://b/x", "write s3:// in lower case"),
+        ("s3://", "names no bucket"),
+        ("s3:///x", "names no bucket"),
+    ],
+)
+def test_a_scheme_that_nothing_reads_is_refused_by_name(uri: str, expected: str) -> None:
+    (found,) = mistakes(changed("data/north", uri))
+    assert found.startswith("job.yaml:14: spec.participants[0].worker.data.uri: ")
+    assert expected in found
+    start = changed("preset: llama-1m", f"initFrom: {{uri: '{uri}'}}")
+    assert expected in mistakes(start)[0]
+
+
 class TestOverrides:
     def test_a_field_is_set_and_parsed_as_yaml(self) -> None:
         changes = ["spec.local.steps=16", "spec.local.learningRate.schedule=WSD", "spec.local.learningRate.max=3e-4"]

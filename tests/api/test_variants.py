@@ -125,6 +125,14 @@ def test_relative_data_counts_from_the_job_files_folder(tmp_path: Path) -> None:
     assert d.remote is not None
 
 
+def test_a_path_may_begin_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    participants = [{"name": "a", "worker": {"data": {"uri": "~/text"}}}]
+    (found,) = with_absolute_data(job(participants=participants), tmp_path / "jobs").spec.participants
+    assert found.worker is not None
+    assert found.worker.data.uri == str(tmp_path / "home" / "text")
+
+
 def test_the_storages_endpoint_is_filled_in_and_nothing_else() -> None:
     filled = with_storage(job(), endpoint="http://127.0.0.1:9")
     assert filled.spec.storage.endpoint == "http://127.0.0.1:9"

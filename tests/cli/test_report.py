@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -227,6 +230,37 @@ def test_json_block_round_trips() -> None:
 def test_several_runs_are_one_page(history: History) -> None:
     text = render([history, parse(lines(2), name="other")])
     assert "<title>demo · other - Photon report</title>" in text
+
+
+def run_report(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    command = [sys.executable, "-c", "from photon.cli.main import main; main()", "report", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, **environment}, timeout=120, check=False)
+    return done.returncode, done.stderr.decode()
+
+
+def test_a_report_is_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    folder = tmp_path / "höhe"
+    folder.mkdir()
+    (folder / "history.jsonl").write_text("\n".join(lines()), encoding="utf-8")
+    code, errors = run_report(folder, LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert (code, errors) == (0, "")
+    assert "höhe" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_text("\n".join(lines()), encoding="utf-8")
+    (tmp_path / "taken").mkdir()
+    code, errors = run_report(tmp_path, "--output", str(tmp_path / "taken"))
+    assert code == 2
+    assert errors == f"error: {tmp_path}/taken cannot be written: is a directory; choose another file with --output\n"
+
+
+@pytest.mark.parametrize("rounds", [-1, 0])
+def test_there_is_no_report_before_the_first_round(tmp_path: Path, rounds: int) -> None:
+    (tmp_path / "history.jsonl").write_text("\n".join(lines(0)[: 1 + (rounds == 0)]), encoding="utf-8")
+    code, errors = run_report(tmp_path)
+    assert code == 2
+    assert "has no rounds yet" in errors
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from photon.api.job import FederatedTrainingJob
@@ -143,3 +144,8 @@ def test_the_aggregator_ends_with_the_job_only_where_the_launcher_says_so() -> N
 
 def test_the_plan_is_a_pure_function_of_job_and_context() -> None:
     assert processes(job([here("a")]), CONTEXT) == processes(job([here("a")]), CONTEXT)
+
+
+def test_relative_paths_of_the_job_start_where_the_launcher_says() -> None:
+    (first, *_) = processes(job([here("a")]), replace(CONTEXT, folder="/jobs"))
+    assert first.command[-2:] == ("--folder", "/jobs")

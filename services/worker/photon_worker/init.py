@@ -27,7 +27,7 @@ from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from photon.store.source import UrlSource
 from photon_worker.errors import Mistake, WorkerError
-from photon_worker.tokenizer import PAD, TOKENIZER, TextEncoder, tokenizer_files
+from photon_worker.tokenizer import PAD, TOKENIZER, TextEncoder, tokenizer_beside, tokenizer_files
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def make_model(
 
     made.mkdir(parents=True)
     own: dict[str, bytes] = {}
-    tokenizer = _beside(learning.model.tokenizer, folder)
+    tokenizer = tokenizer_beside(learning.model.tokenizer, folder)
     files = tokenizer_files(tokenizer)
     encoder = TextEncoder.from_files(tokenizer.kind, files)
     if learning.model.init_from is None:
@@ -157,14 +157,14 @@ def make_model(
         config = models.config_from(
             learning.hf_config, eos_token_id=encoder.end_of_text, bos_token_id=_bos(files, tokenizer)
         )
-        _check(config, learning, encoder.vocabulary_size)
+        require_fit(config, learning, encoder.vocabulary_size)
         module = models.build(config, seed=learning.model.seed)
         pretrained.require_trainable(module, "spec.model")
     else:
         with tempfile.TemporaryDirectory(prefix="photon-checkpoint-") as temporary:
             checkpoint = _checkpoint(learning.model.init_from.uri, Path(temporary), folder, storage, open_store)
             config = models.read_config(checkpoint)
-            _check(config, learning, encoder.vocabulary_size)
+            require_fit(config, learning, encoder.vocabulary_size)
             _require_its_tokenizer(checkpoint, files, learning.model.init_from.uri)
             module = models.from_checkpoint(checkpoint)
             own = dict(pretrained.own_files(checkpoint))
@@ -191,7 +191,8 @@ def _require_its_tokenizer(checkpoint: Path, files: dict[str, bytes], uri: str) 
         )
 
 
-def _check(config: Any, learning: LearningJob, vocabulary: int) -> None:
+def require_fit(config: Any, learning: LearningJob, vocabulary: int) -> None:
+    """Raise Mistake unless the model takes every token of the tokenizer and sequences of the job's length."""
     text = config.get_text_config()
     if vocabulary > text.vocab_size:
         raise Mistake(
@@ -219,13 +220,6 @@ def _bos(files: dict[str, bytes], tokenizer: TokenizerSpec) -> int | None:
         if token.get("content") == content:
             return int(token["id"])
     return None
-
-
-def _beside(tokenizer: TokenizerSpec, folder: Path) -> TokenizerSpec:
-    """The tokenizer with its path made absolute."""
-    if tokenizer.path is None or tokenizer.path.startswith("s3://"):
-        return tokenizer
-    return tokenizer.model_copy(update={"path": str(folder / Path(tokenizer.path).expanduser())})
 
 
 def _checkpoint(uri: str, temporary: Path, folder: Path, storage: StorageSpec, open_store: OpenStore | None) -> Path:

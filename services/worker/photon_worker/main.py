@@ -102,10 +102,16 @@ def run(
             run(client, settings, interrupts)
 
 
+Folder = Annotated[
+    Path | None, typer.Option(help="Where relative paths of the job start; default the folder of the job file.")
+]
+
+
 @app.command()
 def init(
     job: Annotated[Path, typer.Option(help="The job file.")],
     create_bucket: Annotated[bool, typer.Option(help="Make the bucket if it is missing.")] = False,
+    folder: Folder = None,
 ) -> None:
     """Write a job's record and initial model into its bucket.
 
@@ -126,9 +132,24 @@ def init(
     initialise(
         document,
         store,
-        folder=job.resolve().parent,
+        folder=folder or job.resolve().parent,
         open_store=OpenStore(access_key=access_key, secret_key=secret_key),
     )
+
+
+@app.command()
+def check(job: Annotated[Path, typer.Option(help="The job file.")], folder: Folder = None) -> None:
+    """Check the model of a job: its config, tokenizer and checkpoint.
+
+    Builds the model without its weights. What is in object storage is read when the job starts, not here.
+    """
+    configure("check")
+    _limit_threads(1)
+    with _quick_imports():
+        from photon.api.validate import load_job
+        from photon_worker.check_command import check_model
+
+    sys.stdout.writelines(f"{line}\n" for line in check_model(load_job(job), folder or job.resolve().parent))
 
 
 @app.command()

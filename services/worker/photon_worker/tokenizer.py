@@ -83,6 +83,13 @@ def byte_tokenizer_files() -> dict[str, bytes]:
     return {TOKENIZER: _json(tokenizer), CONFIG: _json(config)}
 
 
+def tokenizer_beside(tokenizer: TokenizerSpec, folder: Path) -> TokenizerSpec:
+    """The tokenizer of a job with a relative path taken from ``folder``."""
+    if tokenizer.path is None or tokenizer.path.startswith("s3://"):
+        return tokenizer
+    return tokenizer.model_copy(update={"path": str(folder / Path(tokenizer.path).expanduser())})
+
+
 def tokenizer_files(spec: TokenizerSpec) -> dict[str, bytes]:
     """tokenizer.json and tokenizer_config.json of ``spec``; a missing configuration is made from the tokenizer.
 

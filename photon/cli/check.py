@@ -1,0 +1,49 @@
+"""What ``photon validate`` checks of a model: by the worker's program, where that is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from photon.api.job import FederatedTrainingJob
+from photon.cli.errors import UserMistake
+from photon.cli.programs import find_program
+from photon.exit_codes import EXIT_MISTAKE
+
+# torch and transformers take seconds to load, on a busy machine a minute.
+CHECK_SECONDS: Final = 300.0
+
+
+def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:
+    """Lines on what was checked, and what could not be. Relative paths of the job start in ``folder``.
+
+    Raises:
+        UserMistake: The model's config, tokenizer or checkpoint cannot be used.
+    """
+    model = job.spec.model
+    if model.preset is not None and model.tokenizer.path is None:
+        return []  # nothing of it is the user's
+    try:
+        program = find_program("photon-worker")
+    except UserMistake:
+        return ["not checked   the model: photon-worker is not installed here, so it is checked when the job starts"]
+    with tempfile.TemporaryDirectory(prefix="photon-check-") as temporary:
+        path = Path(temporary) / "job.yaml"
+        document = job.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        document |= {"apiVersion": job.api_version, "kind": job.kind}
+        path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+        command = [program, "check", "--job", str(path), "--folder", str(folder)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            return [f"not checked   the model: its check took longer than {CHECK_SECONDS:.0f} s"]
+    if done.returncode == 0:
+        return done.stdout.splitlines()
+    error = next((line for line in done.stderr.splitlines() if line.startswith("error: ")), "")
+    if done.returncode == EXIT_MISTAKE and error:
+        raise UserMistake(error.removeprefix("error: "))
+    return ["not checked   the model: torch and transformers are not installed here, so it is checked at the start"]
