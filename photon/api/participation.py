@@ -74,6 +74,28 @@ class PlateauSpec(ApiModel):
     ] = 0.0
 
 
+class DivergenceSpec(ApiModel):
+    """When training counts as diverged, so that the job returns to an earlier model."""
+
+    window: Annotated[int, Field(ge=4, le=32, description="Rounds before that a round is compared with.")] = 8
+    factor: Annotated[
+        float,
+        Field(
+            ge=1,
+            le=1000,
+            description="A loss is too high when it is above the median of the window by more than this many standard "
+            "deviations (from the median absolute deviation), twice running.",
+        ),
+    ] = 6.0
+    floor: Annotated[
+        float, Field(ge=0, le=100, description="Nats a token by which it must be above the median at least.")
+    ] = 0.2
+
+
+def _usual_divergence(value: object) -> bool:
+    return value == DivergenceSpec()
+
+
 class StopSpec(ApiModel):
     """Reasons to end before spec.rounds; the first that holds ends the job after the running round."""
 
@@ -84,6 +106,15 @@ class StopSpec(ApiModel):
     ] = None
     plateau: PlateauSpec | None = None
     wall_clock_seconds: Annotated[int | None, Field(ge=1, le=10**9, description="Time since the first plan.")] = None
+    # Omitted when it is the default: what releases before it wrote, and read, stays as it is.
+    divergence: Annotated[
+        DivergenceSpec | None,
+        Field(
+            exclude_if=_usual_divergence,
+            description="When the job returns to an earlier model by itself; null: never. It needs "
+            "storage.retention.keepLastRounds of 4 or more, or null. May change while a job runs.",
+        ),
+    ] = DivergenceSpec()
 
 
 class EvaluationSpec(ApiModel):

@@ -36,6 +36,7 @@ class JobReason(StrEnum):
     QUORUM_LOST = "QuorumLost"
     STORAGE_FAILED = "StorageFailed"
     MERGE_FAILED = "MergeFailed"
+    DIVERGED = "Diverged"
     STORAGE_CORRUPT = "StorageCorrupt"
     INTERNAL_ERROR = "InternalError"
     SUSPENDED = "Suspended"

@@ -20,6 +20,7 @@ _FAILED: Final = frozenset(
         JobReason.STORAGE_FAILED,
         JobReason.STORAGE_CORRUPT,
         JobReason.MERGE_FAILED,
+        JobReason.DIVERGED,
         JobReason.INTERNAL_ERROR,
         JobReason.WAITING_FOR_INIT,
     }

@@ -255,7 +255,10 @@ def test_nested_defaults_are_short() -> None:
 
 
 def test_null_means_something_only_where_a_default_would_take_its_place() -> None:
-    assert {path for path, schema in ALL if schema.get("nullable")} == {".spec.local.optimizer.clipNorm"}
+    assert {path for path, schema in ALL if schema.get("nullable")} == {
+        ".spec.local.optimizer.clipNorm",
+        ".spec.stop.divergence",
+    }
 
 
 def test_kubectl_explain_says_of_each_field_what_it_is() -> None:

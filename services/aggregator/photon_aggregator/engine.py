@@ -45,16 +45,18 @@ from photon_aggregator.events import (
     Merge,
     Note,
     NoteKind,
+    NotFinite,
     Outcome,
     PlanReady,
     Recovered,
     Refused,
     Tick,
     WritePlan,
+    WriteRollback,
 )
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
 from photon_aggregator.look import look
-from photon_aggregator.merge import MergeError
+from photon_aggregator.merge import MergeError, NotFiniteModelError
 from photon_aggregator.parts import Grants
 from photon_aggregator.state import JobState, Settings
 
@@ -237,6 +239,8 @@ class Engine:
                 pass
             case Finish():
                 self._spawn(self._finish())
+            case WriteRollback():
+                self._spawn(self._guarded(lambda: self._roll_back(action)))
             case WritePlan():
                 self._spawn(self._guarded(lambda: self._write_plan(action)))
             case Check():
@@ -351,6 +355,10 @@ class Engine:
             )
         ]
 
+    def _roll_back(self, action: WriteRollback) -> list[Event]:
+        head = rollback.write(self.store, action.commit, self._options.faults)
+        return [Committed(at=self.clock(), commit=head.commit, digest=head.digest)]
+
     def _check(self, action: Check) -> list[Event]:
         assert self.context is not None
         started = self.clock()
@@ -389,6 +397,8 @@ class Engine:
                 retries=self.retries,
                 faults=self._options.faults,
             )
+        except NotFiniteModelError as error:
+            return [NotFinite(at=self.clock(), round=action.plan.round, message=str(error))]
         except MergeError as error:
             return [
                 Broken(at=self.clock(), reason=JobReason.MERGE_FAILED, message=f"round {action.plan.round}: {error}")

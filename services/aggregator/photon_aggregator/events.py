@@ -153,6 +153,15 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotFinite:
+    """The updates that the round takes, each good by itself, give no finite model."""
+
+    at: float
+    round: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
     """A participant measured the model of a round; the result is in the bucket."""
 
@@ -211,6 +220,7 @@ Event = (
     | Told
     | Closed
     | Committed
+    | NotFinite
     | Evaluated
     | Heard
     | Ahead
@@ -263,6 +273,13 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WriteRollback:
+    """Create this commit, a rollback, unless the round has one; answer with Committed."""
+
+    commit: Commit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """The job has ended."""
 
@@ -300,4 +317,4 @@ class Note:
         object.__setattr__(self, "message", printable(self.message))
 
 
-Action = WritePlan | Check | Look | Merge | Finish | Note
+Action = WritePlan | WriteRollback | Check | Look | Merge | Finish | Note

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from photon.api.status import JobReason
 from photon.protocol.cohort import sample_cohort
-from photon.protocol.records import LeftOut, Plan
-from photon_aggregator import rollback
-from photon_aggregator.events import Committed, Head, Note, NoteKind, PlanReady, Recovered, WritePlan
+from photon.protocol.records import Commit, LeftOut, Plan
+from photon_aggregator import divergence, rollback
+from photon_aggregator.events import (
+    Committed,
+    Head,
+    Note,
+    NoteKind,
+    NotFinite,
+    Outcome,
+    PlanReady,
+    Recovered,
+    WritePlan,
+    WriteRollback,
+)
 from photon_aggregator.state import JobState, OpenRound, Stage
 from photon_aggregator.steps import Step, end, look_wanted
 from photon_aggregator.stopping import awaited, ends_by_commit, ends_by_evaluation, evaluation_due
@@ -77,7 +89,26 @@ def _commit_note(head: Head, at: float) -> Note:
     return Note(at=at, kind=NoteKind.ROLLED_BACK, round=head.round, reason=returned.reason.value, message=message)
 
 
+def not_finite(state: JobState, event: NotFinite) -> Step:
+    open_round = state.open
+    if state.stage is not Stage.MERGE or open_round is None or open_round.round != event.round:
+        return state, []
+    if state.settings.stop.divergence is None:
+        message = f"round {event.round}: {event.message}"
+        return end(state, Outcome(reason=JobReason.MERGE_FAILED, message=message, failed=True), event.at)
+    return _instead_of_plan(state, divergence.not_finite(state, event.message), event.at)
+
+
+def _instead_of_plan(state: JobState, answer: Commit | Outcome, at: float) -> Step:
+    if isinstance(answer, Outcome):
+        return end(state, answer, at)
+    return replace(state, stage=Stage.PLAN, open=None), [WriteRollback(commit=answer)]
+
+
 def after_commit(state: JobState, at: float) -> Step:
+    answer = divergence.decide(state)
+    if answer is not None:
+        return _instead_of_plan(state, answer, at)
     state = replace(state, ending=ends_by_commit(state, at))
     due = evaluation_due(state)
     if state.ending is None and not (due and state.settings.waits_for_evaluations):

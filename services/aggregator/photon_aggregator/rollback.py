@@ -16,6 +16,7 @@ from photon.store.objects import ObjectStore
 from photon_aggregator import bucket
 from photon_aggregator.bucket import RecordError
 from photon_aggregator.events import Head
+from photon_aggregator.faults import FaultHook, FaultPoint
 
 TRAIL: Final = 64
 
@@ -68,6 +69,23 @@ def outer_scale(trail: Sequence[Head], round_number: int) -> float | None:
     if last is None or round_number > last.round + ROUNDS_AFTER:
         return None
     return last.commit.outer_scale
+
+
+def write(store: ObjectStore, ours: Commit, faults: FaultHook) -> Head:
+    """Create the rollback ``ours``; gives the commit that its round has then, ours or another aggregator's.
+
+    Raises:
+        RecordError: That commit does not follow from the one before it.
+        StoreError: The store does not answer.
+    """
+    key = keys.commit(ours.round)
+    faults(FaultPoint.BEFORE_COMMIT)
+    commit, digest, _ = bucket.create(store, key, ours)
+    if commit.job != ours.job or commit.previous != ours.previous:
+        raise RecordError(f"{store.uri(key)} does not follow from round {ours.round - 1}")
+    check(store, commit)
+    faults(FaultPoint.AFTER_COMMIT)
+    return Head(commit=commit, digest=digest)
 
 
 def check(store: ObjectStore, commit: Commit, target: Head | None = None) -> None:

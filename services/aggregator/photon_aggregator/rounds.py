@@ -29,6 +29,7 @@ from photon_aggregator.events import (
     Looked,
     Note,
     NoteKind,
+    NotFinite,
     Outcome,
     PlanReady,
     Recovered,
@@ -37,7 +38,7 @@ from photon_aggregator.events import (
     Tick,
     Told,
 )
-from photon_aggregator.opening import committed, plan_ready, recovered, settle
+from photon_aggregator.opening import committed, not_finite, plan_ready, recovered, settle
 from photon_aggregator.presence import evaluated, heard
 from photon_aggregator.state import JobState, Stage
 from photon_aggregator.steps import Step, end, look_wanted, soon
@@ -65,6 +66,8 @@ def advance(state: JobState, event: Event) -> Step:
             return closed(state, event)
         case Committed():
             return committed(state, event)
+        case NotFinite():
+            return not_finite(state, event)
         case Evaluated():
             return evaluated(state, event)
         case Heard():

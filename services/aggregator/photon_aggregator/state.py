@@ -9,6 +9,7 @@ from typing import Final
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.participation import StopSpec
+from photon.api.placement import RetentionSpec
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Plan
 from photon_aggregator.events import Admission, Head, Outcome
@@ -63,6 +64,7 @@ class Settings:
     stop: StopSpec
     evaluate_every: int
     suspend: bool = False
+    retention: RetentionSpec = field(default_factory=RetentionSpec)
     absent_seconds: float = ABSENT_SECONDS
     look_seconds: float = LOOK_SECONDS
 
@@ -82,6 +84,7 @@ class Settings:
             stop=spec.stop,
             evaluate_every=spec.evaluation.every_rounds,
             suspend=spec.suspend,
+            retention=spec.storage.retention,
         )
 
     @property

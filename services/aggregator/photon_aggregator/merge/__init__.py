@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from photon_aggregator.merge.check import UpdateCheck, check_update
 from photon_aggregator.merge.engine import MergedUpdate, MergeResult, merge_round
-from photon_aggregator.merge.inputs import MergeError, NotFiniteError, UpdateInput
+from photon_aggregator.merge.inputs import MergeError, NotFiniteError, NotFiniteModelError, UpdateInput
 from photon_aggregator.merge.layout import FROM_FILES, FROM_STORE, MergeSettings
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "MergeSettings",
     "MergedUpdate",
     "NotFiniteError",
+    "NotFiniteModelError",
     "UpdateCheck",
     "UpdateInput",
     "check_update",

@@ -14,7 +14,7 @@ from photon.protocol.records import LearningMetrics
 from photon.store.sink import Sink, SinkAborted, Written
 from photon.store.source import Source
 from photon.store.tensors import Header, read_header, require_flat
-from photon_aggregator.merge.inputs import MergeError, UpdateInput
+from photon_aggregator.merge.inputs import MergeError, NotFiniteModelError, UpdateInput
 from photon_aggregator.merge.kernel import StripeWorker, Task, Vector
 from photon_aggregator.merge.layout import FROM_FILES, Layers, MergeSettings, cut
 from photon_aggregator.merge.metrics import OrderedSums, Sums, cosines, learning_metrics, use_one_blas_thread
@@ -103,7 +103,7 @@ def merge_round(
         sums = _Run(task, sinks, on_progress, cancelled).work(settings.threads)
         sums.squares[:] = np.square([update.norm for update in ordered])
         if not math.isfinite(float(sums.model.sum())):
-            raise MergeError("the new global model is not finite: lower outer.learningRate")
+            raise NotFiniteModelError("the new global model is not finite: lower outer.learningRate")
         written = {name: sink.commit() for name, sink in sinks.items()}
     finally:
         for sink in sinks.values():

@@ -19,6 +19,10 @@ class MergeError(Exception):
     """The merge cannot give a model; the message says why."""
 
 
+class NotFiniteModelError(MergeError):
+    """Finite updates gave a model, or an outer state, that is not."""
+
+
 class NotFiniteError(MergeError):
     """An update holds NaN or infinity."""
 
