@@ -68,6 +68,11 @@ class FaultProxy:
         with self._lock:
             self._faults.extend(faults)
 
+    def heal(self) -> None:
+        """What was planned and has not happened does not happen."""
+        with self._lock:
+            self._faults.clear()
+
     def seen(self, method: str) -> int:
         """How many requests of this kind came by."""
         with self._lock:

@@ -216,7 +216,8 @@ def _told_of_one(new: Condition, people: Sequence[ParticipantStatus]) -> bool:
 
 _UNDECIDED: Final = (ConditionType.PENDING, ConditionType.RUNNING)
 _NO_TROUBLE: Final = {ClusterReason.STARTING, ClusterReason.QUEUED, ClusterReason.SUSPENDING}
-_TROUBLES: Final = frozenset(reason.value for reason in ClusterReason if reason not in _NO_TROUBLE)
+_WAITS: Final = {JobReason.WAITING_FOR_QUORUM, JobReason.STORAGE_REFUSED}
+_TROUBLES: Final = frozenset(reason.value for reason in {*ClusterReason, *_WAITS} - _NO_TROUBLE)
 _SAID: Final[Mapping[str, str]] = {
     ConditionType.PENDING.value: "the job is being started",
     ConditionType.RUNNING.value: "the aggregator runs rounds",

@@ -17,6 +17,13 @@ class Weighting(StrEnum):
     UNIFORM = "Uniform"
 
 
+class WhenQuorumLost(StrEnum):
+    """What becomes of a round whose deadline is over without its quorum."""
+
+    WAIT = "Wait"
+    FAIL = "Fail"
+
+
 class ParticipationSpec(ApiModel):
     """Who trains in a round and how long the round waits for them."""
 
@@ -37,9 +44,16 @@ class ParticipationSpec(ApiModel):
         Field(
             ge=1,
             le=10**7,
-            description="A round that has its quorum commits at the latest then; without it, the job fails.",
+            description="A round that has its quorum commits at the latest then; without it, see whenQuorumLost.",
         ),
     ] = 3600
+    when_quorum_lost: Annotated[
+        WhenQuorumLost,
+        Field(
+            description="A round without its quorum at the deadline. Wait: it stays open and commits as soon as the "
+            "quorum is there. Fail: the job fails."
+        ),
+    ] = WhenQuorumLost.WAIT
     grace_seconds: Annotated[
         int | None,
         Field(

@@ -28,6 +28,10 @@ class JobReason(StrEnum):
     TRAINING = "Training"
     MERGING = "Merging"
     EVALUATING = "Evaluating"
+    WAITING_FOR_QUORUM = "WaitingForQuorum"
+    STORAGE_UNREACHABLE = "StorageUnreachable"
+    STORAGE_REFUSED = "StorageRefused"
+    STORAGE_FULL = "StorageFull"
     ROUNDS_DONE = "RoundsDone"
     TOKENS_REACHED = "TokensReached"
     TARGET_PERPLEXITY_REACHED = "TargetPerplexityReached"
@@ -39,6 +43,7 @@ class JobReason(StrEnum):
     DIVERGED = "Diverged"
     STORAGE_CORRUPT = "StorageCorrupt"
     INTERNAL_ERROR = "InternalError"
+    SUPERSEDED = "Superseded"
     SUSPENDED = "Suspended"
 
 

@@ -53,7 +53,8 @@ def test_the_deadline_closes_a_round_that_has_its_quorum(store: ObjectStore, sto
 
 def test_the_deadline_without_a_quorum_fails_the_job(store: ObjectStore, storage: StorageSpec) -> None:
     clock = HandClock()
-    job = job_document(storage, ["north", "south"], participation={"roundDeadlineSeconds": 100})
+    participation = {"roundDeadlineSeconds": 100, "whenQuorumLost": "Fail"}
+    job = job_document(storage, ["north", "south"], participation=participation)
     write_round_zero(job, store)
     with aggregator(job, store, clock=clock) as running:
         worker = FakeWorker("north", [running.url])
@@ -72,7 +73,8 @@ def test_the_deadline_without_a_quorum_fails_the_job(store: ObjectStore, storage
 
 def test_a_failed_job_can_be_looked_at_until_the_process_is_stopped(store: ObjectStore, storage: StorageSpec) -> None:
     clock = HandClock()
-    job = job_document(storage, ["north"], participation={"roundDeadlineSeconds": 100})
+    participation = {"roundDeadlineSeconds": 100, "whenQuorumLost": "Fail"}
+    job = job_document(storage, ["north"], participation=participation)
     write_round_zero(job, store)
     with aggregator(job, store, clock=clock, stop_when_done=False) as running:
         running.until(lambda engine: engine.state.open is not None)
@@ -140,28 +142,3 @@ def test_suspend_ends_at_the_boundary_and_the_job_can_go_on(store: ObjectStore, 
     with aggregator(job_document(storage, ["north"]), store) as running, working(FakeWorker("north", [running.url])):
         running.wait()
     assert len(chain(store)) == 4
-
-
-def test_a_store_that_stays_away_fails_the_job_and_workers_are_told_why(
-    store: ObjectStore, storage: StorageSpec, s3: Any
-) -> None:
-    """The bucket vanishes in the middle: the job fails with the store's own message, and exits 1."""
-    job = job_document(storage, ["north"], rounds=2)
-    write_round_zero(job, store)
-    with FaultProxy(s3.endpoint) as proxy:
-        gone = ObjectStore.open(
-            storage.model_copy(update={"endpoint": proxy.endpoint}), access_key=s3.access_key, secret_key=s3.secret_key
-        )
-
-        def cut(point: FaultPoint) -> None:
-            if point is FaultPoint.BEFORE_COMMIT:
-                proxy.plan(*[Fault(status=503)] * 1000)
-
-        with aggregator(job, gone, faults=cut, retry_pauses=()) as running:
-            worker = FakeWorker("north", [running.url])
-            with working(worker):
-                running.wait()
-    assert running.code == EXIT_JOB_FAILED
-    assert worker.finish is not None
-    assert (worker.finish.reason, worker.finish.failed) == ("StorageFailed", True)
-    assert "503" in worker.finish.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from photon.api.participation import PlateauSpec, StopSpec
+from photon.api.participation import PlateauSpec, StopSpec, WhenQuorumLost
 from photon.api.status import JobReason
 from photon.protocol.canonical import digest
 from photon.protocol.cohort import sample_cohort
@@ -159,8 +159,8 @@ def test_a_decided_round_whose_updates_do_not_come_is_merged_at_the_deadline_whi
     assert machine.state.outcome is None
 
 
-def test_without_a_quorum_the_deadline_fails_the_job_and_names_who_was_missing_and_why() -> None:
-    machine = Machine(settings(quorum=3))
+def test_without_a_quorum_the_deadline_fails_a_job_that_does_not_wait_and_says_who_was_missing_and_why() -> None:
+    machine = Machine(settings(quorum=3, when_quorum_lost=WhenQuorumLost.FAIL))
     plan = machine.opened()
     machine.admit("east", plan)
     machine.submit("north", plan)
@@ -172,7 +172,12 @@ def test_without_a_quorum_the_deadline_fails_the_job_and_names_who_was_missing_a
     )
     machine.send(Tick(at=1099.9))
     assert machine.stage is Stage.TRAIN
+    machine.send(Looked(at=1099.9))
     machine.send(Tick(at=1100.0))
+    assert machine.count(Finish) == 0, "another aggregator may have admitted what is missing: look first"
+    machine.send(Tick(at=1100.4))
+    assert isinstance(machine.actions[-1], Look)
+    machine.send(Looked(at=1100.4))
     outcome = machine.last(Finish).outcome
     assert (outcome.reason, outcome.failed) == (JobReason.QUORUM_LOST, True)
     assert "1 of the 3 updates" in outcome.message

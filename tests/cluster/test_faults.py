@@ -154,13 +154,13 @@ FAULTS: Final = (
         # Nobody there comes: the round ends without its quorum.
         spec={
             "participants": [{"name": "elsewhere", "remote": {}}],
-            "participation": {"roundDeadlineSeconds": DEADLINE_OF_ROUND},
+            "participation": {"roundDeadlineSeconds": DEADLINE_OF_ROUND, "whenQuorumLost": "Fail"},
         },
         role="init",
         knew=round_over_at,
         failed=True,
         reason="QuorumLost",
-        words=("round 1 had 0 of the 1 updates of its quorum", "missing: elsewhere"),
+        words=("round 1 has 0 of the 1 updates of its quorum", "missing: elsewhere"),
     ),
 )
 

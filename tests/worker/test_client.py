@@ -72,6 +72,17 @@ def test_an_aggregator_that_restarts_is_waited_for() -> None:
     assert len(clock.sleeps) == 6
 
 
+def test_an_aggregator_that_waits_for_its_store_uses_up_no_patience() -> None:
+    clock, waits = Clock(), iter([ErrorReason.STORAGE_UNAVAILABLE] * 100 + [ErrorReason.NOT_READY] * 100)
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        reason = next(waits, None)
+        return httpx.Response(200, content=FINISH) if reason is None else error(503, reason, "the store is away")
+
+    assert client(handler, clock, patience=60).next_task(done=None) == FinishTask(reason="RoundsDone")
+    assert clock() > 600
+
+
 def test_patience_ends_with_one_clear_sentence() -> None:
     clock = Clock()
 

@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from photon.protocol.canonical import canonical_json, sha256_hex
-from photon.store.errors import Contradiction, NotFound, Unreachable
+from photon.store.errors import Contradiction, NotFound, StoreError
 from photon.store.objects import ObjectStore
 
 Record = TypeVar("Record", bound=BaseModel)
@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 # What is repeated when the store fails; the label of the metric.
 Work = Literal["admit", "merge", "commit", "other"]
 WORK: Final[tuple[Work, ...]] = get_args(Work)
-# With the store's own attempts (about 10 s each) a store that is down for a minute or two is outlived.
-RETRY_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+# The last one is repeated without end; it is short, so that a job goes on soon after its store does.
+RETRY_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 class RecordError(Contradiction):
@@ -67,28 +67,53 @@ def create(store: ObjectStore, key: str, record: Record) -> tuple[Record, str, d
     return read(store, key, type(record))
 
 
-class Retries:
-    """Repeats work that the store failed to do, with growing pauses, until the store answers or patience ends.
+Told = Callable[[object, StoreError | None], None]
 
-    Only silence and server errors are worth repeating: missing rights or a full disk are said at once.
+
+def _unheard(_work: object, _error: StoreError | None) -> None:
+    pass
+
+
+class Retries:
+    """Repeats work that the store did not do, with growing pauses, until it does: no fault of a store ends a job.
+
+    Only a Contradiction is final: what the bucket holds is not what it must hold, and waiting does not change that.
+    ``told`` hears of each failure, and with None of the end of the trouble; from any thread.
     """
 
-    def __init__(self, *, pauses: tuple[float, ...] = RETRY_PAUSES_SECONDS) -> None:
+    def __init__(self, *, pauses: tuple[float, ...] = RETRY_PAUSES_SECONDS, told: Told = _unheard) -> None:
         self._pauses = pauses
         self._stop = threading.Event()
+        self.told = told
         self.counts: Counter[Work] = Counter()
 
     def stop(self) -> None:
         """End all pauses, now and from now on, with Stopped."""
         self._stop.set()
 
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after the failed ``attempt``, from 0."""
+        return self._pauses[min(attempt, len(self._pauses) - 1)]
+
     def __call__(self, work: Callable[[], Result], of: Work = "other") -> Result:
-        """The result of ``work``, which must be safe to repeat. Raises the last StoreError, or Stopped."""
-        for pause in self._pauses:
-            try:
-                return work()
-            except Unreachable:
-                self.counts[of] += 1
-                if self._stop.wait(pause):
-                    raise Stopped from None
-        return work()
+        """The result of ``work``, which must be safe to repeat. Blocking; raises Contradiction, or Stopped."""
+        key, attempt = object(), 0
+        try:
+            while True:
+                try:
+                    return work()
+                except Contradiction:
+                    raise
+                except StoreError as error:
+                    self.counts[of] += 1
+                    self.told(key, error)
+                    if self._stop.wait(self.pause(attempt)):
+                        raise Stopped from None
+                    attempt += 1
+        finally:
+            if attempt:
+                self.told(key, None)

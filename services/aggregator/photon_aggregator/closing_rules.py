@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from photon.api.participation import WhenQuorumLost
 from photon_aggregator.events import Admission, Closed, Head, Merge, Note, NoteKind
-from photon_aggregator.state import JobState, OpenRound, Stage
-from photon_aggregator.steps import Step, end
-from photon_aggregator.stopping import quorum_lost
+from photon_aggregator.state import Check, JobState, OpenRound, Stage
+from photon_aggregator.steps import Step, end, soon
+from photon_aggregator.stopping import quorum_lost, short_of_quorum
 
 
 def closed(state: JobState, event: Closed) -> Step:
@@ -27,16 +28,42 @@ def maybe_close(state: JobState, at: float) -> Step:
     if open_round.closing is not None:
         return _close_as_decided(state, open_round, head, open_round.closing, at)
     grace = state.settings.grace_seconds
-    overdue = at >= state.deadline(open_round)
+    # While the store is away nobody can hand in anything: no time runs out.
+    overdue = state.away is None and at >= state.deadline(open_round)
     # Who was taken out of the job since the round was planned will not come.
     awaited = [name for name in open_round.missing if name in state.settings.participants]
     if awaited or (open_round.missing and open_round.quorum_at is None):
-        waited = open_round.quorum_at is not None and grace is not None and at >= open_round.quorum_at + grace
+        waited = (
+            state.away is None
+            and open_round.quorum_at is not None
+            and grace is not None
+            and at >= open_round.quorum_at + grace
+        )
         if not overdue and not waited:
             return state, []
     if open_round.quorum_at is None and open_round.missing:
-        return end(state, quorum_lost(state, open_round, at), at)
+        return _without_quorum(state, open_round, at)
     return _close(state, open_round, head, open_round.admissions, at)
+
+
+def _without_quorum(state: JobState, open_round: OpenRound, at: float) -> Step:
+    """The deadline is over and the quorum is not there: wait for it, or fail, as the job says."""
+    if state.settings.when_quorum_lost is WhenQuorumLost.FAIL:
+        if any(submission.check is Check.CHECKING for submission in open_round.submissions.values()):
+            return state, []
+        if state.looked_at >= state.deadline(open_round):
+            return end(state, quorum_lost(state, open_round, at), at)
+        # Another aggregator may have admitted what is missing: one look that began after the deadline decides.
+        state = soon(state, at)
+    if open_round.overdue:
+        return state, []
+    note = Note(
+        at=at,
+        kind=NoteKind.WAITING_FOR_QUORUM,
+        round=open_round.round,
+        message=short_of_quorum(state, open_round, at)[:1024],
+    )
+    return replace(state, open=replace(open_round, overdue=True)), [note]
 
 
 def _close_as_decided(
@@ -45,7 +72,7 @@ def _close_as_decided(
     """Close with exactly the updates that the bucket names, once they are admitted here too."""
     chosen = tuple(one for one in open_round.admissions if closing.get(one.participant) == one.digest)
     # At the deadline the merge fetches what is missing, or says what is wrong with it.
-    if len(chosen) < len(closing) and at < state.deadline(open_round):
+    if len(chosen) < len(closing) and (at < state.deadline(open_round) or state.away is not None):
         return state, []
     return _close(state, open_round, head, chosen, at)
 

@@ -9,31 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import LearningJob, resolve_against
 from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason
-from photon.protocol.records import Evaluation, Phase
+from photon.protocol.records import Evaluation, RoundLog
 from photon.store import keys
-from photon.store.errors import StoreError
+from photon.store.errors import Contradiction, StoreError
 from photon.store.objects import ObjectStore
-from photon.telemetry.traces import Traces, round_context
-from photon_aggregator import bucket, log, recovery, retention, rollback, rounds, tracing
-from photon_aggregator.admission import Refusal, admit
+from photon.telemetry.traces import Traces
+from photon_aggregator import bucket, log, recovery, rollback, rounds, tracing
 from photon_aggregator.board import Board
 from photon_aggregator.bucket import Retries, Stopped
-from photon_aggregator.commit import merge_and_commit
 from photon_aggregator.contain import contained, said
-from photon_aggregator.context import JobContext, open_context
+from photon_aggregator.context import JobContext
 from photon_aggregator.events import (
     Action,
-    Admitted,
     Broken,
     Check,
     Committed,
@@ -45,26 +41,27 @@ from photon_aggregator.events import (
     Merge,
     Note,
     NoteKind,
-    NotFinite,
     Outcome,
-    PlanReady,
     Recovered,
-    Refused,
     Tick,
     WritePlan,
     WriteRollback,
 )
+from photon_aggregator.executors import Executors, Kind
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
+from photon_aggregator.housekeeping import Housekeeping
 from photon_aggregator.look import look
-from photon_aggregator.merge import MergeError, NotFiniteModelError
 from photon_aggregator.parts import Grants
+from photon_aggregator.patience import Patience
+from photon_aggregator.recovery import Recovery
 from photon_aggregator.state import JobState, Settings
+from photon_aggregator.storage import Troubles
+from photon_aggregator.work import Work
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 INIT_SECONDS: Final = 600.0
-S3_THREADS: Final = 8
 INIT_POLL_SECONDS: Final = 0.25
 # A wall clock may be set back while we sleep: never trust one sleep for longer than this.
 LONGEST_SLEEP_SECONDS: Final = 60.0
@@ -98,30 +95,40 @@ class Engine:
         self.state = JobState(settings=settings, started_at=options.clock())
         self.board = Board(settings.participants)
         self.grants = Grants()
-        self.context: JobContext | None = None
         self.finish_told: set[str] = set()
-        self.retries = Retries(pauses=options.retry_pauses)
-        # Small requests, values of updates, and the merge: one must not wait for another.
-        self.pool = ThreadPoolExecutor(S3_THREADS, thread_name_prefix="s3")
-        self._workers = ThreadPoolExecutor(S3_THREADS, thread_name_prefix="work")
+        self.retries = Retries(pauses=options.retry_pauses, told=self._told)
+        self.executors = Executors()
+        self.housekeeping = Housekeeping(store, job.spec.storage.retention)
+        self._work = Work(
+            store=store,
+            grants=self.grants,
+            executors=self.executors,
+            retries=self.retries,
+            clock=options.clock,
+            faults=options.faults,
+            traces=options.traces,
+        )
+        self._troubles = Troubles()
+        self._patience = Patience(in_thread=self.in_thread, retries=self.retries, elsewhere=self._committed_elsewhere)
         self._options = options
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
-        self._keeping: asyncio.Task[object] | None = None
-        self._in_flight: set[Future[Any]] = set()
-        self._cancelled = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tidy = asyncio.Lock()
 
     # --- for the outside ----------------------------------------------------------------------------------------------
 
     async def run(self) -> Outcome:
         """Run the job to its end. Raises JobMismatch; whatever else it raises is a defect (or a test's fault)."""
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 work = [group.create_task(self._recover()), group.create_task(self._keep_time())]
                 await self._finished.wait()
+                self._end_pauses()
                 for task in work:
                     task.cancel()
         except BaseExceptionGroup as errors:
@@ -135,21 +142,34 @@ class Engine:
     def stop(self) -> None:
         """Wake everyone who waits and end pauses between attempts: the process is about to exit."""
         self._stopping = True
-        self.retries.stop()
-        self._cancelled.set()
+        self._end_pauses()
+        self._work.cancelled.set()
         self.wake()
-        for pool in (self.pool, self._workers):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self.executors.shutdown()
+
+    def _end_pauses(self) -> None:
+        self.retries.stop()
+        self._patience.stop()
 
     async def close(self, *, patience_seconds: float) -> None:
         """Stop, and wait a little for threads in the middle of a request; what they were at is void."""
         self.stop()
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_seconds
-        while any(not work.done() for work in self._in_flight) and loop.time() < until:
+        while self.executors.busy and loop.time() < until:
             await asyncio.sleep(0.02)
         if self.context is not None:
             self.context.connections.close()
+
+    @property
+    def context(self) -> JobContext | None:
+        """What is known of the job once its bucket was read."""
+        return self._work.context
+
+    @property
+    def pool(self) -> Executor:
+        """Runs small requests that a piece of work splits into."""
+        return self.executors.requests
 
     @property
     def stopping(self) -> bool:
@@ -206,14 +226,11 @@ class Engine:
             async with asyncio.timeout(timeout_seconds):
                 await event.wait()
 
-    async def in_thread(self, work: Callable[[], Result]) -> Result:
+    async def in_thread(self, work: Callable[[], Result], kind: Kind = "control") -> Result:
         """The result of blocking ``work``; raises Stopped when the process is about to exit."""
         if self._stopping:
             raise Stopped
-        running = self._workers.submit(work)
-        self._in_flight.add(running)
-        running.add_done_callback(self._in_flight.discard)
-        return await asyncio.wrap_future(running)
+        return await asyncio.wrap_future(self.executors.submit(kind, work))
 
     # --- the machine's surroundings -----------------------------------------------------------------------------------
 
@@ -240,13 +257,13 @@ class Engine:
             case Finish():
                 self._spawn(self._finish())
             case WriteRollback():
-                self._spawn(self._guarded(lambda: self._roll_back(action)))
+                self._spawn(self._guarded(lambda: self._work.roll_back(action)))
             case WritePlan():
-                self._spawn(self._guarded(lambda: self._write_plan(action)))
+                self._spawn(self._guarded(lambda: self._work.write_plan(action)))
             case Check():
-                self._spawn(self._guarded(lambda: self._check(action), "admit"))
+                self._spawn(self._guarded(lambda: self._work.check(action), "admission"))
             case Merge():
-                self._spawn(self._guarded(lambda: self._merge(action), repeat=False))
+                self._spawn(self._guarded(lambda: self._work.merge(action), "merge"))
             case Look():
                 self._spawn(self._guarded(lambda: look(action, state=self.state, store=self.store, now=self.clock())))
 
@@ -256,33 +273,48 @@ class Engine:
             return None
         return self._group.create_task(work)
 
-    async def _guarded(
-        self, work: Callable[[], list[Event]], phase: Phase | None = None, *, repeat: bool = True
-    ) -> bool:
-        """Do ``work`` in a thread, again if the store failed (``repeat``); send the events that it answers with.
-
-        False when it could not be done.
-        """
+    async def _guarded(self, work: Callable[[], list[Event]], kind: Kind = "control") -> None:
+        """Do ``work`` in a thread, again until the store does its part; send the events that it answers with."""
         started = self.clock()
-        of: bucket.Work = "admit" if phase == "admit" else "other"
         try:
-            events = await self.in_thread((lambda: self.retries(work, of)) if repeat else work)
-        except StoreError as error:
+            events = await self._patience(work, kind)
+        except Contradiction as error:
             logger.error("%s", error)
             self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
-            return False
+            return
         except Stopped:
-            return False
+            return
         except Exception as error:
             # Whatever it is, it would come again after each restart: a job that says what ended it can be helped.
             logger.exception("an action failed")
             self.send(Broken(at=self.clock(), reason=JobReason.INTERNAL_ERROR, message=said(error)))
-            return False
-        if phase is not None:
-            self.board.spent(phase, max(0.0, self.clock() - started))
+            return
+        if kind == "admission":
+            self.board.spent("admit", max(0.0, self.clock() - started))
         for event in events:
             self.send(event)
-        return True
+
+    async def _committed_elsewhere(self) -> list[Committed]:
+        """The commit of the round under way, if there is one: by whom the bucket was changed under our hands."""
+        head = self.state.head
+        if head is None:
+            return []
+        try:
+            found = await self.in_thread(lambda: self._work.committed_elsewhere(head.round + 1))
+        except StoreError:
+            return []
+        return [event for event in found if isinstance(event, Committed)]
+
+    def _told(self, work: object, error: StoreError | None) -> None:
+        """From any thread: ``work`` waits for the store, or no longer."""
+        if self._loop is not None and not self._stopping:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._hear, work, error)
+
+    def _hear(self, work: object, error: StoreError | None) -> None:
+        event = self._troubles.told(work, error, self.clock())
+        if event is not None:
+            self.send(event)
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
@@ -295,38 +327,18 @@ class Engine:
             resolve_against(self.job, learning)
         except ValueError as error:
             raise JobMismatch(str(error)) from error
-        await self._guarded(lambda: self._read_bucket(learning, digest))
+        commits: list[Head] = []
 
-    async def _wait_for_init(self) -> tuple[LearningJob, str] | None:
-        deadline = self.clock() + self._options.init_seconds
-        told = False
-        while self.clock() < deadline:
-            try:
-                stored = await self.in_thread(lambda: self.retries(lambda: recovery.stored_job(self.store)))
-            except StoreError as error:
-                self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
-                return None
-            except Stopped:
-                return None
-            if stored is not None:
-                return stored
-            if not told:
-                logger.info("waiting for the initial model at %s (photon-worker init)", self.store.uri(keys.commit(0)))
-                told = True
-            await asyncio.sleep(INIT_POLL_SECONDS)
-        message = (
-            f"no initial model at {self.store.uri(keys.commit(0))} within {self._options.init_seconds:g} s: run "
-            "`photon-worker init --job JOB` first"
-        )
-        self.send(Broken(at=self.clock(), reason=JobReason.WAITING_FOR_INIT, message=message))
-        return None
+        def read() -> list[Event]:
+            found = self._work.read_bucket(learning, digest)
+            commits[:] = found.commits
+            return self._restore(digest, found)
 
-    def _read_bucket(self, learning: LearningJob, digest: str) -> list[Event]:
-        found = recovery.recover(self.store, digest, self.pool)
-        self.context = open_context(learning, digest, self.store, found.head.commit)
-        retention.sweep(self.store, self.job.spec.storage.retention, found.commits)
+        await self._guarded(read)
+        self._spawn(self._keep_house(lambda: self.housekeeping.sweep(commits)))
+
+    def _restore(self, digest: str, found: Recovery) -> list[Event]:
         self.board.restored(found.commits, found.logs)
-        logger.info("round %d is committed; going on from there", found.head.round)
         return [
             Recovered(
                 at=self.clock(),
@@ -339,72 +351,41 @@ class Engine:
             )
         ]
 
-    def _write_plan(self, action: WritePlan) -> list[Event]:
-        key = keys.plan(action.plan.round)
-        started = self.clock()
-        self._options.faults(FaultPoint.BEFORE_PLAN)
-        plan, digest, written_at = bucket.create(self.store, key, action.plan)
-        if plan.job != action.plan.job or plan.base != action.plan.base:
-            raise bucket.RecordError(f"{self.store.uri(key)} does not follow from round {action.plan.round - 1}")
-        self._options.faults(FaultPoint.AFTER_PLAN)
-        now = self.clock()
-        self.traces.record("plan", parent=round_context(digest), start=started, end=now)
-        return [
-            PlanReady(
-                at=now, plan=plan, digest=digest, planned_at=written_at.timestamp() if written_at is not None else now
-            )
-        ]
+    async def _wait_for_init(self) -> tuple[LearningJob, str] | None:
+        """job.json, once it is there. The time in which the store is away is not time without a model."""
+        waited, told = 0.0, False
+        while True:
+            stored: list[tuple[LearningJob, str]] = []
 
-    def _roll_back(self, action: WriteRollback) -> list[Event]:
-        head = rollback.write(self.store, action.commit, self._options.faults)
-        return [Committed(at=self.clock(), commit=head.commit, digest=head.digest)]
+            def read(stored: list[tuple[LearningJob, str]] = stored) -> list[Event]:
+                found = recovery.stored_job(self.store)
+                if found is not None:
+                    stored.append(found)
+                return []
 
-    def _check(self, action: Check) -> list[Event]:
-        assert self.context is not None
-        started = self.clock()
-        result = admit(action, context=self.context, grants=self.grants, pool=self.pool, faults=self._options.faults)
-        self.traces.record(
-            "admit",
-            parent=round_context(action.plan_digest),
-            start=started,
-            end=self.clock(),
-            failed=f"{result.reason.value}: {result.message}" if isinstance(result, Refusal) else "",
-            attributes={"photon.participant": action.participant},
+            began = self.clock()
+            try:
+                await self._patience(read, "control")
+            except Contradiction as error:
+                self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
+                return None
+            except Stopped:
+                return None
+            if stored:
+                return stored[0]
+            if waited >= self._options.init_seconds:
+                break
+            if not told:
+                logger.info("waiting for the initial model at %s (photon-worker init)", self.store.uri(keys.commit(0)))
+                told = True
+            await asyncio.sleep(INIT_POLL_SECONDS)
+            waited += min(self.clock() - began, 2 * INIT_POLL_SECONDS)
+        message = (
+            f"no initial model at {self.store.uri(keys.commit(0))} within {self._options.init_seconds:g} s: run "
+            "`photon-worker init --job JOB` first"
         )
-        if isinstance(result, Refusal):
-            return [
-                Refused(
-                    at=self.clock(),
-                    round=action.plan.round,
-                    participant=action.participant,
-                    digest=action.digest,
-                    reason=result.reason,
-                    message=result.message,
-                )
-            ]
-        return [Admitted(at=self.clock(), round=action.plan.round, admission=result)]
-
-    def _merge(self, action: Merge) -> list[Event]:
-        assert self.context is not None
-        try:
-            result = merge_and_commit(
-                action,
-                context=self.context,
-                grants=self.grants,
-                pool=self.pool,
-                clock=self.clock,
-                cancelled=self._cancelled,
-                retries=self.retries,
-                faults=self._options.faults,
-            )
-        except NotFiniteModelError as error:
-            return [NotFinite(at=self.clock(), round=action.plan.round, message=str(error))]
-        except MergeError as error:
-            return [
-                Broken(at=self.clock(), reason=JobReason.MERGE_FAILED, message=f"round {action.plan.round}: {error}")
-            ]
-        head = result.head
-        return [Committed(at=self.clock(), commit=head.commit, digest=head.digest, seconds=result.seconds)]
+        self.send(Broken(at=self.clock(), reason=JobReason.WAITING_FOR_INIT, message=message))
+        return None
 
     async def record_evaluation(self, evaluation: Evaluation) -> None:
         """Keep a result in the bucket (the first one counts), and let it be known. Raises StoreError."""
@@ -434,47 +415,32 @@ class Engine:
         records = list(self.board.round_events)
         self.board.committed(head, entry, event.at)
         self.grants.forget_before(head.round + 1)
-        kept = self.job.spec.storage.retention
         heads = dict(self.board.commits)
+        self._spawn(self._keep_house(lambda: self.housekeeping.after_round(entry, records, heads)))
 
-        def tidy() -> list[Event]:
-            retention.prune(self.store, kept, heads, head.round)
-            return []
-
-        def write() -> list[Event]:
-            log.write(self.store, entry, records)
-            return []
-
-        async def keep() -> None:
-            if await self._guarded(write):
-                self.board.totals.keep(entry)
-            await self._guarded(tidy)
-
-        self._keeping = self._spawn(keep())
+    async def _keep_house(self, chores: Callable[[], Sequence[RoundLog]]) -> None:
+        async with self._tidy:
+            try:
+                written = await self.in_thread(chores)
+            except Stopped:
+                return
+        for entry in written:
+            self.board.totals.keep(entry)
 
     async def _finish(self) -> None:
         """Write the last round's log once more, now with its evaluation; then the job is over."""
         state = self.state
         head = state.head
-        if self._keeping is not None:
-            # What it writes would take the place of what is written here.
-            await self._keeping
         if head is not None and head.round in self.board.logs and state.outcome is not None:
             entry = self.board.logs[head.round]
             with contained(f"the log of round {head.round}"):
                 entry = log.with_evaluations(entry, self.board)
             self.board.logs[head.round] = entry
-            reason = state.outcome.reason
-            try:
-                self._options.faults(FaultPoint.BEFORE_FINISH)
-                if reason is not JobReason.STORAGE_FAILED:
-                    records = list(self.board.round_events)
-                    await self.in_thread(lambda: log.append(self.store, entry, records))
-                    self.board.totals.keep(entry)
-            except StoreError as error:
-                logger.warning("the log of the last round could not be written: %s", error)
-            except Exception:
-                logger.exception("the log of the last round could not be written")
+            self._options.faults(FaultPoint.BEFORE_FINISH)
+            if state.outcome.reason is not JobReason.STORAGE_FAILED:
+                records = list(self.board.round_events)
+                # After what is being written now, whose place it takes.
+                await self._keep_house(lambda: self.housekeeping.last_log(entry, records))
         self.wake()
         self._finished.set()
 

@@ -144,12 +144,14 @@ class Closed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """The bucket holds this commit (ours, or that of another aggregator). ``seconds``: what it took us, by phase."""
+    """The bucket holds this commit. ``seconds``: what it took us, by phase. ``foreign``: we came upon it, so somebody
+    else wrote it (or this aggregator did before it was started again)."""
 
     at: float
     commit: Commit
     digest: str
     seconds: Mapping[Phase, float] = field(default_factory=dict)
+    foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,11 +205,27 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """The job cannot go on: the object store failed for longer than the retries last, or there is no first model."""
+    """The job cannot go on: the bucket contradicts itself, no model can be merged, or there is no first model."""
 
     at: float
     reason: JobReason
     message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageAway:
+    """Work had to wait for the object store: it is tried again until it succeeds."""
+
+    at: float
+    reason: JobReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageBack:
+    """Nothing waits for the object store any more."""
+
+    at: float
 
 
 Event = (
@@ -227,6 +245,8 @@ Event = (
     | Looked
     | Tick
     | Broken
+    | StorageAway
+    | StorageBack
 )
 
 
@@ -297,6 +317,9 @@ class NoteKind(StrEnum):
     ROUND_COMMITTED = "RoundCommitted"
     ROLLED_BACK = "RolledBack"
     EVALUATED = "Evaluated"
+    WAITING_FOR_QUORUM = "WaitingForQuorum"
+    STORAGE_AWAY = "StorageAway"
+    STORAGE_BACK = "StorageBack"
     PARTICIPANT_ABSENT = "ParticipantAbsent"
     PARTICIPANT_JOINED = "ParticipantJoined"
     JOB_ENDED = "JobEnded"

@@ -26,22 +26,22 @@ def look(action: Look, *, state: JobState, store: ObjectStore, now: float) -> li
         events += _of_round(open_round, store, now)
     elif action.open_round is None and head is not None:
         # No round is open, and none may be opened here: but `photon rollback` and other aggregators go on.
-        events += _commit(head.round + 1, store, now)
+        events += commit(head.round + 1, store, now)
     return [*events, Looked(at=now)]
 
 
-def _commit(number: int, store: ObjectStore, now: float) -> list[Event]:
-    """The commit of a round, if it is there."""
+def commit(number: int, store: ObjectStore, now: float) -> list[Event]:
+    """The commit of a round, if somebody has written it."""
     found = recovery.commit_of(store, number)
     if found is None:
         return []
     rollback.check(store, found.commit)
-    return [Committed(at=now, commit=found.commit, digest=found.digest)]
+    return [Committed(at=now, commit=found.commit, digest=found.digest, foreign=True)]
 
 
 def _of_round(open_round: OpenRound, store: ObjectStore, now: float) -> list[Event]:
     number, plan = open_round.round, open_round.plan
-    events = _commit(number, store, now)
+    events = commit(number, store, now)
     if events:
         return events
     # Before the updates: with them alone the round might be closed in another way.

@@ -126,7 +126,9 @@ def after_commit(state: JobState, at: float) -> Step:
 
 def settle(state: JobState, at: float) -> Step:
     """Go on from Evaluate when nobody's result is awaited any more."""
-    if state.stage is not Stage.EVALUATE or (at < state.evaluate_until and awaited(state, at)):
+    if state.stage is not Stage.EVALUATE:
+        return state, []
+    if (at < state.evaluate_until or state.away is not None) and awaited(state, at):
         return state, []
     return _conclude(state, at)
 

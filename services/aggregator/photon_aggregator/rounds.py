@@ -4,7 +4,7 @@ No I/O and no clock: events carry their times, and actions say what is wanted. D
 another round change nothing, so an action may be repeated after a crash and two aggregators may work on one bucket.
 
     Init --Recovered--> Plan --PlanReady--> Train --(all | grace | deadline)--> Merge --Committed--> Plan ...
-                          ^                   +--(deadline without quorum)--> Done                     |
+                          ^                   +--(deadline without quorum: Wait, or Fail: Done)        |
                           +------------------- Evaluate <--(a stop condition needs it, or the end)-----+
                                                   +--> Done
 """
@@ -34,6 +34,8 @@ from photon_aggregator.events import (
     PlanReady,
     Recovered,
     Refused,
+    StorageAway,
+    StorageBack,
     Submitted,
     Tick,
     Told,
@@ -43,6 +45,7 @@ from photon_aggregator.presence import evaluated, heard
 from photon_aggregator.state import JobState, Stage
 from photon_aggregator.steps import Step, end, look_wanted, soon
 from photon_aggregator.submissions import admitted, refused, submitted, told
+from photon_aggregator.waiting import lacks_quorum, storage_away, storage_back
 
 
 def advance(state: JobState, event: Event) -> Step:
@@ -75,10 +78,13 @@ def advance(state: JobState, event: Event) -> Step:
         case Ahead():
             return soon(state, event.at), []
         case Looked():
-            next_look_at = event.at + state.settings.look_seconds
-            return replace(state, looking=False, looked_at=event.at, next_look_at=next_look_at), []
+            return _looked(state, event.at)
         case Tick():
             return _tick(state, event.at)
+        case StorageAway():
+            return storage_away(state, event)
+        case StorageBack():
+            return storage_back(state, event.at)
         case Broken():
             return end(state, Outcome(reason=event.reason, message=event.message[:1024], failed=True), event.at)
         case _:
@@ -88,11 +94,12 @@ def advance(state: JobState, event: Event) -> Step:
 def next_wake(state: JobState) -> float | None:
     """When the machine wants a Tick; None while only events can change anything."""
     times: list[float] = []
-    if state.stage is Stage.TRAIN and state.open is not None:
-        times.append(state.deadline(state.open))
+    if state.stage is Stage.TRAIN and state.open is not None and state.away is None:
+        if not state.open.overdue:
+            times.append(state.deadline(state.open))
         if state.open.quorum_at is not None and state.settings.grace_seconds is not None:
             times.append(state.open.quorum_at + state.settings.grace_seconds)
-    if state.stage is Stage.EVALUATE:
+    if state.stage is Stage.EVALUATE and state.away is None:
         times.append(state.evaluate_until)
     if state.stage in (Stage.TRAIN, Stage.EVALUATE) and not state.looking:
         times.append(state.next_look_at)
@@ -100,6 +107,15 @@ def next_wake(state: JobState) -> float | None:
         silent = state.settings.absent_seconds
         times += [state.last_heard(n) + silent for n in state.settings.participants if n not in state.absent]
     return min(times, default=None)
+
+
+def _looked(state: JobState, at: float) -> Step:
+    state = replace(state, looking=False, looked_at=at, next_look_at=at + state.settings.look_seconds)
+    waiting = lacks_quorum(state)
+    if waiting is not None and at < state.deadline(waiting):
+        # It began before the deadline: the next one sees all that was in time.
+        state = soon(state, at)
+    return maybe_close(state, at)
 
 
 def _tick(state: JobState, at: float) -> Step:

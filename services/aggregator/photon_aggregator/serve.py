@@ -14,7 +14,6 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from photon.api.status import JobReason
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.launch import LISTEN_FD
 from photon_aggregator.connections import Connections, files_at_once
@@ -116,8 +115,8 @@ async def serve(
 ) -> int:
     """Serve until the end; the process's exit code: 0, EXIT_JOB_FAILED for a failed job, 128 + signal for a signal.
 
-    Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal, unless the
-    store failed: then a restart is the cure. ``stop`` ends it from inside the process, as a signal would, with 0.
+    Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal. ``stop``
+    ends it from inside the process, as a signal would, with 0.
     ``connections``: how many it holds and for how long; by default as many as the limit of open files allows.
     ``metrics``: an application for a port of its own.
 
@@ -154,7 +153,7 @@ async def serve(
         if running.done() and not asked.done():
             outcome = running.result()
             code = EXIT_JOB_FAILED if outcome.failed else 0
-            if stop_when_done or outcome.reason is JobReason.STORAGE_FAILED:
+            if stop_when_done:
                 await _let_leave(engine, ending)
             else:
                 await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)

@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Final
 
 from photon.api.job import FederatedTrainingJob
-from photon.api.participation import StopSpec
+from photon.api.participation import StopSpec, WhenQuorumLost
 from photon.api.placement import RetentionSpec
+from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Plan
 from photon_aggregator.events import Admission, Head, Outcome
@@ -65,6 +66,7 @@ class Settings:
     evaluate_every: int
     suspend: bool = False
     retention: RetentionSpec = field(default_factory=RetentionSpec)
+    when_quorum_lost: WhenQuorumLost = WhenQuorumLost.WAIT
     absent_seconds: float = ABSENT_SECONDS
     look_seconds: float = LOOK_SECONDS
 
@@ -85,6 +87,7 @@ class Settings:
             evaluate_every=spec.evaluation.every_rounds,
             suspend=spec.suspend,
             retention=spec.storage.retention,
+            when_quorum_lost=spec.participation.when_quorum_lost,
         )
 
     @property
@@ -118,7 +121,8 @@ class Submission:
 class OpenRound:
     """The round under way. ``opened_at`` is when its deadline started to count.
 
-    ``closing``: the updates that it takes (digests by participant), when that is decided already.
+    ``closing``: the updates that it takes (digests by participant), when that is decided already. ``overdue``: its
+    deadline was over before it had its quorum, and that was said.
     """
 
     plan: Plan
@@ -126,6 +130,7 @@ class OpenRound:
     opened_at: float
     quorum_at: float | None = None
     closing: Mapping[str, str] | None = None
+    overdue: bool = False
     submissions: Mapping[str, Submission] = field(default_factory=dict)
 
     @property
@@ -150,9 +155,19 @@ class OpenRound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Away:
+    """Work waits for the object store, since when and why."""
+
+    since: float
+    reason: JobReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
     """All that the machine knows. ``evaluations``: results by round and participant; ``declined``: who says that it is
-    through with evaluating the head although no result came. ``trail``: the commits up to the head (rollback.py)."""
+    through with evaluating the head although no result came. ``away``: what the store does not do for us now.
+    ``trail``: the commits up to the head (rollback.py)."""
 
     settings: Settings
     started_at: float
@@ -166,6 +181,7 @@ class JobState:
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
     declined: frozenset[str] = frozenset()
     evaluate_until: float = 0.0
+    away: Away | None = None
     ending: Outcome | None = None
     outcome: Outcome | None = None
     looking: bool = False

@@ -17,7 +17,8 @@ from photon.store.objects import ObjectStore
 from photon_aggregator.board import Board, Desk, iso
 from photon_aggregator.rollback import abandoned
 from photon_aggregator.state import Check, JobState, Stage
-from photon_aggregator.stopping import awaited, evaluation_due, mean_loss, perplexity
+from photon_aggregator.stopping import awaited, evaluation_due, mean_loss, perplexity, short_of_quorum
+from photon_aggregator.waiting import lacks_quorum
 
 _BY_PHASE: dict[Phase, ParticipantState] = {
     "wait": ParticipantState.IDLE,
@@ -46,7 +47,7 @@ class Conditions:
     def of(self, state: JobState, at: float) -> list[Condition]:
         outcome = state.outcome
         if outcome is None:
-            running, reason, message = "True", _BY_STAGE[state.stage], _rolled_back(state)
+            running, (reason, message) = "True", _now(state, at)
         else:
             running, reason, message = "False", outcome.reason, outcome.message
         suspended = outcome is not None and outcome.reason is JobReason.SUSPENDED
@@ -73,6 +74,16 @@ class Conditions:
             message=message[:1024],
             last_transition_time=known[1],
         )
+
+
+def _now(state: JobState, at: float) -> tuple[JobReason, str]:
+    """What a job that goes on is at, or what it waits for."""
+    if state.away is not None:
+        return state.away.reason, f"{state.away.message} (since {_second(state.away.since)}; it is tried again)"
+    waiting = lacks_quorum(state)
+    if waiting is not None:
+        return JobReason.WAITING_FOR_QUORUM, short_of_quorum(state, waiting, at)
+    return _BY_STAGE[state.stage], _rolled_back(state)
 
 
 def _rolled_back(state: JobState) -> str:

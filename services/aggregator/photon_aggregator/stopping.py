@@ -140,8 +140,8 @@ def _flat(curve: Sequence[float], plateau: PlateauSpec) -> bool:
     return recent >= before - plateau.min_improvement
 
 
-def quorum_lost(state: JobState, open_round: OpenRound, at: float) -> Outcome:
-    """How a job ends whose round is over with too few updates: who is missing, and why."""
+def short_of_quorum(state: JobState, open_round: OpenRound, at: float) -> str:
+    """What an overdue round lacks: who is missing, and why."""
 
     def why(name: str) -> str:
         submission = open_round.submissions.get(name)
@@ -152,9 +152,17 @@ def quorum_lost(state: JobState, open_round: OpenRound, at: float) -> Outcome:
         return name if state.present(name, at) else f"{name} (not heard)"
 
     need = state.quorum_of(open_round.plan)
-    message = (
-        f"round {open_round.round} had {len(open_round.admissions)} of the {need} updates of its quorum when "
-        f"participation.roundDeadlineSeconds ({state.settings.deadline_seconds:g} s) was over; missing: "
+    return (
+        f"round {open_round.round} has {len(open_round.admissions)} of the {need} updates of its quorum and "
+        f"participation.roundDeadlineSeconds ({state.settings.deadline_seconds:g} s) is over; missing: "
         f"{', '.join(why(name) for name in open_round.missing)}"
+    )
+
+
+def quorum_lost(state: JobState, open_round: OpenRound, at: float) -> Outcome:
+    """How a job ends that does not wait for its quorum (participation.whenQuorumLost: Fail)."""
+    message = (
+        f"{short_of_quorum(state, open_round, at)}; to go on, raise roundDeadlineSeconds, lower the quorum or set "
+        "whenQuorumLost: Wait"
     )
     return Outcome(reason=JobReason.QUORUM_LOST, message=message[:1024], failed=True)

@@ -43,6 +43,8 @@ M = TypeVar("M", bound=BaseModel)
 LONG_POLL_SECONDS: Final = 30
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 5.0
+# With these an aggregator says that it is there and waits for its object store: that ends by itself.
+WAITS: Final = frozenset({ErrorReason.STORAGE_UNAVAILABLE, ErrorReason.NOT_READY})
 # Of one try. An admission check reads the whole update before it answers, but long answers come as "checking".
 _TIMEOUT: Final = httpx.Timeout(60.0, connect=10.0)
 
@@ -131,6 +133,8 @@ class AggregatorClient:
                 if response.status_code < 500 and response.status_code != httpx.codes.TOO_MANY_REQUESTS:
                     break
                 problem = _explain(response)
+                if _reason(response) in WAITS:
+                    deadline = self._clock() + self._patience_seconds
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
                     raise Mistake(f"--aggregator: {self._url!r} is not an http:// or https:// address") from error

@@ -1,0 +1,79 @@
+"""What is done beside the rounds: logs for people, and deleting what retention does not keep.
+
+Nothing here fails a job or keeps a round waiting. What could not be done is tried again after the next round.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final, Literal
+
+from photon.api.placement import RetentionSpec
+from photon.protocol.records import RoundLog
+from photon.store.errors import StoreError
+from photon.store.objects import ObjectStore
+from photon_aggregator import log, retention
+from photon_aggregator.board import EventRecord
+from photon_aggregator.events import Head
+
+logger = logging.getLogger(__name__)
+
+Chore = Literal["log", "prune", "sweep"]
+# Rounds whose log or pruning may be outstanding; older ones are given up (a restart sweeps again).
+OUTSTANDING: Final = 64
+
+
+class Housekeeping:
+    """Chores of one job. Blocking; one call at a time. ``failures`` counts those that have to be done again."""
+
+    def __init__(self, store: ObjectStore, spec: RetentionSpec) -> None:
+        self._store = store
+        self._spec = spec
+        self._logs: dict[int, tuple[RoundLog, Sequence[EventRecord]]] = {}
+        self._prunes: dict[int, Mapping[int, Head]] = {}
+        self.failures: Counter[Chore] = Counter()
+
+    def sweep(self, commits: Sequence[Head]) -> list[RoundLog]:
+        """Catch up on pruning after a restart; it writes no log."""
+        if commits:
+            self._try("sweep", partial(retention.sweep, self._store, self._spec, commits))
+        return []
+
+    def after_round(self, entry: RoundLog, records: Sequence[EventRecord], heads: Mapping[int, Head]) -> list[RoundLog]:
+        """Write the log of a round, delete what it made too old, and what is outstanding; the logs that are written."""
+        self._logs[entry.round] = (entry, records)
+        self._prunes[entry.round] = heads
+        written: list[RoundLog] = []
+        for number, (due, events) in sorted(self._logs.items()):
+            if not self._try("log", partial(log.write, self._store, due, events)):
+                break
+            written.append(due)
+            del self._logs[number]
+        for number, known in sorted(self._prunes.items()):
+            if not self._try("prune", partial(retention.prune, self._store, self._spec, known, number)):
+                break
+            del self._prunes[number]
+        for outstanding in (self._logs, self._prunes):
+            for number in sorted(outstanding)[:-OUTSTANDING]:
+                del outstanding[number]
+        return written
+
+    def last_log(self, entry: RoundLog, records: Sequence[EventRecord]) -> list[RoundLog]:
+        """Write the last round's log once more, with what came after its commit."""
+        return [entry] if self._try("log", partial(log.append, self._store, entry, records)) else []
+
+    def _try(self, chore: Chore, work: Callable[[], object]) -> bool:
+        """Whether a chore need not be tried again: it is done, or fails for what another try would meet too."""
+        try:
+            work()
+        except StoreError as error:
+            self.failures[chore] += 1
+            logger.warning("%s could not be done and is tried again: %s", chore, error)
+            return False
+        except Exception:
+            self.failures[chore] += 1
+            logger.exception("%s could not be done", chore)
+        return True

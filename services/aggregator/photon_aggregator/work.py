@@ -1,0 +1,147 @@
+"""What the round machine asks for, done: each takes an action and answers with events. Blocking, safe to repeat."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from photon.api.learning import LearningJob
+from photon.api.status import JobReason
+from photon.store import keys
+from photon.store.objects import ObjectStore
+from photon.telemetry.traces import Traces, round_context
+from photon_aggregator import bucket, look, recovery, rollback
+from photon_aggregator.admission import Refusal, admit
+from photon_aggregator.bucket import Retries
+from photon_aggregator.commit import merge_and_commit
+from photon_aggregator.context import JobContext, open_context
+from photon_aggregator.events import (
+    Admitted,
+    Broken,
+    Check,
+    Committed,
+    Event,
+    Merge,
+    NotFinite,
+    PlanReady,
+    Refused,
+    WritePlan,
+    WriteRollback,
+)
+from photon_aggregator.executors import Executors
+from photon_aggregator.faults import FaultHook, FaultPoint
+from photon_aggregator.merge import MergeError, NotFiniteModelError
+from photon_aggregator.parts import Grants
+from photon_aggregator.recovery import Recovery
+
+logger = logging.getLogger(__name__)
+
+
+class Work:
+    """The work of one job. Used in threads of ``executors``; ``context`` is there once the bucket was read."""
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        grants: Grants,
+        executors: Executors,
+        retries: Retries,
+        clock: Callable[[], float],
+        faults: FaultHook,
+        traces: Traces,
+    ) -> None:
+        self.store = store
+        self.grants = grants
+        self.context: JobContext | None = None
+        self.cancelled = threading.Event()
+        self._executors = executors
+        self._retries = retries
+        self._clock = clock
+        self._faults = faults
+        self._traces = traces
+
+    def read_bucket(self, learning: LearningJob, digest: str) -> Recovery:
+        """What the bucket says of the job, from which its rounds go on."""
+        found = recovery.recover(self.store, digest, self._executors.requests)
+        self.context = open_context(learning, digest, self.store, found.head.commit)
+        logger.info("round %d is committed; going on from there", found.head.round)
+        return found
+
+    def write_plan(self, action: WritePlan) -> list[Event]:
+        """Create the plan unless there is one."""
+        key = keys.plan(action.plan.round)
+        started = self._clock()
+        self._faults(FaultPoint.BEFORE_PLAN)
+        plan, digest, written_at = bucket.create(self.store, key, action.plan)
+        if plan.job != action.plan.job or plan.base != action.plan.base:
+            raise bucket.RecordError(f"{self.store.uri(key)} does not follow from round {action.plan.round - 1}")
+        self._faults(FaultPoint.AFTER_PLAN)
+        now = self._clock()
+        self._traces.record("plan", parent=round_context(digest), start=started, end=now)
+        return [
+            PlanReady(
+                at=now, plan=plan, digest=digest, planned_at=written_at.timestamp() if written_at is not None else now
+            )
+        ]
+
+    def roll_back(self, action: WriteRollback) -> list[Event]:
+        """Create the commit of a rollback unless there is one of that round."""
+        head = rollback.write(self.store, action.commit, self._faults)
+        return [Committed(at=self._clock(), commit=head.commit, digest=head.digest)]
+
+    def check(self, action: Check) -> list[Event]:
+        """See whether an update may take part."""
+        assert self.context is not None
+        started = self._clock()
+        result = admit(
+            action, context=self.context, grants=self.grants, pool=self._executors.part_requests, faults=self._faults
+        )
+        self._traces.record(
+            "admit",
+            parent=round_context(action.plan_digest),
+            start=started,
+            end=self._clock(),
+            failed=f"{result.reason.value}: {result.message}" if isinstance(result, Refusal) else "",
+            attributes={"photon.participant": action.participant},
+        )
+        if isinstance(result, Refusal):
+            return [
+                Refused(
+                    at=self._clock(),
+                    round=action.plan.round,
+                    participant=action.participant,
+                    digest=action.digest,
+                    reason=result.reason,
+                    message=result.message,
+                )
+            ]
+        return [Admitted(at=self._clock(), round=action.plan.round, admission=result)]
+
+    def committed_elsewhere(self, round_number: int) -> list[Event]:
+        """The commit of a round, when another aggregator has written it."""
+        return look.commit(round_number, self.store, self._clock())
+
+    def merge(self, action: Merge) -> list[Event]:
+        """Merge a round and commit it, or take over the commit of another aggregator."""
+        assert self.context is not None
+        try:
+            result = merge_and_commit(
+                action,
+                context=self.context,
+                grants=self.grants,
+                pool=self._executors.requests,
+                clock=self._clock,
+                cancelled=self.cancelled,
+                retries=self._retries,
+                faults=self._faults,
+            )
+        except NotFiniteModelError as error:
+            return [NotFinite(at=self._clock(), round=action.plan.round, message=str(error))]
+        except MergeError as error:
+            return [
+                Broken(at=self._clock(), reason=JobReason.MERGE_FAILED, message=f"round {action.plan.round}: {error}")
+            ]
+        head = result.head
+        return [Committed(at=self._clock(), commit=head.commit, digest=head.digest, seconds=result.seconds)]
