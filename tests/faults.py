@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -38,10 +39,27 @@ class Fault:
     flip_answer_byte: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request on its way to the store."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+# Status, headers and body of an answer.
+Answer = tuple[int, dict[str, str], bytes]
+Instead = Callable[[Asked], Answer | None]
+
+
 class FaultProxy:
     """Forwards to ``upstream`` and applies each planned fault to one request, in the order of their arrival."""
 
-    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None, instead: Instead | None = None) -> None:
+        """``instead`` may answer a request in the store's place; None passes it on."""
+        self.instead = instead
         self._faults: deque[Fault] = deque()
         self._lock = Lock()
         self.requests: list[tuple[str, str]] = []
@@ -112,6 +130,11 @@ def _handler(proxy: FaultProxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                 self.answer(fault.status, {}, fault.body.encode())
                 return
             body = self.rfile.read(length)
+            if proxy.instead is not None:
+                answered = proxy.instead(Asked(self.command, self.path, dict(self.headers), body))
+                if answered is not None:
+                    self.answer(*answered)
+                    return
             inner = HTTPConnection(upstream, timeout=30)
             inner.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():

@@ -21,7 +21,7 @@ from photon.cli.errors import JobFailed, RunFailed, Stopped, UserMistake
 from photon.cli.rundir import RunDirectory, shown
 from photon.cli.supervisor import Supervisor
 from photon.store.embedded import EmbeddedStore
-from photon.store.errors import AccessDenied, BucketMissing, Unreachable
+from photon.store.errors import Refused, Unreachable
 from photon.store.objects import ObjectStore
 
 
@@ -122,5 +122,5 @@ def _storage(job: FederatedTrainingJob, run: RunDirectory) -> Iterator[tuple[Fed
 def _check_store(store: ObjectStore, *, create_bucket: bool) -> None:
     try:
         store.check(create_bucket=create_bucket)
-    except (Unreachable, AccessDenied, BucketMissing) as error:
+    except (Unreachable, Refused) as error:
         raise UserMistake(str(error)) from error

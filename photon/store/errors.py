@@ -84,7 +84,7 @@ class DigestMismatch(Contradiction):
 _DENIED: Final = frozenset(
     {"AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden", "InvalidToken", "TokenRefreshRequired"}
 )
-_MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
+_MISSING: Final = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
 _PRECONDITION: Final = frozenset({"412", "PreconditionFailed"})
 _DIGEST: Final = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
 _FULL: Final = frozenset({"507", "EntityTooLargeForStorage", "InsufficientStorage", "QuotaExceeded", "StorageFull"})

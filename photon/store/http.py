@@ -24,6 +24,7 @@ from photon.store.errors import (
     StorageFull,
     StoreError,
     Unreachable,
+    Unusable,
     certificate_refused,
     host_and_port,
     is_full,
@@ -239,6 +240,8 @@ def meaning(status: int, text: str, where: str) -> StoreError:
         return PreconditionFailed(f"{where} was written by somebody else in the meantime")
     if status == 413:
         return Refused(f"{where}: what is in front of the store takes no body of this size ({said}): raise its limit")
+    if status == 501:
+        return Unusable(f"the store lacks a feature that Photon needs, for {where}: {said}")
     if status == 507 or is_full(text):
         return StorageFull(f"storage is full: no room for {where} ({said}); the coordinator must free or add space")
     if code == "BadDigest" or "Digest" in code or "Checksum" in code:

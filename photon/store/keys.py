@@ -10,12 +10,19 @@ from typing import Final
 
 JOB: Final = "job.json"
 ROUNDS: Final = "rounds/"
+# What photon.store.probe writes, and removes.
+PROBE: Final = "probe/"
 WEIGHTS: Final = "model.safetensors"
 
 
 def round_folder(round_number: int) -> str:
     """``rounds/00012``."""
     return f"rounds/{round_number:05d}"
+
+
+def round_of(key: str) -> int:
+    """The round of a key below ``rounds/``."""
+    return int(key.removeprefix(ROUNDS).partition("/")[0])
 
 
 def plan(round_number: int) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from photon.store.errors import Refused
+from photon.store.errors import DigestMismatch, NotFound, Refused
 from photon.store.s3 import S3, md5
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class MultipartUpload:
         self._s3 = s3
         self._key = key
         self._etags: dict[int, str] = {}
+        self._sizes: dict[int, int] = {}
         self._lock = Lock()
         self._wants_md5 = False
         self._id = s3.write(key, lambda client: client.create_multipart_upload(Bucket=s3.bucket, Key=key)["UploadId"])
@@ -45,6 +47,7 @@ class MultipartUpload:
             etag = self._s3.write(self._key, lambda client: self._send(client, number, body))
         with self._lock:
             self._etags[number] = etag
+            self._sizes[number] = len(body)
 
     def _send(self, client: S3Client, number: int, body: bytes) -> str:
         part = {"Bucket": self._s3.bucket, "Key": self._key, "UploadId": self._id}
@@ -60,24 +63,43 @@ class MultipartUpload:
             ]
         if not parts:
             raise ValueError(f"{self._key}: a multipart upload needs at least one part")
-        etag = self._s3.write(
-            self._key,
-            lambda client: client.complete_multipart_upload(
+        attempts = 0
+
+        def finish(client: S3Client) -> str:
+            nonlocal attempts
+            attempts += 1
+            return client.complete_multipart_upload(
                 Bucket=self._s3.bucket, Key=self._key, UploadId=self._id, MultipartUpload={"Parts": parts}
-            )["ETag"],
-        )
+            )["ETag"]
+
+        try:
+            etag = self._s3.write(self._key, finish)
+        except NotFound:
+            # Done by an attempt whose answer was lost: the upload is gone and the object is there.
+            if attempts == 1:
+                raise
+            etag = self._s3.ask(self._key, self._whole)
         self._open = False
         return etag
+
+    def _whole(self, client: S3Client) -> str:
+        """The ETag of the object, if it is as long as the parts."""
+        answer = client.head_object(Bucket=self._s3.bucket, Key=self._key)
+        if answer["ContentLength"] != sum(self._sizes.values()):
+            raise DigestMismatch(f"s3://{self._s3.bucket}/{self._key} is not what was uploaded")
+        return answer["ETag"]
 
     def abort(self) -> None:
         """Give up: the store forgets the parts. Does nothing after ``complete()`` or a second time."""
         if not self._open:
             return
         self._open = False
-        self._s3.ask(
-            self._key,
-            lambda client: client.abort_multipart_upload(Bucket=self._s3.bucket, Key=self._key, UploadId=self._id),
-        )
+        # Somebody else may have aborted it.
+        with suppress(NotFound):
+            self._s3.ask(
+                self._key,
+                lambda client: client.abort_multipart_upload(Bucket=self._s3.bucket, Key=self._key, UploadId=self._id),
+            )
 
     def __enter__(self) -> Self:
         return self

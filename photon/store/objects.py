@@ -7,7 +7,8 @@ Everything that the commit protocol rests on is here: ``create`` (If-None-Match:
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +26,7 @@ from photon.store.s3 import S3, md5, open_client
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+    from mypy_boto3_s3.type_defs import ListMultipartUploadsOutputTypeDef, ListObjectsV2OutputTypeDef
 
 CHECK_TIMEOUT_SECONDS: Final = 5.0
 # The longest that signature version 4 allows.
@@ -40,6 +41,14 @@ class ObjectInfo:
     size_bytes: int
     etag: str
     last_modified: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnfinishedUpload:
+    """A multipart upload that was neither completed nor aborted. ``key`` is relative to the store's prefix."""
+
+    key: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +80,16 @@ class ObjectStore:
         """
         client = open_client(spec, access_key=access_key, secret_key=secret_key, session_token=session_token)
         return cls(S3(client, bucket=spec.bucket), prefix=spec.prefix)
+
+    @classmethod
+    def from_environment(cls, spec: StorageSpec, environ: Mapping[str, str] = os.environ) -> Self:
+        """``open`` with the keys of AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN."""
+        return cls.open(
+            spec,
+            access_key=environ.get("AWS_ACCESS_KEY_ID"),
+            secret_key=environ.get("AWS_SECRET_ACCESS_KEY"),
+            session_token=environ.get("AWS_SESSION_TOKEN"),
+        )
 
     @property
     def endpoint(self) -> str:
@@ -201,6 +220,38 @@ class ObjectStore:
     def multipart(self, key: str) -> MultipartUpload:
         """Begin one large object; use it in a ``with`` block."""
         return MultipartUpload(self._s3, self._prefix + key)
+
+    def unfinished(self, prefix: str = "") -> Sequence[UnfinishedUpload]:
+        """Multipart uploads to keys that begin with ``prefix`` that are under way, or were left by a crash."""
+        whole = self._prefix + prefix
+        found = []
+        more: dict[str, str] = {}
+
+        def next_page(client: S3Client) -> ListMultipartUploadsOutputTypeDef:
+            page = client.list_multipart_uploads(Bucket=self._s3.bucket, Prefix=whole, **more)  # type: ignore[arg-type]
+            return page
+
+        while True:
+            page = self._s3.ask(whole, next_page)
+            for upload in page.get("Uploads", []):
+                # Some stores know of no prefix here.
+                if upload["Key"].startswith(whole):
+                    key = upload["Key"].removeprefix(self._prefix)
+                    found.append(UnfinishedUpload(key=key, id=upload["UploadId"]))
+            if not page.get("IsTruncated") or not page.get("NextKeyMarker"):
+                return found
+            more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page.get("NextUploadIdMarker", "")}
+
+    def abort(self, upload: UnfinishedUpload) -> None:
+        """Free the parts of an unfinished upload; one that is gone is no error."""
+        key = self._prefix + upload.key
+        try:
+            self._s3.ask(
+                key,
+                lambda client: client.abort_multipart_upload(Bucket=self._s3.bucket, Key=key, UploadId=upload.id),
+            )
+        except NotFound:
+            return
 
     def presign_get(self, key: str, *, valid_seconds: int) -> str:
         """A URL that reads this object, whole or in ranges (HEAD needs another)."""

@@ -249,6 +249,27 @@ def test_an_upload_that_fails_leaves_nothing(store: ObjectStore) -> None:
         upload.upload_part(2, memoryview(b"too late"))
 
 
+def test_a_completion_whose_answer_was_lost_is_done(store: ObjectStore, far: ObjectStore, proxy: FaultProxy) -> None:
+    with far.multipart("big") as upload:
+        upload.upload_part(1, b"all of it")
+        proxy.plan(Fault(method="POST", drop_answer=True))
+        etag = upload.complete()
+    data, info = store.fetch("big")
+    assert (data, info.etag) == (b"all of it", etag)
+
+
+def test_an_upload_that_another_one_aborted_does_not_complete(store: ObjectStore) -> None:
+    with store.multipart("big") as upload:
+        upload.upload_part(1, b"all of it")
+        (listed,) = store.unfinished("b")
+        store.abort(listed)
+        store.abort(listed)
+        assert store.unfinished() == []
+        with pytest.raises(NotFound):
+            upload.complete()
+    assert store.head("big") is None
+
+
 def test_an_upload_without_parts_is_a_mistake(store: ObjectStore) -> None:
     with store.multipart("big") as upload, pytest.raises(ValueError, match="at least one part"):
         upload.complete()

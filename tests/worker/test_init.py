@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon_worker import model as models
 from photon_worker.errors import Mistake
-from photon_worker.init import OpenStore, initialise, make_model
+from photon_worker.init import initialise, make_model
 from photon_worker.tokenizer import BOS, EOS, PAD
 
 
@@ -125,7 +126,7 @@ def test_a_bf16_checkpoint_becomes_the_same_values_in_fp32(
             made,
             folder=tmp_path,
             storage=StorageSpec(endpoint=s3.endpoint),
-            open_store=OpenStore(access_key=s3.access_key, secret_key=s3.secret_key),
+            open_store=partial(ObjectStore.open, access_key=s3.access_key, secret_key=s3.secret_key),
         )
         tensors = load_file(made / "model.safetensors")
         for name, parameter in models.parameters(given).items():

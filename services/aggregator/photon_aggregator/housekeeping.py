@@ -1,4 +1,4 @@
-"""What is done beside the rounds: logs for people, and deleting what retention does not keep.
+"""What is done beside the rounds: logs for people, and deleting what retention or a crash left.
 
 Nothing here fails a job or keeps a round waiting. What could not be done is tried again after the next round.
 """
@@ -15,7 +15,7 @@ from photon.api.placement import RetentionSpec
 from photon.protocol.records import RoundLog
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
-from photon_aggregator import log, retention
+from photon_aggregator import leftovers, log, retention
 from photon_aggregator.board import EventRecord
 from photon_aggregator.events import Head
 
@@ -40,6 +40,7 @@ class Housekeeping:
         """Catch up on pruning after a restart; it writes no log."""
         if commits:
             self._try("sweep", partial(retention.sweep, self._store, self._spec, commits))
+            leftovers.drop(self._store, commits[-1].round)
         return []
 
     def after_round(self, entry: RoundLog, records: Sequence[EventRecord], heads: Mapping[int, Head]) -> list[RoundLog]:
@@ -56,6 +57,7 @@ class Housekeeping:
             if not self._try("prune", partial(retention.prune, self._store, self._spec, known, number)):
                 break
             del self._prunes[number]
+        leftovers.drop(self._store, entry.round)
         for outstanding in (self._logs, self._prunes):
             for number in sorted(outstanding)[:-OUTSTANDING]:
                 del outstanding[number]

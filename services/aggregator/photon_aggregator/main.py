@@ -22,8 +22,9 @@ from photon.api.document import JobFileError
 from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
 from photon.launch import LISTEN_FD, TERMINATION_LOG
-from photon.store.errors import StoreError
+from photon.store.errors import StoreError, Unusable
 from photon.store.objects import ObjectStore
+from photon.store.probe import require
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon.telemetry.traces import TracesMistake, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerMistake, Trackers, kinds
@@ -106,6 +107,7 @@ def run(
     everyone = is_loopback(bound)
     read_token = ReadToken.of(page_token_file, os.environ.get("PHOTON_READ_TOKEN"), everyone=everyone)
     store = _open(document)
+    require(store)
     engine = Engine(
         job=document,
         store=store,
@@ -140,11 +142,7 @@ def _trackers(document: FederatedTrainingJob, names: list[Kind], folder: Path) -
 
 
 def _open(document: FederatedTrainingJob) -> ObjectStore:
-    store = ObjectStore.open(
-        document.spec.storage,
-        access_key=os.environ.get("AWS_ACCESS_KEY_ID"),
-        secret_key=os.environ.get("AWS_SECRET_ACCESS_KEY"),
-    )
+    store = ObjectStore.from_environment(document.spec.storage)
     store.check()
     return store
 
@@ -154,7 +152,7 @@ def main() -> NoReturn:
     code = 1
     try:
         app(prog_name="photon-aggregator")
-    except (JobFileError, TokensError, ListenError, JobMismatch, TrackerMistake, TracesMistake) as error:
+    except (JobFileError, TokensError, ListenError, JobMismatch, TrackerMistake, TracesMistake, Unusable) as error:
         exit_with_mistake(str(error))
     except StoreError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -1,9 +1,10 @@
-"""Deletes what a job wrote: its record and its rounds, nothing else that may lie below the same prefix."""
+"""Deletes what a job wrote: its record, its rounds and their unfinished uploads, nothing else below the same prefix."""
 
 from __future__ import annotations
 
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon_aggregator import leftovers
 
 
 def purge(store: ObjectStore) -> int:
@@ -14,7 +15,8 @@ def purge(store: ObjectStore) -> int:
     Raises:
         StoreError: The store does not do it.
     """
-    doomed = [info.key for info in store.list(keys.ROUNDS)]
+    leftovers.drop(store)
+    doomed = [info.key for folder in (keys.ROUNDS, keys.PROBE) for info in store.list(folder)]
     if store.head(keys.JOB) is not None:
         doomed.append(keys.JOB)
     store.delete(doomed)

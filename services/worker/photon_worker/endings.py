@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from photon.api.document import JobFileError
 from photon.exit_codes import EXIT_JOB_FAILED
-from photon.store.errors import StoreError
+from photon.store.errors import StoreError, Unusable
 from photon_worker.data.errors import DataError, OutOfReach
 from photon_worker.errors import JobFailed, Mistake, WorkerError
 from photon_worker.interrupt import Interrupted
@@ -35,7 +35,7 @@ def end_of(error: BaseException) -> End | None:
             return End(code=1, message=str(error))
         case JobFailed():
             return End(code=EXIT_JOB_FAILED, message=str(error))
-        case Mistake() | DataError() | JobFileError():
+        case Mistake() | DataError() | JobFileError() | Unusable():
             return End(code=2, message=str(error))
         case WorkerError() | StoreError():
             return End(code=1, message=str(error))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 # A multipart upload has at most 10,000 parts: room for 640 GB.
 PART_BYTES: Final = 64 * 2**20
 DOWNLOAD_SECONDS: Final = 24 * 3600
+
+
+OpenStore = Callable[[StorageSpec], ObjectStore]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,17 +123,6 @@ def _against(job: FederatedTrainingJob, stored: LearningJob | None) -> LearningJ
         return resolve_against(job, stored)
     except ValueError as error:
         raise Mistake(str(error)) from error
-
-
-class OpenStore:
-    """Opens a bucket with the credentials of the job's storage."""
-
-    def __init__(self, *, access_key: str | None, secret_key: str | None) -> None:
-        self._access_key = access_key
-        self._secret_key = secret_key
-
-    def __call__(self, spec: StorageSpec) -> ObjectStore:
-        return ObjectStore.open(spec, access_key=self._access_key, secret_key=self._secret_key)
 
 
 def make_model(

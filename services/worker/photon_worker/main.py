@@ -123,18 +123,14 @@ def init(
     interrupts.install()
     from photon.api.validate import load_job
     from photon.store.objects import ObjectStore
-    from photon_worker.init import OpenStore, initialise
+    from photon.store.probe import require
+    from photon_worker.init import initialise
 
     document = load_job(job)
-    access_key, secret_key = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
-    store = ObjectStore.open(document.spec.storage, access_key=access_key, secret_key=secret_key)
+    store = ObjectStore.from_environment(document.spec.storage)
     store.check(create_bucket=create_bucket)
-    initialise(
-        document,
-        store,
-        folder=folder or job.resolve().parent,
-        open_store=OpenStore(access_key=access_key, secret_key=secret_key),
-    )
+    require(store)
+    initialise(document, store, folder=folder or job.resolve().parent, open_store=ObjectStore.from_environment)
 
 
 @app.command()

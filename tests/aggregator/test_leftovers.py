@@ -1,0 +1,73 @@
+"""Uploads that a crash left unfinished are freed: at the start, after each round, and with the job's data."""
+
+from __future__ import annotations
+
+from photon.api.placement import StorageSpec
+from photon.store.embedded import EmbeddedStore
+from photon.store.objects import ObjectStore
+from photon_aggregator import leftovers
+from photon_aggregator.purge import purge
+from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
+from tests.aggregator.running import aggregator, working
+from tests.faults import Fault, FaultProxy
+
+
+def begin(store: ObjectStore, key: str) -> None:
+    """What kill -9 in a merge leaves: an upload that nobody completes or aborts."""
+    store.multipart(key).upload_part(1, b"a stripe")
+
+
+def unfinished(store: ObjectStore) -> list[str]:
+    return sorted(upload.key for upload in store.unfinished())
+
+
+def test_only_uploads_of_committed_rounds_are_aborted(store: ObjectStore) -> None:
+    begin(store, "rounds/00001/global/a/model.safetensors")
+    begin(store, "rounds/00001/global/b/model.safetensors")
+    begin(store, "rounds/00002/global/c/model.safetensors")
+    begin(store, "elsewhere/model.safetensors")
+    assert leftovers.drop(store, 1) == 2
+    assert unfinished(store) == ["elsewhere/model.safetensors", "rounds/00002/global/c/model.safetensors"]
+    assert leftovers.drop(store, 1) == 0
+
+
+def test_an_upload_that_is_under_way_completes_after_the_others_were_dropped(store: ObjectStore) -> None:
+    begin(store, "rounds/00001/global/a/model.safetensors")
+    with store.multipart("rounds/00002/global/b/model.safetensors") as ours:
+        ours.upload_part(1, b"a stripe")
+        leftovers.drop(store, 1)
+        ours.complete()
+    assert store.get("rounds/00002/global/b/model.safetensors") == b"a stripe"
+
+
+def test_deleting_a_jobs_data_frees_its_unfinished_uploads(store: ObjectStore, storage: StorageSpec) -> None:
+    write_round_zero(job_document(storage, ["north"]), store)
+    begin(store, "rounds/00001/global/a/model.safetensors")
+    begin(store, "data/north/shard")
+    store.put("probe/of one that died/created", b"")
+    purge(store)
+    assert list(store.list()) == []
+    assert unfinished(store) == ["data/north/shard"]
+
+
+def test_a_store_that_lists_no_uploads_is_no_failure(storage: StorageSpec, s3: EmbeddedStore) -> None:
+    with FaultProxy(s3.endpoint) as proxy:
+        spec = storage.model_copy(update={"endpoint": proxy.endpoint})
+        store = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        denied = "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
+        proxy.plan(Fault(method="GET", status=403, body=denied))
+        assert leftovers.drop(store, 1) == 0
+
+
+def test_a_job_leaves_no_uploads_of_its_crashes(store: ObjectStore, storage: StorageSpec) -> None:
+    job = job_document(storage, ["north", "south"])
+    write_round_zero(job, store)
+    begin(store, "rounds/00000/global/an init that died/model.safetensors")
+    begin(store, "rounds/00002/global/a merge that died/model.safetensors")
+    with (
+        aggregator(job, store) as running,
+        working(FakeWorker("north", [running.url]), FakeWorker("south", [running.url])),
+    ):
+        running.wait(120)
+    assert (running.code, running.error) == (0, None)
+    assert unfinished(store) == []
