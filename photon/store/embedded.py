@@ -12,12 +12,14 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from threading import Event, Thread
+from queue import SimpleQueue
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Final, Self
 
@@ -32,6 +34,7 @@ from photon.store.seaweed import (
     all_free,
     find_weed,
     free_ports,
+    inner_keys,
     options,
     port_names,
     s3_config,
@@ -45,6 +48,9 @@ START_ATTEMPTS: Final = 3
 LOCK_SECONDS: Final = 2.0
 # Its own records and one small model; with less it would start, and fail at the first object.
 LEAST_FREE_BYTES: Final = 64 * 2**20
+RESTART_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
+# After this long it was healthy: its restarts are counted from zero again.
+HEALTHY_SECONDS: Final = 600.0
 
 # The owner may be killed outright; then the kernel must kill the store too (PR_SET_PDEATHSIG = 1, SIGKILL = 9). It has
 # to be asked by the child itself, and Popen's preexec_fn may deadlock in a process with threads: hence a tiny program
@@ -64,13 +70,21 @@ class EmbeddedStore:
     """SeaweedFS on this machine, started by ``start()`` or a ``with`` block and gone after ``stop()``.
 
     ``port`` fixes the port of the S3 API (default: the last one used with this folder, else a free one). The store
-    dies with the process that started it, however that ends.
+    dies with the process that started it, however that ends. When it dies by itself it is started again at the same
+    ports, ``restarts`` times in a row, so that presigned URLs stay good; ``news`` tells of it and ``failure`` says when
+    it is given up.
     """
 
-    def __init__(self, data_dir: Path, *, port: int | None = None, log_path: Path) -> None:
+    def __init__(self, data_dir: Path, *, port: int | None = None, log_path: Path, restarts: int = 0) -> None:
         self._data_dir = data_dir
         self._port = port
         self._log_path = log_path
+        self._restarts = restarts
+        self._news: SimpleQueue[str] = SimpleQueue()
+        self._failure: StoreError | None = None
+        self._ready = Event()
+        self._ending = Event()
+        self._spawning = Lock()
         self._identity: Identity | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: Thread | None = None
@@ -96,6 +110,15 @@ class EmbeddedStore:
         """The process while it is running."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
+    @property
+    def failure(self) -> StoreError | None:
+        """Why it is not started again, with the last lines of its log; None as long as it is."""
+        return self._failure
+
+    def news(self) -> list[str]:
+        """What has happened to it since the last call, a line each."""
+        return [self._news.get() for _ in range(self._news.qsize())]
+
     def start(self) -> None:
         """Return when the store takes requests; raises StoreError with the last lines of its log when it does not."""
         if self._process is not None:
@@ -113,6 +136,7 @@ class EmbeddedStore:
                 self._launch(weed)
                 try:
                     self._wait_until_ready(deadline)
+                    self._ready.set()
                     return
                 except _PortTakenError:
                     self._end_process()
@@ -189,57 +213,95 @@ class EmbeddedStore:
         return identity
 
     def _launch(self, weed: Path) -> None:
-        known = self._known
-        # `weed mini` notes its options here and would read them again; ours are all on its command line.
-        (self._data_dir / "mini.options").unlink(missing_ok=True)
-        run_dir = self._data_dir.resolve() / "run"
-        shutil.rmtree(run_dir, ignore_errors=True)
-        run_dir.mkdir(mode=0o700)
-        identities = run_dir / "s3.json"
-        write_private(identities, s3_config(known))
-        command = [str(weed), "-logtostderr", "mini", f"-dir={self._data_dir.resolve()}", *options(known.ports)]
-        command += [
-            f"-s3.config={identities}",
-            f"-admin.dataDir={run_dir}",
-        ]
-        tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
-        # Nothing of the user's settings for SeaweedFS or AWS may reach this instance.
-        environment = {
-            "PATH": os.environ.get("PATH", ""),
-            "HOME": str(run_dir),
-            "TMPDIR": str(run_dir),
-        }
+        self._ready.clear()
+        self._ending.clear()
         started = Event()
         failure: list[OSError] = []
 
         def keep() -> None:
             # PR_SET_PDEATHSIG fires when the *thread* that forked ends: this one lives as long as the store.
             try:
-                with self._log_path.open("ab") as log:
-                    process = subprocess.Popen(
-                        tied,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        cwd=run_dir,
-                        env=environment,
-                        pass_fds=[self._lock_fd] if self._lock_fd is not None else [],
-                        # Ctrl-C in the terminal is for the owner, which still needs the store to end in order.
-                        start_new_session=True,
-                    )
+                process = self._spawn(weed)
             except OSError as error:
                 failure.append(error)
-                started.set()
                 return
-            self._process = process
-            started.set()
-            process.wait()
+            finally:
+                started.set()
+            if process is not None:
+                self._keep(weed, process)
 
         self._keeper = Thread(target=keep, name="embedded-store", daemon=True)
         self._keeper.start()
         started.wait()
         if failure:
             raise StoreError(f"the embedded store cannot be started: {failure[0]}") from failure[0]
+
+    def _keep(self, weed: Path, process: subprocess.Popen[bytes]) -> None:
+        """Until the store is stopped or given up: start it again when it has ended by itself."""
+        left, began_at = self._restarts, time.monotonic()
+        while True:
+            code = process.wait()
+            if self._ending.is_set() or not self._ready.is_set():
+                return  # it was stopped, or did not even start: who waits for it says so
+            if time.monotonic() - began_at > HEALTHY_SECONDS:
+                left = self._restarts
+            reason = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+            if left == 0:
+                times = f" {self._restarts + 1} times" if self._restarts else ""
+                self._failure = StoreError(f"the object store failed{times} ({reason}):\n{self._log_tail()}")
+                return
+            left -= 1
+            tries = "try" if left == 1 else "tries"
+            self._news.put(f"the object store died ({reason}); starting it again, {left} more {tries}")
+            pauses = RESTART_PAUSES_SECONDS
+            if self._ending.wait(pauses[min(self._restarts - left, len(pauses)) - 1]):
+                return
+            began_at = time.monotonic()
+            try:
+                again = self._spawn(weed)
+            except OSError as error:
+                self._failure = StoreError(f"the object store cannot be started again: {error}")
+                return
+            if again is None:
+                return
+            process = again
+
+    def _spawn(self, weed: Path) -> subprocess.Popen[bytes] | None:
+        """Start the server at the chosen ports; None when it is to end."""
+        known = self._known
+        data_dir = self._data_dir.resolve()
+        run_dir = data_dir / "run"
+        with self._spawning, self._log_path.open("ab") as log:
+            if self._ending.is_set():
+                return None
+            # `weed mini` notes its options here and would read them again; ours are all on its command line.
+            (data_dir / "mini.options").unlink(missing_ok=True)
+            shutil.rmtree(run_dir, ignore_errors=True)
+            run_dir.mkdir(mode=0o700)
+            write_private(run_dir / "s3.json", s3_config(known))
+            # Relative paths: SeaweedFS takes a comma in one for the end of it.
+            command = [str(weed), "-logtostderr", "mini", "-dir=.", *options(known.ports)]
+            command += ["-s3.config=run/s3.json", "-admin.dataDir=run"]
+            tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+            # Nothing of the user's settings for SeaweedFS or AWS may reach this instance.
+            environment = {
+                "PATH": os.environ.get("PATH", ""),
+                "HOME": str(run_dir),
+                "TMPDIR": str(run_dir),
+                **inner_keys(),
+            }
+            self._process = subprocess.Popen(
+                tied,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=data_dir,
+                env=environment,
+                pass_fds=[self._lock_fd] if self._lock_fd is not None else [],
+                # Ctrl-C in the terminal is for the owner, which still needs the store to end in order.
+                start_new_session=True,
+            )
+            return self._process
 
     def _wait_until_ready(self, deadline: float) -> None:
         """Ready means that the volumes are there and that a signed request succeeds: it has read its credentials.
@@ -293,6 +355,8 @@ class EmbeddedStore:
         return "\n".join(text.splitlines()[-lines:])
 
     def _end_process(self) -> None:
+        with self._spawning:
+            self._ending.set()
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -81,6 +81,16 @@ def s3_config(known: Identity) -> str:
     return json.dumps({"identities": [{"name": "photon", "credentials": credentials, "actions": actions}]})
 
 
+def inner_keys() -> dict[str, str]:
+    """The environment with which its filer and its volumes take requests from each other only.
+
+    Without keys they serve and change every object for anybody on this machine, past the S3 API. The keys are new at
+    each start and nowhere but in the environment, which only its owner can read.
+    """
+    names = ("SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")
+    return {f"WEED_JWT_{name}": secrets.token_urlsafe(32) for name in names}
+
+
 def write_private(path: Path, text: str) -> None:
     """Replace a file in one step; nobody but its owner can read it at any time."""
     new = path.with_suffix(".new")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from photon.api.placement import StorageSpec
@@ -106,6 +107,90 @@ def test_it_listens_on_the_loopback_only_and_its_keys_are_private(tmp_path: Path
         assert (tmp_path / "data" / "store.json").stat().st_mode & 0o777 == 0o600
         command = Path(f"/proc/{running.pid}/cmdline").read_bytes()
         assert running.secret_key.encode() not in command
+
+
+@pytest.mark.parametrize("kind", ["filer", "volume"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE"])
+def test_nobody_gets_past_the_s3_api(s3: EmbeddedStore, store: ObjectStore, kind: str, method: str) -> None:
+    """Another user of this machine reaches the inner ports too: without keys they would read and forge every update."""
+    store.put("update", b"an update of north")
+    path = f"/buckets/photon/{store.uri('update').removeprefix('s3://photon/')}"
+    if kind == "volume":
+        # What a file is called there takes guessing; the first word of the server is what counts.
+        master = s3._known.ports["master"]
+        path = "/" + httpx.get(f"http://127.0.0.1:{master}/dir/assign", trust_env=False).json()["fid"]
+    body = {"files": {"file": b"forged"}} if method in ("PUT", "POST") else {}
+    url = f"http://127.0.0.1:{s3._known.ports[kind]}{path}"
+    answer = httpx.request(method, url, trust_env=False, timeout=30, **body)  # type: ignore[arg-type]
+    assert answer.status_code == 401, answer.text
+    assert b"north" not in answer.content
+    assert store.get("update") == b"an update of north"
+
+
+NAMES = [
+    "My Runs, 2026",
+    "[a] {b} (c)",
+    'it\'s "so"',
+    "Läufe 実行",
+    "%s $HOME ~ #1; &x",
+    "-dir=x",
+    os.fsdecode(b"caf\xe9"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    with embedded_in(tmp_path / name) as first:
+        bucket_of(first).put("a", b"1")
+    with embedded_in(tmp_path / name) as again:
+        assert bucket_of(again).get("a") == b"1"
+
+
+def test_a_store_that_was_killed_is_started_again_at_the_same_ports(tmp_path: Path) -> None:
+    with embedded_in(tmp_path, restarts=5) as running:
+        bucket = bucket_of(running)
+        bucket.put("a", b"1")
+        url, ports = bucket.presign_get("a", valid_seconds=600), running._known.ports
+        for _ in range(2):
+            pid = running.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            assert eventually(lambda pid=pid: running.pid not in (None, pid), 60)
+            assert eventually(lambda: _answers(url), 60)
+        assert (running._known.ports, running.failure) == (ports, None)
+        said = running.news()
+        assert said[0] == "the object store died (killed by SIGKILL); starting it again, 4 more tries"
+        assert (len(said), running.news()) == (2, [])
+        last = running.pid
+    assert last is not None
+    assert eventually(lambda: not alive(last)), "one that was started again is ended like the first"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).content == b"1"
+    except httpx.TransportError:
+        return False
+
+
+def test_a_store_that_dies_again_and_again_is_given_up_with_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "RESTART_PAUSES_SECONDS", (0.05,))
+    broken = tmp_path / "weed"
+    broken.write_text("#!/bin/sh\necho 'the reason' >&2\nexit 3\n")
+    broken.chmod(0o755)
+    real = embedded.find_weed()
+    answers = iter([real])
+    monkeypatch.setattr(embedded, "find_weed", lambda: next(answers))
+    with embedded_in(tmp_path, restarts=2) as running:
+        spawn = running._spawn
+        monkeypatch.setattr(running, "_spawn", lambda _: spawn(broken))
+        assert running.pid is not None
+        os.kill(running.pid, signal.SIGKILL)
+        assert eventually(lambda: running.failure is not None)
+        assert str(running.failure).startswith("the object store failed 3 times (exit code 3):\n")
+        assert str(running.failure).endswith("the reason")
 
 
 def test_several_run_side_by_side(tmp_path: Path) -> None:
