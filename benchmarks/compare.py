@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.telling import telling
+from photon.cli.errors import CommandError
+from photon.cli.places import Folder
+from photon.cli.rundir import RunDirectory
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
@@ -62,22 +67,37 @@ def run_together(
         for arm in arms
     }
     try:
-        while running:
-            for name, child in list(running.items()):
-                if child.poll() is None:
-                    continue
-                del running[name]
-                if child.returncode:
-                    _, words = child.communicate()
-                    print(f"{name} failed:\n{words}", file=sys.stderr)
-                    sys.exit(child.returncode)
-                print(f"  {name:<20} done after {time.monotonic() - started:5.0f} s", flush=True)
-            time.sleep(0.2)
+        with telling(lambda: "; ".join(f"{name} {_reached(runs_dir / name)}" for name in list(running))):
+            _wait_for(running, started)
     finally:
         for child in running.values():
             child.terminate()
         for child in running.values():
             child.wait(timeout=60)
+
+
+def _wait_for(running: dict[str, subprocess.Popen[str]], started: float) -> None:
+    while running:
+        for name, child in list(running.items()):
+            if child.poll() is None:
+                continue
+            del running[name]
+            if child.returncode:
+                _, words = child.communicate()
+                print(f"{name} failed:\n{words}", file=sys.stderr)
+                sys.exit(child.returncode)
+            print(f"  {name:<20} done after {time.monotonic() - started:5.0f} s", flush=True)
+        time.sleep(0.2)
+
+
+def _reached(run: Path) -> str:
+    """How far a run under way has come: ``round 3/8 step 12/128``."""
+    try:
+        seen = Folder(RunDirectory(run.resolve())).look()
+    except CommandError:
+        return "is starting"
+    step = max((person.step for person in seen.status.participants), default=0)
+    return f"round {seen.status.round}/{seen.status.rounds} step {step}/{seen.local_steps}"
 
 
 def measure(checkpoint: Path, data: Mapping[str, Path], *, sequence_length: int) -> dict[str, Any]:

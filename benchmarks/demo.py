@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from benchmarks.compare import Arm, first_commit, measure, program, run_together, run_watched, summary_of
 from benchmarks.demo_data import prepare_demo_data
+from benchmarks.telling import telling
 from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
 
@@ -59,9 +60,15 @@ def main() -> None:
     everyone = [FEDERATED, *(arm.name for arm in arms)]
     _same_start(runs, everyone)
     length = job.spec.local.sequence_length
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        figures = pool.map(lambda arm: measure(runs / arm / "checkpoint", data, sequence_length=length), everyone)
-        measured = dict(zip(everyone, figures, strict=True))
+    measured: dict[str, dict[str, Any]] = {}
+
+    def measured_one(arm: str) -> None:
+        measured[arm] = measure(runs / arm / "checkpoint", data, sequence_length=length)
+
+    progress = telling(lambda: f"{len(measured)} of {len(everyone)} models are measured")
+    with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(measured_one, everyone))
+    measured = {arm: measured[arm] for arm in everyone}
     summary = _summary(job, runs, measured, wall_seconds=wall_seconds)
     (runs / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(_table(measured, names))

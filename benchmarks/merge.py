@@ -34,6 +34,7 @@ from typing import Any
 import boto3
 
 from benchmarks.merge_data import CASES, CODEC, Case, file_names, move_to_store, part_name, write_files
+from benchmarks.telling import telling
 from photon.api.placement import StorageSpec
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
@@ -45,15 +46,16 @@ KEYS = ("over_flower", "of_plain_pass", "of_plain_transfer", "peak_rss_mib")
 
 
 def run_child(command: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=RUN_SECONDS,
-        check=False,
-    )
+    with telling(" ".join(Path(word).name for word in command[1:5])):
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS,
+            check=False,
+        )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -111,9 +113,10 @@ class Flower:
         uv = str(beside) if beside.exists() else "uv"
         print("making Flower's environment ...", flush=True)
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-        subprocess.run(
-            [uv, "pip", "install", "--quiet", "--python", str(self.python), "flwr>=1.41", "numpy"], check=True
-        )
+        with telling("installing Flower"):
+            subprocess.run(
+                [uv, "pip", "install", "--quiet", "--python", str(self.python), "flwr>=1.41", "numpy"], check=True
+            )
 
     def run(self, case: Case, folder: Path) -> dict[str, Any]:
         spec = folder / "flower.json"

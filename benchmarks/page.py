@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.browser import chromium, find_chromium
+from benchmarks.telling import telling
 
 RESULT: Final = Path("runs/bench/page.json")
 VIEWPORT: Final = {"width": 1360, "height": 900}
@@ -106,9 +107,10 @@ def main() -> None:
     executable = find_chromium()
     if executable is None:
         raise SystemExit("error: no Chromium found: install Debian's `chromium`, or name one in CHROMIUM")
-    with serving(
+    made_up = serving(
         participants=arguments.participants, rounds=arguments.rounds, every_seconds=arguments.every_seconds
-    ) as address:
+    )
+    with telling("the page of a made-up job"), made_up as address:
         found = measure(executable, address, seconds=arguments.seconds)
     found |= {"participants": arguments.participants, "rounds": arguments.rounds}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,7 @@ from typing import Any, Final
 from prometheus_client.exposition import choose_encoder
 
 from benchmarks.page_history import made_up_engine, report
+from benchmarks.telling import telling
 from photon.protocol.messages import GlobalModel, TrainTask
 from photon.telemetry.traces import Traces
 from photon.telemetry.trackers import Kind, Subject, Trackers
@@ -112,8 +113,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    scrapes = [scrape(size) for size in SIZES]
-    journals = [journal([]), journal([Kind.TENSORBOARD])]
+    with telling("measuring scrapes and journals"):
+        scrapes = [scrape(size) for size in SIZES]
+        journals = [journal([]), journal([Kind.TENSORBOARD])]
     result = {
         "scrape_seconds": SCRAPE_SECONDS,
         "steps_a_second": STEPS_A_SECOND,

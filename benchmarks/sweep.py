@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from benchmarks.compare import Arm, measure, run_together, summary_of
 from benchmarks.demo_data import prepare_demo_data
+from benchmarks.telling import telling
 from photon.api.validate import load_job
 
 RATE: Final = "spec.local.learningRate.max"
@@ -81,7 +82,8 @@ def _one(
     run_together(arguments.job, [arm], arguments.runs_dir, {arm.name: overrides})
     run = arguments.runs_dir / arm.name
     length = load_job(arguments.job, overrides=overrides).spec.local.sequence_length
-    figures = measure(run / "checkpoint", data, sequence_length=length)
+    with telling("measuring the model"):
+        figures = measure(run / "checkpoint", data, sequence_length=length)
     summary = summary_of(run)
     return {
         "name": name,

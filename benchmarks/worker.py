@@ -27,6 +27,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.telling import telling
+
 SEQUENCE: Final = 256
 BATCH: Final = 8
 WARM_UP_STEPS: Final = 3
@@ -178,13 +180,14 @@ def compare_loops(data: Path, *, runs: int, blocks: int, steps: int, threads: in
     result: dict[str, Any] = {}
     for precision in ("bf16", "fp32"):
         rates: dict[str, list[float]] = {"photon": [], "plain": []}
-        for _ in range(runs):
+        for number in range(1, runs + 1):
             command = [
                 *(sys.executable, "-m", "benchmarks.worker", "--child", "--data", str(data)),
                 *("--blocks", str(blocks), "--steps", str(steps), "--threads", str(threads), "--precision", precision),
             ]
             env = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-            output = subprocess.run(command, check=True, env=env, stdout=subprocess.PIPE, text=True).stdout
+            with telling(f"both loops in {precision}, process {number} of {runs}"):
+                output = subprocess.run(command, check=True, env=env, stdout=subprocess.PIPE, text=True).stdout
             for loop, values in json.loads(output.splitlines()[-1]).items():
                 rates[loop] += values
         ratios = [ours / theirs for ours, theirs in zip(rates["photon"], rates["plain"], strict=True)]
@@ -270,7 +273,8 @@ def main() -> None:
     result: dict[str, Any] = {"threads": arguments.threads, "model": "llama-10m", "sequence": SEQUENCE, "batch": BATCH}
     with tempfile.TemporaryDirectory(prefix="bench-worker-") as temporary:
         folder = Path(temporary)
-        data = prepare_data(folder)
+        with telling("preparing data"):
+            data = prepare_data(folder)
         if arguments.only != "rounds":
             loops = compare_loops(
                 data, runs=arguments.runs, blocks=arguments.blocks, steps=arguments.steps, threads=arguments.threads

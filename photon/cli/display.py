@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -19,12 +20,15 @@ from photon.cli import lines, units
 from photon.cli.table import WIDTH, View, render
 
 _EVENTS_SHOWN: Final = 4
+# In plain lines nothing is silent for longer.
+SILENCE_SECONDS: Final = 15.0
 
 
 class Display:
     """Shows phases, statuses and events; events also go to ``events_path``, a line of JSON each.
 
-    ``elapsed``: seconds that the job has been running; by default since this display was made.
+    Plain lines say at least every SILENCE_SECONDS what goes on. ``elapsed``: seconds that the job has been running; by
+    default since this display was made.
     """
 
     def __init__(
@@ -46,9 +50,13 @@ class Display:
         self._footer = footer
         self._events_path = events_path
         self._started_at = time.monotonic()
+        self._said_at = self._started_at
         self._elapsed = elapsed or self._since_start
         self._condition = ""
         self._phase = ""
+        self._in_phase = False
+        self._over = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="display", daemon=True)
         self._status: JobStatus | None = None
         self._lost: set[str] = set()
         self._events: deque[tuple[str, str]] = deque(maxlen=_EVENTS_SHOWN)
@@ -56,19 +64,22 @@ class Display:
     def __enter__(self) -> Self:
         if self._on_terminal:
             self._live.start()
+        self._keeper.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
+        self._keeper.join()
         if self._on_terminal:
             self._footer = ""
             self._refresh()
             self._live.stop()
 
     def phase(self, text: str) -> None:
-        """What goes on while there is no status."""
-        self._phase = text
+        """What goes on while there is no status, or after the last."""
+        self._phase, self._in_phase = text, True
         self._say(text)
         self._refresh()
 
@@ -76,7 +87,8 @@ class Display:
         """What is true of the job, in a line; said when it is another."""
         if text != self._condition:
             self._condition = text
-            self._say(text)
+            if text:
+                self._say(text)
             self._refresh()
 
     def footer(self, text: str) -> None:
@@ -92,6 +104,7 @@ class Display:
     def status(self, new: JobStatus) -> None:
         """Show ``new``; in plain lines only what changed since the last."""
         old, self._status = self._status, new
+        self._in_phase = False
         for line in (lines.committed(old, new), lines.evaluated(old, new)):
             if line:
                 self._say(line)
@@ -119,7 +132,21 @@ class Display:
     def last_status(self) -> JobStatus | None:
         return self._status
 
+    def _keep(self) -> None:
+        """Once a second: the time on a terminal goes on, and plain lines do not fall silent."""
+        while not self._over.wait(1.0):
+            if self._on_terminal:
+                self._refresh()
+            elif time.monotonic() - self._said_at >= SILENCE_SECONDS:
+                self._say(self._doing())
+
+    def _doing(self) -> str:
+        if self._in_phase or self._status is None:
+            return f"still {self._phase}"
+        return self._condition or lines.progress(self._status, self._local_steps)
+
     def _say(self, text: str) -> None:
+        self._said_at = time.monotonic()
         if not self._on_terminal and not self._quiet:
             print(f"{units.duration(self._since_start()):>7}  {text}", flush=True)
 

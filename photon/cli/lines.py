@@ -5,8 +5,12 @@ Pure: what is new between two statuses.
 
 from __future__ import annotations
 
+from typing import Final
+
 from photon.api.status import JobStatus, ParticipantState
 from photon.cli import units
+
+_MOST_NAMED: Final = 6
 
 
 def committed(old: JobStatus | None, new: JobStatus) -> str | None:
@@ -35,6 +39,25 @@ def evaluated(old: JobStatus | None, new: JobStatus) -> str | None:
         f"round {new.evaluated_round:>{width}}/{new.rounds}  perplexity {units.perplexity(new.validation_perplexity)}"
     )
     return f"{line}  ({own})" if own else line
+
+
+def condition(status: JobStatus) -> str:
+    """What is true of the job where that needs words, such as what it waits for; else empty."""
+    true = next((c for c in status.conditions if c.status == "True" and c.message), None)
+    return "" if true is None else f"{true.type} ({true.reason}): {true.message}"
+
+
+def progress(status: JobStatus, local_steps: int) -> str:
+    """What everybody does now, in a line: ``round 3/10  north 12/16  south pushing``."""
+    people = [
+        f"{p.name} {p.step}/{local_steps}" if p.state is ParticipantState.TRAINING else f"{p.name} {p.state.lower()}"
+        for p in status.participants
+        if p.in_cohort or p.state is ParticipantState.EVALUATING
+    ]
+    more = [f"and {len(people) - _MOST_NAMED} more"] if len(people) > _MOST_NAMED else []
+    true = next((c for c in status.conditions if c.status == "True"), None)
+    reason = [true.reason.lower()] if true is not None else []
+    return "  ".join([f"round {status.round}/{status.rounds}", *reason, *people[:_MOST_NAMED], *more])
 
 
 def troubles(old: JobStatus | None, new: JobStatus) -> list[str]:

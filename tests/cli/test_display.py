@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from photon.api.status import JobStatus, ParticipantState, ParticipantStatus
+from photon.api.status import Condition, JobStatus, ParticipantState, ParticipantStatus
+from photon.cli import display as displays
 from photon.cli import lines, units
 from photon.cli.display import Display
 from photon.cli.table import View, render
@@ -155,6 +157,45 @@ def test_in_a_pipe_there_are_plain_lines_without_control_characters(
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
     (event,) = map(json.loads, events.read_text().splitlines())
     assert (event["kind"], event["message"]) == ("event", "worker-cpp died")
+
+
+def test_plain_lines_do_not_fall_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = threading.Event()
+    monkeypatch.setattr(displays, "SILENCE_SECONDS", 0.0)
+    doing = Display._doing
+
+    def noticed(display: Display) -> str:
+        said.set()
+        return doing(display)
+
+    monkeypatch.setattr(Display, "_doing", noticed)
+    with Display(name="demo", local_steps=16, footer="", events_path=None, quiet=False) as display:
+        display.phase("making the initial model")
+        assert said.wait(30)
+        display.status(status())
+        said.clear()
+        assert said.wait(30)
+        said.clear()
+        display.phase("fetching the model")
+        assert said.wait(30)
+    text = capsys.readouterr().out
+    for line in ("still making the initial model", "round 37/128  cpp 12/16  docs pushing", "still fetching the model"):
+        assert line in text
+
+
+def test_what_a_job_waits_for_is_said_in_its_words() -> None:
+    message = "1 of 2 participants are here"
+    waiting = Condition(
+        type="Running", status="True", reason="WaitingForQuorum", message=message, last_transition_time="now"
+    )
+    assert lines.condition(status(conditions=[waiting])) == f"Running (WaitingForQuorum): {message}"
+    training = waiting.model_copy(update={"reason": "Training", "message": ""})
+    assert lines.condition(status(conditions=[training])) == ""
+
+
+def test_a_participant_that_failed_for_good_is_marked_in_the_table() -> None:
+    (row,) = [line for line in shown(view(status(), lost={"cpp"})).splitlines() if "cpp" in line]
+    assert "failed" in row
 
 
 def test_quiet_says_nothing_but_keeps_the_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
