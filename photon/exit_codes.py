@@ -10,5 +10,8 @@ EXIT_FAILED: Final = 1
 EXIT_MISTAKE: Final = 2
 # The job itself has failed and its aggregator has said so: starting it again would not help. A crash exits with 1.
 EXIT_JOB_FAILED: Final = 3
+# The store refuses what init asks (keys, rights, no such bucket): only a person can change that, so a launcher whose
+# keys cannot change while it runs does not try again.
+EXIT_STORE_REFUSES: Final = 4
 # Stopped by Ctrl-C or another signal, after all that was started has ended.
 EXIT_STOPPED: Final = 130

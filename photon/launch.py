@@ -152,7 +152,7 @@ def _worker(name: str, worker: WorkerSpec, context: LaunchContext, *, distribute
         *context.worker_program,
         *("run", "--aggregator", context.aggregator_url),
         *(argument for uri in data_arguments(worker.data) for argument in ("--data", uri)),
-        *("--work-dir", context.work_dir.format(participant=name)),
+        *("--work-dir", _of(context.work_dir, name)),
         *("--threads", str(threads)),
         *("--checkpoint-every", str(worker.checkpoint_every_steps)),
     )
@@ -216,7 +216,12 @@ def _torchrun(name: str, worker: WorkerSpec, context: LaunchContext) -> tuple[st
 
 def _rendezvous(name: str, context: LaunchContext) -> str:
     where = context.rendezvous
-    return where.format(participant=name) if isinstance(where, str) else where[name]
+    return _of(where, name) if isinstance(where, str) else where[name]
+
+
+def _of(template: str, participant: str) -> str:
+    """Not str.format: a path may have braces of its own."""
+    return template.replace("{participant}", participant)
 
 
 def _aws_keys(source: SecretSource) -> tuple[SecretEnv, ...]:

@@ -11,8 +11,9 @@ from photon.telemetry import traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE
 
 KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-# What a user sets for all programs of a run.
-_PASSED_ON: Final = (TRACKERS_VARIABLE, FOLDER_VARIABLE, traces.TRACES_VARIABLE)
+SESSION_TOKEN: Final = "AWS_SESSION_TOKEN"
+# What a user sets for all programs of a run, and no credential.
+_PASSED_ON: Final = (TRACKERS_VARIABLE, FOLDER_VARIABLE, traces.TRACES_VARIABLE, "AWS_CA_BUNDLE")
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -22,6 +23,7 @@ class Keys:
 
     access_key: str
     secret_key: str
+    session_token: str | None = None
 
 
 def environment(
@@ -34,12 +36,13 @@ def environment(
         match secret.source:
             case SecretSource.STORAGE:
                 env[secret.name] = keys.access_key if secret.name == KEYS[0] else keys.secret_key
+                if keys.session_token:
+                    env[SESSION_TOKEN] = keys.session_token
             case SecretSource.TOKEN:
                 assert process.participant is not None, "only a participant's worker has a token"
                 env[secret.name] = tokens[process.participant]
             case SecretSource.DATA:
-                if secret.name in inherited:
-                    env[secret.name] = inherited[secret.name]
+                env |= {name: inherited[name] for name in (secret.name, SESSION_TOKEN) if name in inherited}
     return env
 
 

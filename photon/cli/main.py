@@ -69,7 +69,9 @@ def run(
     from photon.cli.run import run_job
 
     changes = [*(overrides or ()), *([f"spec.rounds={rounds}"] if rounds is not None else ())]
-    job = with_absolute_data(load_job(job_file, overrides=changes), job_file.resolve().parent)
+    folder = job_file.resolve().parent
+    _require_text(folder)
+    job = with_absolute_data(load_job(job_file, overrides=changes), folder)
     if pooled and only is not None:
         raise UserMistake("--centralised and --alone are two different comparisons: give one of them")
     try:
@@ -77,9 +79,19 @@ def run(
     except ValueError as error:
         raise UserMistake(str(error)) from error
     directory = RunDirectory((runs_dir / (name or job.metadata.name)).resolve())
-    summary = run_job(job, run=directory, folder=job_file.resolve().parent, quiet=quiet)
+    _require_text(directory.root)
+    summary = run_job(job, run=directory, folder=folder, quiet=quiet)
     for line in closing_words(directory, job, summary):
         print(line)
+
+
+def _require_text(path: Path) -> None:
+    """Paths of a run stand in job files, reports and records, which are UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise UserMistake(f"{shown}: the name of this folder is not UTF-8; rename it or take another") from error
 
 
 @app.command()
@@ -186,7 +198,9 @@ def data(context: typer.Context) -> None:
 def main() -> NoReturn:
     """Entry point; photon/exit_codes.py says what the exit codes mean."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        # What is ignored stays ignored: `nohup photon run` is meant to outlive its terminal.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Whatever the locale says: a table with a middle dot must not end a run.

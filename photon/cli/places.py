@@ -17,6 +17,7 @@ from photon.api.status import JobStatus
 from photon.cli import afterwards
 from photon.cli.errors import CommandError, UserMistake
 from photon.cli.rundir import RunDirectory
+from photon.store.network import is_loopback
 
 TOKEN_VARIABLE: Final = "PHOTON_READ_TOKEN"
 _TIMEOUT_SECONDS: Final = 5.0
@@ -92,7 +93,12 @@ class Aggregator:
         token = os.environ.get(TOKEN_VARIABLE)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            reply = httpx.get(f"{self._url}/v1/live", headers=headers, timeout=_TIMEOUT_SECONDS)
+            reply = httpx.get(
+                f"{self._url}/v1/live",
+                headers=headers,
+                timeout=_TIMEOUT_SECONDS,
+                trust_env=not is_loopback(self._url),
+            )
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise NoAnswer(f"no aggregator answers at {self._url}: {error or type(error).__name__}") from error
         if reply.status_code in (401, 403):

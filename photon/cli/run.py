@@ -7,7 +7,7 @@ process; started again, the job goes on where its bucket says it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.variants import with_storage
 from photon.cli import outcome
 from photon.cli.display import Display
-from photon.cli.environment import KEYS, Keys
+from photon.cli.environment import KEYS, SESSION_TOKEN, Keys, not_proxied
 from photon.cli.errors import JobFailed, RunFailed, Stopped, UserMistake
 from photon.cli.rundir import RunDirectory, shown
 from photon.cli.supervisor import Supervisor
+from photon.launch import RESTARTS
 from photon.store.embedded import EmbeddedStore
 from photon.store.errors import Refused, Unreachable
 from photon.store.objects import ObjectStore
@@ -35,6 +36,7 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
         Stopped: A signal asked for it; everything has been ended in order.
     """
     check_before_start(job)
+    os.environ.update(not_proxied(os.environ))
     with ExitStack() as stack:
         stack.enter_context(run.locked())
         footer = f"logs in {run.shown}/logs  ·  Ctrl-C stops; the same command resumes"
@@ -49,12 +51,11 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
         )
         embedded = job.spec.storage.endpoint is None
         display.phase("starting the object store" if embedded else "checking the object store")
-        job, keys = stack.enter_context(_storage(job, run))
-        store = ObjectStore.open(job.spec.storage, access_key=keys.access_key, secret_key=keys.secret_key)
-        _check_store(store, create_bucket=embedded)
+        job, keys, watch_store = stack.enter_context(_storage(job, run, display))
+        store = _open_store(job, keys, create_bucket=embedded)
         run.write_job(job)
         try:
-            Supervisor(job, run=run, folder=folder, keys=keys, display=display).run()
+            Supervisor(job, run=run, folder=folder, keys=keys, display=display, watch_store=watch_store).run()
         except Stopped:
             outcome.leave_behind(store, run, job)
             raise
@@ -101,8 +102,14 @@ def _check_data(field: str, uri: str) -> None:
 
 
 @contextmanager
-def _storage(job: FederatedTrainingJob, run: RunDirectory) -> Iterator[tuple[FederatedTrainingJob, Keys]]:
-    """The job with an endpoint, and its credentials: those of the environment, or of a store that lives in the run."""
+def _storage(
+    job: FederatedTrainingJob, run: RunDirectory, display: Display
+) -> Iterator[tuple[FederatedTrainingJob, Keys, Callable[[], None]]]:
+    """The job with an endpoint, and its credentials: those of the environment, or of a store that lives in the run.
+
+    The third is to be called from time to time: it tells of that store's restarts, and raises RunFailed when there are
+    no more.
+    """
     if job.spec.storage.endpoint is not None:
         missing = [name for name in KEYS if not os.environ.get(name)]
         if missing:
@@ -110,17 +117,31 @@ def _storage(job: FederatedTrainingJob, run: RunDirectory) -> Iterator[tuple[Fed
                 f"spec.storage.endpoint is {job.spec.storage.endpoint}, but {' and '.join(missing)} "
                 f"{'is' if len(missing) == 1 else 'are'} not set in the environment"
             )
-        yield job, Keys(access_key=os.environ[KEYS[0]], secret_key=os.environ[KEYS[1]])
+        token = os.environ.get(SESSION_TOKEN)
+        keys = Keys(access_key=os.environ[KEYS[0]], secret_key=os.environ[KEYS[1]], session_token=token)
+        yield job, keys, lambda: None
         return
-    with EmbeddedStore(run.store, log_path=run.log("store")) as store:
-        yield (
-            with_storage(job, endpoint=store.endpoint),
-            Keys(access_key=store.access_key, secret_key=store.secret_key),
-        )
+
+    def watch() -> None:
+        for line in store.news():
+            display.event(line)
+        if store.failure is not None:
+            raise RunFailed(f"{store.failure}\nits log is {shown(run.log('store'))}; the same command resumes")
+
+    with EmbeddedStore(run.store, log_path=run.log("store"), restarts=RESTARTS) as store:
+        keys = Keys(access_key=store.access_key, secret_key=store.secret_key)
+        yield with_storage(job, endpoint=store.endpoint), keys, watch
 
 
-def _check_store(store: ObjectStore, *, create_bucket: bool) -> None:
+def _open_store(job: FederatedTrainingJob, keys: Keys, *, create_bucket: bool) -> ObjectStore:
     try:
+        store = ObjectStore.open(
+            job.spec.storage,
+            access_key=keys.access_key,
+            secret_key=keys.secret_key,
+            session_token=keys.session_token,
+        )
         store.check(create_bucket=create_bucket)
     except (Unreachable, Refused) as error:
         raise UserMistake(str(error)) from error
+    return store

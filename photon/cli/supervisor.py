@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +19,14 @@ from pydantic import ValidationError
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import Condition, ConditionType, JobStatus
+from photon.cli import lines
 from photon.cli.children import Child, Exit, stop_all
 from photon.cli.display import Display
 from photon.cli.environment import Keys, environment
 from photon.cli.errors import CommandError, JobFailed, RunFailed, UserMistake
 from photon.cli.programs import find_program
 from photon.cli.rundir import RunDirectory, shown, write_atomic
-from photon.exit_codes import EXIT_MISTAKE
+from photon.exit_codes import EXIT_MISTAKE, EXIT_STORE_REFUSES
 from photon.launch import AGGREGATOR, INIT, LISTEN_FD, TERMINATION_LOG, LaunchContext, Role, processes
 from photon.telemetry import traces
 from photon.telemetry.trackers import FOLDER_VARIABLE
@@ -41,9 +43,17 @@ class Supervisor:
     """Starts the plan, watches it, and gives up with a reason or returns when the job is complete."""
 
     def __init__(
-        self, job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, keys: Keys, display: Display
+        self,
+        job: FederatedTrainingJob,
+        *,
+        run: RunDirectory,
+        folder: Path,
+        keys: Keys,
+        display: Display,
+        watch_store: Callable[[], None],
     ) -> None:
         self._job = job
+        self._watch_store = watch_store
         self._display = display
         self._run = run
         self._limit_seconds = job.spec.active_deadline_seconds
@@ -112,6 +122,7 @@ class Supervisor:
         first = next(child for child in self._children if child.process.name == INIT)
         first.start()
         while first.finished is None:
+            self._watch_store()
             self._handle(first.poll())
             self._check_deadline()
             time.sleep(_POLL_SECONDS)
@@ -121,6 +132,7 @@ class Supervisor:
         aggregator = next(child for child in self._children if child.process.name == AGGREGATOR)
         while True:
             now = time.monotonic()
+            self._watch_store()
             for child in self._others():
                 self._handle(child.poll())
             if now >= next_status and aggregator.running:
@@ -154,6 +166,7 @@ class Supervisor:
             return  # it is starting, or dying: its process tells which
         if self._final is None:
             self._final = _final(status)
+        self._display.condition(lines.condition(status))
         self._display.status(status)
 
     def _read_last_words(self) -> None:
@@ -208,7 +221,7 @@ class Supervisor:
 
     def _error(self, ended: Exit) -> CommandError:
         """What is said of a process that ended for good."""
-        if ended.code != EXIT_MISTAKE:
+        if ended.code not in (EXIT_MISTAKE, EXIT_STORE_REFUSES):
             return RunFailed(failure(ended, shown(self._run.log(ended.process.name))))
         message = ended.error or f"{ended.process.name} refused to start:\n{ended.log_tail}"
         return UserMistake(f"{ended.process.participant}: {message}" if ended.process.participant else message)

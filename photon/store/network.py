@@ -58,6 +58,14 @@ class Proxy:
         return cls(url=url, host=host, port=port, headers=headers)
 
 
+def is_loopback(url: str) -> bool:
+    """Whether only this machine has what is at ``url``; False for what is no URL."""
+    try:
+        return urlsplit(url).hostname in LOOPBACK
+    except ValueError:
+        return False
+
+
 def proxy_for(url: str) -> Proxy | None:
     """The proxy for requests to ``url``, as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
 

@@ -144,6 +144,45 @@ def test_a_job_that_failed_says_so_and_shows_no_model_as_its_result(runs: Any) -
     assert not (runs.folder / "runs" / "small" / "checkpoint").exists()
 
 
+def test_proxies_and_odd_folders_do_not_come_between_its_processes(runs: Any) -> None:
+    """Institutions set proxies for everybody; these at a closed port would be asked for this machine's loopback."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    runs.env = {spelling: "http://127.0.0.1:9" for name in names for spelling in (name, name.lower())}
+    odd = "My Runs, 2026 {x} [y] é"
+    code, _, err = runs.run(runs.job(rounds=1), "--runs-dir", odd)
+    assert (code, err) == (0, "")
+    assert summary(runs.folder / odd / "small")["rounds"] == 1
+
+
+def test_its_object_store_is_started_again(runs: Any, eventually: Any) -> None:
+    process = runs.start(runs.job(rounds=8))
+    folder = runs.folder / "runs" / "small"
+    eventually(lambda: committed(folder) >= 1, "a round is committed", 400)
+    (store,) = (child for child in psutil.Process(process.pid).children() if child.name().startswith("weed"))
+    store.kill()
+    code, out, err = runs.finish(process)
+    assert (code, err) == (0, "")
+    assert "the object store died (killed by SIGKILL); starting it again, 4 more tries" in out
+    assert summary(folder)["rounds"] == 8
+
+
+def test_what_nohup_ignores_stays_ignored(runs: Any, eventually: Any) -> None:
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = runs.start(runs.job())
+    finally:
+        signal.signal(signal.SIGHUP, old)
+    eventually(lambda: (runs.folder / "runs" / "small" / "logs" / "init.log").exists(), "it works", 120)
+    process.send_signal(signal.SIGHUP)
+    next_step = runs.folder / "runs" / "small" / "logs" / "aggregator.log"
+    eventually(lambda: next_step.exists() or process.poll() is not None, "it goes on", 400)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    code, _, err = runs.finish(process, 60)
+    assert code == 130
+    assert err.strip().endswith("stopped; the same command resumes")
+
+
 def test_the_comparisons_run_through_the_same_code(runs: Any) -> None:
     job = runs.job(rounds=2)
     code, out, err = runs.run(job, "--centralised", "--quiet")

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from photon.api.placement import StorageSpec
 from photon.store.embedded import EmbeddedStore
+from photon.store.objects import ObjectStore
+from tests.faults import Fault, FaultProxy
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
@@ -87,6 +90,26 @@ def test_a_bucket_that_is_not_there(runs: Any, s3: EmbeddedStore) -> None:
     code, _, err = runs.run(runs.job(storage={"endpoint": s3.endpoint, "bucket": "no-such-bucket"}))
     assert code == 2
     assert "no-such-bucket" in only_error(err)
+
+
+@pytest.mark.s3
+def test_keys_that_may_not_write(runs: Any, s3: EmbeddedStore) -> None:
+    runs.env = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
+    spec = StorageSpec(endpoint=s3.endpoint, bucket="photon")
+    ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key).check(create_bucket=True)
+    denied = "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
+    with FaultProxy(s3.endpoint) as proxy:
+        proxy.plan(*[Fault(method="PUT", status=403, body=denied)] * 100)
+        code, out, err = runs.run(runs.job(storage={"endpoint": proxy.endpoint, "prefix": "may-not-write"}))
+    assert code == 2
+    assert "AccessDenied" in only_error(err)
+    assert "starting it again" not in out
+
+
+def test_a_folder_whose_name_is_not_text(runs: Any) -> None:
+    code, _, err = runs.run(runs.job(), "--runs-dir", os.fsdecode(b"caf\xe9"))
+    assert code == 2
+    assert "caf\\xe9/small: the name of this folder is not UTF-8" in only_error(err)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from photon.cli.children import Exit
-from photon.cli.environment import Keys, environment
+from photon.cli.environment import Keys, environment, not_proxied
 from photon.cli.errors import UserMistake
 from photon.cli.programs import find_program
 from photon.cli.supervisor import failure
@@ -58,6 +58,26 @@ def test_a_worker_with_data_in_s3_gets_the_users_keys_where_there_are_any() -> N
     env = environment(process(*secrets), keys=KEYS, tokens={}, inherited={"AWS_ACCESS_KEY_ID": "mine"})
     assert env["AWS_ACCESS_KEY_ID"] == "mine"
     assert "AWS_SECRET_ACCESS_KEY" not in env
+
+
+def test_own_processes_are_never_proxied() -> None:
+    env = environment(process(), keys=KEYS, tokens={}, inherited={"HTTP_PROXY": "http://proxy:3128"})
+    assert env["HTTP_PROXY"] == "http://proxy:3128", "what is elsewhere still goes through it"
+    assert env["NO_PROXY"] == env["no_proxy"] == "127.0.0.1,localhost,::1"
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+def test_what_the_user_does_not_proxy_stays_so(name: str) -> None:
+    assert not_proxied({name: " .example.org, localhost,"})["no_proxy"] == ".example.org,localhost,127.0.0.1,::1"
+
+
+def test_temporary_credentials_and_the_certificate_authority_reach_those_who_may_use_the_bucket() -> None:
+    inherited = {"AWS_CA_BUNDLE": "/ca.pem", "AWS_SESSION_TOKEN": "mine"}
+    keys = Keys(access_key="id", secret_key="secret", session_token="token")
+    secrets = [SecretEnv(name=name, source=SecretSource.STORAGE) for name in AWS]
+    env = environment(process(*secrets), keys=keys, tokens={}, inherited=inherited)
+    assert (env["AWS_SESSION_TOKEN"], env["AWS_CA_BUNDLE"]) == ("token", "/ca.pem")
+    assert "AWS_SESSION_TOKEN" not in environment(process(), keys=keys, tokens={}, inherited=inherited)
 
 
 def test_a_program_that_is_not_installed_is_the_users_to_install() -> None:

@@ -64,7 +64,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         display = _Display(programs)
         with directory.locked(), display:
             keys = Keys(access_key="id", secret_key="secret")
-            Supervisor(job, run=directory, folder=tmp_path, keys=keys, display=display).run()
+            Supervisor(job, run=directory, folder=tmp_path, keys=keys, display=display, watch_store=lambda: None).run()
         return capsys.readouterr().out
 
     return go

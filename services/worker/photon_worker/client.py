@@ -34,6 +34,7 @@ from photon.protocol.messages import (
     UpdateSubmission,
 )
 from photon.protocol.records import Evaluation
+from photon.store.network import is_loopback
 from photon.telemetry.traces import HEADER, Context, Traces
 from photon_worker.errors import Mistake, Refused, WorkerError
 
@@ -70,9 +71,13 @@ class AggregatorClient:
         self.traces = traces or Traces()
         # Where in a trace the last task belongs.
         self.task_context: Context | None = None
-        # The proxies of the environment count: closed networks need them. Launchers set NO_PROXY for this machine.
+        # The proxies of the environment count: closed networks need them. None of them reaches this machine's loopback.
         self._http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT, transport=transport
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=_TIMEOUT,
+            transport=transport,
+            trust_env=not is_loopback(url),
         )
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from photon.exit_codes import EXIT_STORE_REFUSES
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon.telemetry.traces import TracesMistake, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, TrackerMistake, kinds
@@ -206,7 +207,7 @@ def _limit_threads(threads: int | None) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: exit codes are 0, 1 (failed), 2 (the user's mistake), 128 + signal."""
+    """Entry point: exit codes are those of photon/exit_codes.py and 128 + signal."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["data"]:
         from photon_worker.data.cli import app as data_app
@@ -215,6 +216,7 @@ def main() -> NoReturn:
     else:
         # Named for --help; what is below it is imported only when it is used.
         app.add_typer(typer.Typer(), name="data", help="Prepare token data from text.")
+    from photon.store.errors import AccessDenied, BucketMissing
     from photon_worker.endings import PeerEnded, end_of
 
     code = 0
@@ -237,6 +239,8 @@ def main() -> NoReturn:
             code = 1
         else:
             code = end.code
+            if arguments[:1] == ["init"] and isinstance(error, AccessDenied | BucketMissing):
+                code = EXIT_STORE_REFUSES
             if isinstance(error, Interrupted):
                 log.info("%s", end.message)
             else:
