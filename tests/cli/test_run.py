@@ -131,7 +131,7 @@ def test_a_run_whose_deadline_is_over_ends_with_all_it_started(runs: Any) -> Non
 def test_a_job_that_failed_says_so_and_shows_no_model_as_its_result(runs: Any) -> None:
     """South never comes. The workers' and the aggregator's own ends must not hide that the job has failed."""
     here = [{"name": "north", "worker": {"data": {"uri": str(runs.data / "north")}}}, {"name": "south", "remote": {}}]
-    job = runs.job(participants=here, participation={"roundDeadlineSeconds": 10})
+    job = runs.job(participants=here, participation={"roundDeadlineSeconds": 10, "whenQuorumLost": "Fail"})
     code, out, err = runs.run(job)
     assert code == 3, (out, err)
     first, second = err.strip().splitlines()
