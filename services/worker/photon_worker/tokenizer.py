@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from photon.api.model import TokenizerSpec
 from photon_worker.data import remote
 from photon_worker.data.errors import DataError, MissingError
+from photon_worker.data.names import check_scheme
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,16 +101,21 @@ def tokenizer_files(spec: TokenizerSpec) -> dict[str, bytes]:
     if spec.kind == "byte":
         return byte_tokenizer_files()
     assert spec.path is not None, "TokenizerSpec holds it"
+    check_scheme(spec.path)
     path = spec.path.rstrip("/")
     if not path.endswith(".json"):
         path = f"{path}/{TOKENIZER}"
     content = remote.read_bytes(path)
     tokenizer = _parsed(content, path)
+    if "model" not in tokenizer:
+        raise DataError(f"{path} is no Hugging Face tokenizer.json: it has no 'model'")
     beside = f"{path.rpartition('/')[0] or '.'}/{CONFIG}"
     try:
         config = remote.read_bytes(beside)
     except MissingError:  # not every tokenizer.json comes with one
         config = _json({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _end_of_text(tokenizer, {}, path)})
+    else:
+        _parsed(config, beside)
     return {TOKENIZER: content, CONFIG: config}
 
 
@@ -136,7 +143,7 @@ def tokenizer_digest(spec: TokenizerSpec) -> str:
 class TextEncoder:
     """Text to tokens and back, without special tokens. ``end_of_text`` is the id that closes a document.
 
-    ``model`` is None for the byte tokenizer, which needs no library.
+    ``model`` is None for the byte tokenizer, which needs no library. ``notes`` says what of the file is not followed.
     """
 
     kind: str
@@ -145,6 +152,7 @@ class TextEncoder:
     end_of_text: int
     model: Tokenizer | None
     files: Mapping[str, bytes] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, spec: TokenizerSpec) -> TextEncoder:
@@ -163,13 +171,20 @@ class TextEncoder:
             return cls(
                 kind=kind, digest=digest, vocabulary_size=BYTE_VOCABULARY, end_of_text=EOS, model=None, files=files
             )
-        model = _model(files[TOKENIZER])
+        model, notes = _model(files[TOKENIZER])
         content = _end_of_text(json.loads(files[TOKENIZER]), json.loads(files[CONFIG]), TOKENIZER)
         number = model.token_to_id(content)
         if number is None:
             raise DataError(f"the tokenizer has no token {content!r}, which its {CONFIG} names as eos_token")
-        size = max(model.get_vocab(with_added_tokens=True).values()) + 1
-        return cls(kind=kind, digest=digest, vocabulary_size=size, end_of_text=number, model=model, files=files)
+        return cls(
+            kind=kind,
+            digest=digest,
+            vocabulary_size=max(model.get_vocab(with_added_tokens=True).values()) + 1,
+            end_of_text=number,
+            model=model,
+            files=files,
+            notes=notes,
+        )
 
     def __reduce__(self) -> tuple[Callable[..., TextEncoder], tuple[str, Mapping[str, bytes]]]:
         # The library's own pickling forgets encode_special_tokens.
@@ -184,7 +199,8 @@ class TextEncoder:
         """Tokens of each UTF-8 text, in :attr:`dtype`, without an end."""
         if self.model is None:
             return [np.frombuffer(text, dtype=np.uint8).astype(np.uint16) for text in texts]
-        encoded = self.model.encode_batch([text.decode() for text in texts], add_special_tokens=False)
+        with _library("cannot encode the text"):
+            encoded = self.model.encode_batch([text.decode() for text in texts], add_special_tokens=False)
         return [np.array(one.ids, dtype=self.dtype) for one in encoded]
 
     def decode(self, tokens: NDArray[Any]) -> str:
@@ -197,17 +213,40 @@ class TextEncoder:
 
 
 @lru_cache(maxsize=1)
-def _model(content: bytes) -> Tokenizer:
-    """Parsed once in a process: a large vocabulary takes half a second."""
+def _model(content: bytes) -> tuple[Tokenizer, tuple[str, ...]]:
+    """Parsed once in a process: a large vocabulary takes half a second. With what of it is switched off."""
     from tokenizers import Tokenizer
 
-    try:
+    notes = []
+    with _library("cannot be read"):
         model = Tokenizer.from_buffer(content)
-    except Exception as error:  # the library raises a bare Exception for whatever is wrong with the file
-        raise DataError(f"the tokenizer.json cannot be read: {error}") from error
-    # "</s>" written in a text is four characters of that text, not its end.
-    model.encode_special_tokens = True
-    return model
+        # "</s>" written in a text is four characters of that text, not its end.
+        model.encode_special_tokens = True
+        # A tokenizer that was saved after use says how long texts were then, which is no limit for documents.
+        if model.truncation is not None:
+            notes.append(f"the truncation of the tokenizer.json, to {model.truncation['max_length']} tokens, is off")
+            model.no_truncation()
+        if model.padding is not None:
+            notes.append("the padding of the tokenizer.json is off")
+            model.no_padding()
+        dropout = getattr(model.model, "dropout", None)
+        if dropout:
+            notes.append(
+                f"the BPE dropout of the tokenizer.json, {dropout:.3g}, is off: the same text gives the same tokens"
+            )
+            model.model.dropout = None
+    return model, tuple(notes)
+
+
+@contextmanager
+def _library(what: str) -> Iterator[None]:
+    """The tokenizers library raises bare Exceptions, and panics, which are no Exceptions."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise DataError(f"the {TOKENIZER} {what}: {' '.join(str(error).split())[:300]}") from error
+        raise
 
 
 def _json(value: Any) -> bytes:
@@ -215,12 +254,18 @@ def _json(value: Any) -> bytes:
 
 
 def _parsed(content: bytes, path: str) -> dict[str, Any]:
+    if content.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull` where it comes from")
     try:
         value = json.loads(content)
+    except RecursionError as error:
+        raise DataError(f"{path} cannot be read: it is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not valid UTF-8 (at byte {error.start}): save it as UTF-8") from error
     except ValueError as error:
         raise DataError(f"{path} is no JSON: {error}") from error
-    if not isinstance(value, dict) or "model" not in value:
-        raise DataError(f"{path} is no Hugging Face tokenizer.json: it has no 'model'")
+    if not isinstance(value, dict):
+        raise DataError(f"{path} is no Hugging Face {path.rpartition('/')[2]}: it holds no object")
     return value
 
 
@@ -231,7 +276,8 @@ def _end_of_text(tokenizer: dict[str, Any], config: dict[str, Any], path: str) -
         named = named.get("content")
     if isinstance(named, str):
         return str(named)
-    special = {token.get("content") for token in tokenizer.get("added_tokens", [])}
+    added = tokenizer.get("added_tokens")
+    special = {token.get("content") for token in added if isinstance(token, dict)} if isinstance(added, list) else set()
     for content in _END_OF_TEXT:
         if content in special:
             return content

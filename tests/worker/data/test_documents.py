@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photon_worker.data import DataError, inputs
-from photon_worker.data.documents import Skipped, cut, documents
+from photon_worker.data.documents import documents
+from photon_worker.data.findings import Findings
 from photon_worker.data.index import Settings
-from photon_worker.data.inputs import find, units
+from photon_worker.data.inputs import units
+from photon_worker.data.listing import find
+from photon_worker.data.text import cut
 
 
-def read(*paths: Path, skipped: Skipped | None = None, **changed: object) -> list[bytes]:
+def read(*paths: Path, skipped: Findings | None = None, **changed: object) -> list[bytes]:
     """All documents of the inputs, through the same units as preparation."""
     given = Settings(**changed)  # type: ignore[arg-type]
-    found = find([str(path) for path in paths], given)
+    found = find([str(path) for path in paths], given).found
     return [
-        text for unit in units(found, given) for piece in unit for text in documents(piece, given, skipped or Skipped())
+        text
+        for unit in units(found, given)
+        for piece in unit
+        for text in documents(piece, given, skipped or Findings())
     ]
 
 
@@ -37,9 +44,9 @@ def test_json_lines_plain_and_compressed(tmp_path: Path, ending: str) -> None:
     packed = {"": content, ".gz": gzip.compress(content), ".zst": zstandard.compress(content)}[ending]
     path = tmp_path / f"data.jsonl{ending}"
     path.write_bytes(packed)
-    skipped = Skipped()
+    skipped = Findings()
     assert read(path, skipped=skipped) == TEXTS
-    assert skipped.empty == 1
+    assert skipped.of("empty") == 1
 
 
 @pytest.mark.parametrize("ending", [".gz", ".zst"])
@@ -68,7 +75,7 @@ def test_parquet_by_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     pyarrow.parquet.write_table(table, path, row_group_size=10)
     monkeypatch.setattr(inputs, "_LARGEST_UNIT", 200)
     given = Settings(text_field="body")
-    assert len(units(find([str(path)], given), given)) > 2
+    assert len(units(find([str(path)], given).found, given)) > 2
     assert read(path, text_field="body") == [text.encode() for text in texts]
 
 
@@ -79,9 +86,9 @@ def test_source_trees_skip_what_is_no_text_and_hidden_folders(tmp_path: Path) ->
     (tmp_path / "src/latin.py").write_bytes(b"# caf\xe9")
     (tmp_path / "src/nul.c").write_bytes(b"a\0b")
     (tmp_path / "src/bom.c").write_bytes(b"\xef\xbb\xbfint x;")
-    skipped = Skipped()
+    skipped = Findings()
     assert read(tmp_path, skipped=skipped) == [b"src/a.py", b"src/b.c", b"int x;"]
-    assert skipped.not_text == 2
+    assert (skipped.of("not_text"), skipped.of("invalid_bytes")) == (1, 1)
 
 
 def test_patterns_choose_by_name_and_by_path(tmp_path: Path) -> None:
@@ -102,7 +109,7 @@ def test_inputs_are_read_in_the_order_given(tmp_path: Path) -> None:
 @settings(max_examples=200, deadline=None)
 @given(text=st.text("ab\né數", max_size=400), limit=st.integers(4, 60))
 def test_cutting_loses_nothing_and_keeps_characters_whole(text: str, limit: int) -> None:
-    parts = list(cut(text.encode(), limit))
+    parts = list(cut(io.BytesIO(text.encode()), limit))
     assert b"".join(parts) == text.encode()
     assert all(len(part) <= limit for part in parts)
     for part in parts:
@@ -120,10 +127,10 @@ def test_long_prose_is_cut_at_blank_lines_and_source_is_not(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"bad.jsonl \(the line at byte 15\) is no JSON"),
-        ('{"body": "x"}', r"the line at byte 15\) has no field 'text' \(it has 'body'\): .* --text-field"),
-        ("[1]", r"has no field 'text' \(it has list\)"),
-        ('{"text": 3}', r"the field 'text' holds no text but int"),
+        ("{", r"bad.jsonl, line 2 \(byte 15\): is no JSON: .* at character 2; .* --bad-records skip"),
+        ('{"body": "x"}', r"line 2 \(byte 15\): has no field 'text' \(it has 'body'\): .* --text-field"),
+        ("[1]", r"line 2 \(byte 15\): is a list, not an object with the field 'text'"),
+        ('{"text": 3}', r"the field 'text' holds no text but a number: see --text-field"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -139,7 +146,7 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data.jsonl.gz cannot be read"):
         read(path)
     path = tmp_path / "data.jsonl.zst"
-    path.write_bytes(b"no zstandard at all")
+    path.write_bytes(b"no zstandard \xff")
     with pytest.raises(DataError, match=r"data.jsonl.zst cannot be read"):
         read(path)
 

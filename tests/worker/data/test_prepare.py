@@ -20,6 +20,7 @@ from photon_worker.data import DataError, TokenDataset, inputs
 from photon_worker.data import prepare as preparation
 from photon_worker.data.index import Index, Settings
 from photon_worker.data.prepare import prepare
+from photon_worker.data.state import claimed
 from photon_worker.tokenizer import EOS
 
 SETTINGS = Settings(held_out_fraction=0.1, shard_tokens=16_000)
@@ -174,7 +175,7 @@ def test_what_is_prepared_is_not_overwritten_unless_told(tree: Path, prepared: P
 
 def test_two_preparations_of_one_folder_do_not_meet(tree: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with preparation._locked(output), pytest.raises(DataError, match=r"another preparation of .* is running"):
+    with claimed(output, restart=False), pytest.raises(DataError, match=r"another preparation of .* is running"):
         prepare([str(tree)], output, SETTINGS, workers=1)
 
 
@@ -190,7 +191,9 @@ def test_a_mistake_leaves_nothing_that_hinders_the_next_try(tmp_path: Path) -> N
 def test_input_without_text_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes(b"\0\1")
     (tmp_path / "b.txt").write_text("  \n")
-    with pytest.raises(DataError, match=r"holds no text: 1 files are not UTF-8 text, 1 documents are empty"):
+    with pytest.raises(
+        DataError, match=r"holds no text: 1 files that are no text \(first: a.dat\), 1 empty \(first: b.txt"
+    ):
         prepare([str(tmp_path)], tmp_path / "out", Settings(), workers=1)
 
 
@@ -213,7 +216,7 @@ def test_a_full_disk_ends_with_one_message_and_the_next_run_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(preparation, "assemble", full)
-        with pytest.raises(DataError, match=r"out cannot be written: No space left on device; mend that and run"):
+        with pytest.raises(DataError, match=r"out cannot be written: No space left on device; change that, then run"):
             prepare([str(tree)], tmp_path / "out", SETTINGS, workers=1)
     assert (tmp_path / "out/.prepare").exists()
     prepare([str(tree)], tmp_path / "out", SETTINGS, workers=1)

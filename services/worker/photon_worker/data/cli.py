@@ -14,6 +14,7 @@ import typer
 from photon.api.model import TokenizerSpec
 from photon_worker.data.dataset import TokenDataset
 from photon_worker.data.errors import DataError
+from photon_worker.data.findings import describe, printable
 from photon_worker.data.index import Index, Settings
 from photon_worker.tokenizer import TextEncoder
 
@@ -36,6 +37,21 @@ class Format(StrEnum):
     SOURCE = "source"
 
 
+class InvalidBytes(StrEnum):
+    """What becomes of text that is valid neither in UTF-8 nor in the encoding that was named."""
+
+    FAIL = "fail"
+    REPLACE = "replace"
+    SKIP = "skip"
+
+
+class BadRecords(StrEnum):
+    """What becomes of rows without a text where it is looked for."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
 class NearDuplicates(StrEnum):
     """What becomes of training documents that are nearly the same as another one."""
 
@@ -45,14 +61,35 @@ class NearDuplicates(StrEnum):
 
 @app.command("prepare")
 def prepare_command(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders or s3:// URIs.", metavar="INPUT")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Files, folders, s3:// URIs, or - for standard input.", metavar="INPUT")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
     tokenizer: Annotated[str, typer.Option(help="byte, or a tokenizer.json (path, folder or s3:// URI).")] = "byte",
     kind: Annotated[
         Format,
-        typer.Option("--format", help="auto: by name. text: long files are cut. source: a document a file."),
+        typer.Option(
+            "--format", help="auto: by content and name. text: long files are cut. source: one document per file."
+        ),
     ] = Format.AUTO,
-    text_field: Annotated[str, typer.Option(help="Field or column with the text (jsonl, parquet).")] = "text",
+    text_field: Annotated[
+        str, typer.Option(help="Field or column with the text; meta.text for a nested one.")
+    ] = "text",
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Encoding of text that is not valid UTF-8, such as latin-1. Byte order marks need none."),
+    ] = None,
+    invalid_bytes: Annotated[
+        InvalidBytes | None,
+        typer.Option(
+            help="Text that is still not valid: fail, replace the bytes by U+FFFD, or skip the document. "
+            "Default: fail; in source files, skip.",
+            show_default=False,
+        ),
+    ] = None,
+    bad_records: Annotated[
+        BadRecords, typer.Option(help="Rows without text in the field: fail, or skip and count them.")
+    ] = BadRecords.FAIL,
     include: Annotated[list[str] | None, typer.Option(help="Only files that fit this pattern; repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files that fit this pattern; repeatable.")] = None,
     held_out_fraction: Annotated[
@@ -62,11 +99,11 @@ def prepare_command(
         int | None, typer.Option(min=1, help="Held-out text of this size instead of a share.")
     ] = None,
     max_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Train on at most so many bytes, chosen by document.")
+        int | None, typer.Option(min=1, help="Train on at most this many bytes, chosen by document.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the held-out documents.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default one a core. The result is the same.")
+        int | None, typer.Option(min=1, help="Processes; default: one per core. The result is the same.")
     ] = None,
     shard_tokens: Annotated[int, typer.Option(min=1024, help="Tokens of a shard.")] = 64 * 2**20,
     cut_bytes: Annotated[
@@ -77,7 +114,9 @@ def prepare_command(
         NearDuplicates,
         typer.Option(help="Near-duplicates within the training text; those of held-out documents always go."),
     ] = NearDuplicates.KEEP,
-    restart: Annotated[bool, typer.Option("--restart", help="Start over: delete what lies in --output.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start over: delete what was prepared in --output.")
+    ] = False,
 ) -> None:
     """Turn text into token shards.
 
@@ -99,6 +138,9 @@ def prepare_command(
         cut_bytes=cut_bytes,
         deduplicate=deduplicate,
         near_duplicates=near_duplicates.value,
+        encoding=encoding,
+        invalid_bytes=invalid_bytes.value if invalid_bytes is not None else None,
+        bad_records=bad_records.value,
     )
     spec = TokenizerSpec() if tokenizer == "byte" else TokenizerSpec(kind="file", path=tokenizer)
     with _clear_errors(), reporter() as report:
@@ -110,7 +152,7 @@ def prepare_command(
 def inspect_command(
     folder: Annotated[str, typer.Argument(help="A prepared folder, or its s3:// URI.", metavar="DIR")],
     cache_dir: Annotated[Path | None, typer.Option(help="Where a copy from S3 goes.")] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Show so many tokens of the training text.")] = 400,
+    sample: Annotated[int, typer.Option(min=0, help="Show this many tokens of the training text.")] = 400,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file with its sha256.")] = False,
 ) -> None:
     """Show what a prepared folder holds, and a sample of its text."""
@@ -129,25 +171,17 @@ def inspect_command(
 
 def summary(index: Index, where: Path | str) -> str:
     """What was prepared, for people."""
-    left = index.left_out
-    gone = {
-        "exact duplicates": left.exact_duplicates,
-        "near-duplicates": left.near_duplicates,
-        "near-duplicates of held-out documents": left.near_held_out,
-        "beyond --max-bytes": left.beyond_max_bytes,
-        "empty": left.empty,
-        "not UTF-8 text": left.not_text,
-    }
-    parts = [f"{count:,} {name}" for name, count in gone.items() if count]
+    changed = describe(index.changed.model_dump(), index.first)
     held = index.held_out
     return "\n".join(
         [
             f"training   {index.documents:>12,} documents  {index.tokens:>15,} tokens  {index.bytes:>15,} bytes",
             f"held out   {held.documents:>12,} documents  {held.tokens:>15,} tokens  {held.bytes:>15,} bytes",
-            f"left out   {', '.join(parts) or 'nothing'}",
+            f"left out   {describe(index.left_out.model_dump(), index.first)}",
+            *([f"changed    {changed}"] if changed != "nothing" else []),
             f"tokenizer  {index.tokenizer}, {index.vocabulary_size:,} entries, sha256 {index.tokenizer_digest[:16]}",
             f"sources    {', '.join(index.sources)}",
-            f"prepared   {where} ({len(index.shards)} shards, {index.dtype})",
+            f"prepared   {printable(str(where))} ({len(index.shards)} shards, {index.dtype})",
         ]
     )
 
@@ -158,7 +192,7 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         typer.echo("stopped; the same command goes on from here", err=True)

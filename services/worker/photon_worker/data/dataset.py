@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from photon_worker.data import remote
 from photon_worker.data.errors import DataError, MissingError
 from photon_worker.data.index import INDEX, Index, Split
+from photon_worker.data.names import check_scheme
 
 Tokens = NDArray[Any]  # uint16 or uint32
 
@@ -140,6 +141,7 @@ class TokenDataset:
             DataError: Missing, not prepared, damaged, or prepared with another tokenizer.
         """
         uri = str(uri)
+        check_scheme(uri)
         folder = _fetched(uri, cache_dir) if remote.is_remote(uri) else Path(uri)
         index, index_digest = read_index(folder, uri)
         if tokenizer_digest is not None and index.tokenizer_digest != tokenizer_digest:

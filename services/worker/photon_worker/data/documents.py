@@ -1,171 +1,105 @@
-"""Documents out of text files, JSON lines, Parquet and source trees, as UTF-8 bytes, one at a time.
+"""Documents out of text files, JSON, Parquet and source trees, as UTF-8 bytes, one at a time.
 
 The same piece gives the same documents in the same order each time it is read: preparation reads everything twice.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
+import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
-
-import zstandard
+from typing import BinaryIO
 
 from photon_worker.data import remote
 from photon_worker.data.errors import DataError
+from photon_worker.data.findings import Findings, printable
 from photon_worker.data.index import Settings
-from photon_worker.data.inputs import Piece
+from photon_worker.data.names import COMPRESSED, Kind, ending
 from photon_worker.data.parquet import rows
-
-_BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(slots=True, kw_only=True)
-class Skipped:
-    """Counts what a reader passes over."""
-
-    empty: int = 0
-    not_text: int = 0
+from photon_worker.data.piece import Piece
+from photon_worker.data.reading import LARGEST_DOCUMENT, Reading
+from photon_worker.data.recognize import HEAD, LONG_HEAD, recognize
+from photon_worker.data.rows import json_lines, json_values
+from photon_worker.data.streams import converted, joined, stream
+from photon_worker.data.text import text_documents
 
 
-def documents(piece: Piece, settings: Settings, skipped: Skipped) -> Iterator[bytes]:
+def documents(piece: Piece, settings: Settings, findings: Findings) -> Iterator[bytes]:
     """The documents of ``piece``; none is empty or only white space.
 
     Raises:
-        DataError: A file is gone or damaged, or a record has no text where it is looked for.
+        DataError: A file is gone or damaged, or something in it is wrong that the settings do not let pass.
     """
-    if piece.kind == "jsonl":
-        texts = _json_lines(piece, settings.text_field)
-    elif piece.kind == "parquet":
-        texts = _parquet(piece, settings.text_field)
-    else:
-        texts = _file(piece, settings.cut_bytes if piece.kind == "text" else 0, skipped)
-    for text in texts:
-        if text.strip():
+    reading = Reading(piece=piece, settings=settings, findings=findings)
+    for text in _texts(reading):
+        if len(text) > LARGEST_DOCUMENT:
+            reading.bad("is larger than a document may be (256 MiB)")
+        elif text.strip():
             yield text
         else:
-            skipped.empty += 1
+            reading.note("empty")
 
 
-def cut(text: bytes, limit: int) -> Iterator[bytes]:
-    """``text`` in documents of at most ``limit`` bytes: at a blank line in the second half, else at a line's end."""
-    start = 0
-    while len(text) - start > limit:
-        half, end = start + limit // 2, start + limit
-        at = text.rfind(b"\n\n", half, end)
-        at = at + 2 if at >= 0 else text.rfind(b"\n", half, end) + 1
-        if at <= start:
-            at = character_start(text, end)
-        yield text[start:at]
-        start = at
-    yield text[start:]
-
-
-def character_start(text: bytes, at: int) -> int:
-    """The largest offset up to ``at`` that does not lie inside a UTF-8 character."""
-    while 0 < at < len(text) and text[at] & 0xC0 == 0x80:
-        at -= 1
-    return at
-
-
-@contextmanager
-def _stream(uri: str, start: int = 0) -> Iterator[BinaryIO]:
-    """``uri`` from byte ``start`` on, decompressed.
-
-    Raises:
-        DataError: It is gone or damaged.
-    """
-    with ExitStack() as opened:
-        try:
-            yield _opened(uri, start, opened)
-        except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-            raise DataError(f"{uri} cannot be read: {error}") from error
-
-
-def _opened(uri: str, start: int, opened: ExitStack) -> BinaryIO:
-    raw: BinaryIO
-    if remote.is_remote(uri):
-        bucket, key = remote.split_uri(uri)
-        with remote.explained(uri):
-            body = remote.client().get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-")["Body"]
-        opened.callback(body.close)
-        raw = cast(BinaryIO, io.BufferedReader(cast(Any, body), 1 << 20))
-    else:
-        raw = opened.enter_context(Path(uri).open("rb"))  # noqa: SIM115 - it is one
-        raw.seek(start)
-    if uri.endswith(".gz"):
-        return cast(BinaryIO, opened.enter_context(gzip.GzipFile(fileobj=raw)))
-    if uri.endswith(".zst"):
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return cast(BinaryIO, opened.enter_context(io.BufferedReader(reader, 1 << 20)))
-    return raw
-
-
-def _file(piece: Piece, limit: int, skipped: Skipped) -> Iterator[bytes]:
+def _texts(reading: Reading) -> Iterator[bytes]:
+    piece = reading.piece
+    if piece.stop is not None:  # a range: it was looked at when it was made
+        if piece.kind == "parquet":
+            yield from rows(piece.uri, reading)
+        else:
+            start = max(0, piece.start - 1)
+            with stream(piece.uri, start) as file:
+                yield from json_lines(file, reading, start)
+        return
     if piece.size_bytes == 0:
-        skipped.empty += 1
+        if piece.kind == "parquet" or ending(piece.name) in COMPRESSED:
+            raise reading.error("is empty, which no such file is: copy it again")
+        reading.note("empty")
         return
-    with _stream(piece.uri) as file:
-        text = file.read().removeprefix(_BOM)
-    try:
-        if b"\0" in text:
-            raise ValueError("a NUL byte")
-        text.decode()
-    except ValueError:
-        skipped.not_text += 1
-        return
-    if limit:
-        yield from cut(text, limit)
-    else:
-        yield text
+    with stream(piece.uri) as file:
+        head = file.read(HEAD)
+        content = recognize(head, reading, whole=len(head) < HEAD, last=False)
+        if content is None:
+            head += file.read(LONG_HEAD - len(head))
+            content = recognize(head, reading, whole=len(head) < LONG_HEAD, last=True)
+            assert content is not None, "the last head decides"
+        file = joined(head[content.mark :], file)
+        if content.kind == "parquet":
+            yield from _parquet(file, head[:4], reading)
+            return
+        if content.encoding is not None:
+            file = converted(file, content.encoding)
+            reading.converted = True
+            reading.note("converted")
+        elif piece.lenient and content.kind != "jsonl" and b"\0" in head:
+            reading.note("not_text")
+            return
+        yield from _text(file, content.kind, reading)
 
 
-def _json_lines(piece: Piece, field: str) -> Iterator[bytes]:
-    """Lines that begin in [start, stop); the line that crosses a border belongs to the piece it begins in."""
-    if piece.size_bytes == 0:
-        return
-    position = max(0, piece.start - 1)
-    with _stream(piece.uri, position) as file:
-        if piece.start:
-            position += len(file.readline())
-        while piece.stop is None or position < piece.stop:
-            line = file.readline()
-            if not line:
+def _text(file: BinaryIO, kind: Kind, reading: Reading) -> Iterator[bytes]:
+    if kind == "jsonl":
+        return json_lines(file, reading, 0)
+    if kind == "json":
+        return json_values(file, reading)
+    return text_documents(file, reading, reading.settings.cut_bytes if kind == "text" else 0)
+
+
+def _parquet(file: BinaryIO, magic: bytes, reading: Reading) -> Iterator[bytes]:
+    uri = reading.piece.uri
+    if not remote.is_remote(uri):
+        with Path(uri).open("rb") as raw:
+            if raw.read(len(magic)) == magic:
+                yield from rows(uri, reading)
                 return
-            if line.strip():
-                yield _text_of(line, field, f"{piece.uri} (the line at byte {position})")
-            position += len(line)
-
-
-def _text_of(line: bytes, field: str, where: str) -> bytes:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where} is no JSON: {error}") from error
-    if not isinstance(record, dict) or field not in record:
-        there = ", ".join(map(repr, record)) if isinstance(record, dict) else type(record).__name__
-        raise DataError(f"{where} has no field {field!r} (it has {there}): name the one with the text by --text-field")
-    text = record[field]
-    if text is None:
-        return b""
-    if not isinstance(text, str):
-        raise DataError(f"{where}: the field {field!r} holds no text but {type(text).__name__}: see --text-field")
-    return text.encode(errors="replace")
-
-
-def _parquet(piece: Piece, field: str) -> Iterator[bytes]:
-    if remote.is_remote(piece.uri):
-        # Parquet is read from its end: a copy for the time of reading is simpler than a second S3 client.
-        with tempfile.TemporaryDirectory(prefix="photon-") as folder:
-            local = Path(folder) / "input.parquet"
-            remote.fetch(piece.uri, local)
-            yield from rows(str(local), piece.uri, field, piece.start, piece.stop)
-    else:
-        yield from rows(piece.uri, piece.uri, field, piece.start, piece.stop)
+    # Parquet is read from its end: a copy for the time of reading is simpler than a second S3 client.
+    with tempfile.TemporaryDirectory(prefix="photon-") as folder:
+        copy = Path(folder) / "input.parquet"
+        with copy.open("wb") as target:
+            try:
+                shutil.copyfileobj(file, target, 2**20)
+            except OSError as error:
+                if error.errno is None or error.filename is not None:
+                    raise
+                raise DataError(f"{printable(uri)} cannot be copied to {folder}: {error.strerror}") from error
+        yield from rows(str(copy), reading)

@@ -5,7 +5,7 @@ It names no time and no place, and floats only as they were given: the same inpu
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,7 +13,13 @@ FORMAT: Final = 1
 INDEX: Final = "index.json"
 
 Count = Annotated[int, Field(ge=0)]
+# Left out of index.json where there is none, so that plain input gives the index that it always gave.
+Rare = Annotated[int, Field(ge=0, exclude_if=lambda count: count == 0)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def _unset(value: Any) -> bool:
+    return value is None
 
 
 class _Record(BaseModel):
@@ -38,14 +44,26 @@ class Split(_Record):
 
 
 class Left(_Record):
-    """What did not get in, in documents (``not_text``: files)."""
+    """What did not get in, in documents (``not_text``, ``unread``, ``own_output``: files)."""
 
     exact_duplicates: Count = 0
     near_duplicates: Count = 0
     near_held_out: Annotated[Count, Field(description="Training documents too like a held-out one.")] = 0
     beyond_max_bytes: Count = 0
     empty: Count = 0
-    not_text: Count = 0
+    not_text: Annotated[Count, Field(description="Files that are no text by their content.")] = 0
+    bad_records: Annotated[Rare, Field(description="Rows without a text where it is looked for.")] = 0
+    invalid_bytes: Annotated[Rare, Field(description="Documents with bytes that are not valid UTF-8.")] = 0
+    unread: Annotated[Rare, Field(description="Files that are no text by their name, and links that lead nowhere.")] = 0
+    own_output: Annotated[Rare, Field(description="Files of prepared data below the input.")] = 0
+
+
+class Changed(_Record):
+    """What got in otherwise than it was."""
+
+    replaced: Annotated[Rare, Field(description="Documents with U+FFFD in place of invalid bytes.")] = 0
+    converted: Annotated[Rare, Field(description="Files, or single documents, converted to UTF-8.")] = 0
+    json_as_text: Annotated[Rare, Field(description="JSON files read as source: no text in the field.")] = 0
 
 
 class Settings(_Record):
@@ -63,6 +81,9 @@ class Settings(_Record):
     cut_bytes: Annotated[int, Field(ge=0)] = 64 * 2**10
     deduplicate: bool = True
     near_duplicates: Literal["keep", "remove"] = "keep"
+    encoding: Annotated[str | None, Field(exclude_if=_unset)] = None
+    invalid_bytes: Annotated[Literal["fail", "replace", "skip"] | None, Field(exclude_if=_unset)] = None
+    bad_records: Annotated[Literal["fail", "skip"], Field(exclude_if=lambda value: value == "fail")] = "fail"
 
 
 class Index(_Record):
@@ -80,6 +101,13 @@ class Index(_Record):
     shards: list[Shard]
     held_out: Split
     left_out: Left = Left()
+    changed: Annotated[Changed, Field(exclude_if=lambda changed: changed == Changed())] = Changed()
+    first: Annotated[
+        dict[str, str],
+        Field(
+            description="Where the first of each kind in left_out and changed is.", exclude_if=lambda first: not first
+        ),
+    ] = {}
     sources: Annotated[list[str], Field(description="The inputs as they were given: names only.")]
     settings: Settings
 

@@ -8,9 +8,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from typing import Any
+
+from photon_worker.data.errors import DataError
 
 
 class Pool:
@@ -18,7 +22,8 @@ class Pool:
 
     def __init__(self, workers: int) -> None:
         self._executor: ProcessPoolExecutor | None = None
-        self._waiting = 4 * workers
+        self._workers = workers
+        self._processes: set[BaseProcess] = set()
         if workers > 1:
             # spawn: a fork of a process with threads (torch, tokenizers) may hang.
             context = multiprocessing.get_context("spawn")
@@ -28,6 +33,7 @@ class Pool:
         """Run ``function(*call)`` for each call; yields 1 for each that is done.
 
         Raises:
+            DataError: One of the processes was killed.
             Exception: The first that a call raised; calls not begun are dropped.
         """
         if self._executor is None:
@@ -35,19 +41,46 @@ class Pool:
                 function(*call)
                 yield 1
             return
+        try:
+            yield from self._run(self._executor, function, calls)
+        except BrokenProcessPool as error:
+            raise self._killed() from error
+
+    def _run(
+        self, executor: ProcessPoolExecutor, function: Callable[..., None], calls: Sequence[tuple[Any, ...]]
+    ) -> Iterator[int]:
         pending: set[Future[None]] = set()
         for call in calls:
-            pending.add(self._executor.submit(function, *call))
-            if len(pending) >= self._waiting:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                    yield 1
+            pending.add(executor.submit(function, *call))
+            if len(pending) >= 4 * self._workers:
+                done, pending = self._wait(pending)
+                yield len(done)
         while pending:
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-                yield 1
+            done, pending = self._wait(pending)
+            yield len(done)
+
+    def _wait(self, pending: set[Future[None]]) -> tuple[set[Future[None]], set[Future[None]]]:
+        self._processes.update(multiprocessing.active_children())
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+        return done, pending
+
+    def _killed(self) -> DataError:
+        """What became of the process that died first; the executor ends the others by SIGTERM."""
+        for process in self._processes:
+            process.join(timeout=10)
+        codes = {process.pid: process.exitcode for process in self._processes}
+        number, code = next(
+            ((pid, code) for pid, code in codes.items() if code not in (None, 0, 1, -signal.SIGTERM)), (None, None)
+        )
+        how = f"ended by {signal.Signals(-code).name}" if code is not None and code < 0 else "ended"
+        if code == -signal.SIGKILL:
+            how += ", probably because memory ran out"
+        return DataError(
+            f"a preparation process ({number if number is not None else 'number unknown'}) {how}: run the same command "
+            f"again to go on from here, with fewer processes if memory is short (--workers; these were {self._workers})"
+        )
 
     def close(self) -> None:
         if self._executor is not None:

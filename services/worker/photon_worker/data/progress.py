@@ -16,6 +16,9 @@ class Reporter(Protocol):
     def phase(self, name: str, total: int) -> Callable[[int], None]:
         """Begin a phase of ``total`` steps; the returned function says how many more are done."""
 
+    def note(self, text: str) -> None:
+        """Tell what should not go unnoticed."""
+
 
 class Quiet:
     """Says nothing."""
@@ -23,6 +26,9 @@ class Quiet:
     def phase(self, name: str, total: int) -> Callable[[int], None]:
         del name, total
         return lambda _: None
+
+    def note(self, text: str) -> None:
+        del text
 
 
 class Lines:
@@ -45,6 +51,9 @@ class Lines:
         advance(0)
         return advance
 
+    def note(self, text: str) -> None:
+        self._write(f"note: {text}")
+
 
 class Bars:
     """For a terminal."""
@@ -61,13 +70,16 @@ class Bars:
         advance(0)
         return advance
 
+    def note(self, text: str) -> None:
+        self._progress.console.print(f"note: {text}", highlight=False, markup=False)
+
 
 @contextmanager
 def reporter() -> Iterator[Reporter]:
     """A reporter that suits where stderr goes."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Lines(lambda line: console.print(line, highlight=False))
+        yield Lines(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

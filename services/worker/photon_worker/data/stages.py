@@ -11,17 +11,20 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from photon_worker.data.documents import Skipped, character_start, documents
+from photon_worker.data.documents import documents
 from photon_worker.data.errors import DataError
+from photon_worker.data.findings import Findings, printable
 from photon_worker.data.index import Settings
-from photon_worker.data.inputs import Piece
+from photon_worker.data.piece import Piece
 from photon_worker.data.selection import HELD_OUT, OUT, TRAIN, Records
 from photon_worker.data.similarity import SIGNATURE, signature
+from photon_worker.data.text import character_start
 from photon_worker.tokenizer import TextEncoder
 
 _BATCH_BYTES = 2**20  # text handed to the tokenizer at once
@@ -44,8 +47,29 @@ class Unit:
     def encoded(self) -> Path:
         return self.state / f"encoded-{self.number:06d}.json"
 
+    @property
+    def key(self) -> str:
+        """Another one when the documents may be others."""
+        settings = self.settings.model_dump_json(include={"format", "text_field", "cut_bytes"})
+        pieces = [(p.name, p.kind, p.size_bytes, p.stamp, p.lenient, p.named, p.start, p.stop) for p in self.pieces]
+        return hashlib.sha256(f"{settings} {pieces!r}".encode(errors="surrogateescape")).hexdigest()
+
+    @property
+    def policy(self) -> str:
+        """What becomes of damage."""
+        return self.settings.model_dump_json(include={"encoding", "invalid_bytes", "bad_records"})
+
     def tokens(self, split: str) -> Path:
         return self.state / f"{split}-{self.number:06d}.bin"
+
+
+class _Scanned(BaseModel):
+    """Beside the records of a scan: of what it is, and what was found."""
+
+    key: str
+    policy: str
+    counts: dict[str, int]
+    first: dict[str, str]
 
 
 class EncodedSplit(BaseModel):
@@ -63,30 +87,42 @@ class Encoded(BaseModel):
 
 def scan(unit: Unit) -> None:
     """Note hash, size and signature of every document of the unit."""
-    skipped = Skipped()
+    findings = Findings()
     digests, sizes, signatures = [], [], []
-    for text in _documents(unit, skipped):
+    for text in _documents(unit, findings):
         digests.append(_digest(text))
         sizes.append(len(text))
         signatures.append(signature(text))
     count = len(sizes)
+    note = _Scanned(key=unit.key, policy=unit.policy, counts=findings.counts, first=findings.first)
     temporary = unit.scanned.with_suffix(".tmp.npz")
     np.savez(
         temporary,
         digests=np.frombuffer(b"".join(digests), dtype="<u8").reshape(count, 2),
         sizes=np.array(sizes, dtype=np.int64),
         signatures=np.array(signatures, dtype=np.uint32).reshape(count, SIGNATURE),
-        skipped=np.array([skipped.empty, skipped.not_text], dtype=np.int64),
+        note=np.frombuffer(note.model_dump_json().encode(), dtype=np.uint8),
     )
     temporary.replace(unit.scanned)
 
 
-def load_scan(unit: Unit) -> tuple[Records, Skipped]:
+def is_scanned(unit: Unit) -> bool:
+    """Whether there is a whole scan of the unit's present content that would be the same under its policies."""
+    try:
+        with np.load(unit.scanned) as data:
+            note = _Scanned.model_validate_json(data["note"].tobytes())
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or cut short by a lost machine
+        return False
+    findings = Findings(counts=note.counts, first=note.first)
+    return note.key == unit.key and (note.policy == unit.policy or not findings.depends_on_policy)
+
+
+def load_scan(unit: Unit) -> tuple[Records, Findings]:
     """What :func:`scan` noted."""
     with np.load(unit.scanned) as data:
-        empty, not_text = data["skipped"].tolist()
+        note = _Scanned.model_validate_json(data["note"].tobytes())
         records = Records(digests=data["digests"], sizes=data["sizes"], signatures=data["signatures"])
-        return records, Skipped(empty=empty, not_text=not_text)
+        return records, Findings(counts=note.counts, first=note.first)
 
 
 def encode(unit: Unit, places: NDArray[np.uint8], limits: NDArray[np.int64], encoder: TextEncoder) -> None:
@@ -115,6 +151,15 @@ def load_encoded(unit: Unit) -> Encoded:
     return Encoded.model_validate_json(unit.encoded.read_bytes())
 
 
+def is_encoded(unit: Unit) -> bool:
+    """Whether :func:`encode` wrote all of it."""
+    try:
+        load_encoded(unit)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def window(text: bytes, limit: int, number: int) -> bytes:
     """At most ``limit`` bytes of ``text``, from a line's start that ``number`` chooses."""
     if len(text) <= limit:
@@ -131,7 +176,7 @@ def _batches(
     """The chosen documents in order, in runs of one place and about _BATCH_BYTES."""
     batch: list[bytes] = []
     size, batch_place, number = 0, TRAIN, -1
-    for number, text in enumerate(_documents(unit, Skipped())):
+    for number, text in enumerate(_documents(unit, Findings())):
         if number >= len(places) or _digest(text) != records.digests[number].astype("<u8").tobytes():
             raise _changed(unit)
         place = int(places[number])
@@ -151,9 +196,9 @@ def _batches(
         yield batch_place, batch
 
 
-def _documents(unit: Unit, skipped: Skipped) -> Iterator[bytes]:
+def _documents(unit: Unit, findings: Findings) -> Iterator[bytes]:
     for piece in unit.pieces:
-        yield from documents(piece, unit.settings, skipped)
+        yield from documents(piece, unit.settings, findings)
 
 
 def _digest(text: bytes) -> bytes:
@@ -161,5 +206,5 @@ def _digest(text: bytes) -> bytes:
 
 
 def _changed(unit: Unit) -> DataError:
-    names = ", ".join(os.path.basename(piece.uri) for piece in unit.pieces[:3])
+    names = ", ".join(printable(os.path.basename(piece.uri)) for piece in unit.pieces[:3])
     return DataError(f"the input changed while it was being prepared (near {names}): run again with --restart")
