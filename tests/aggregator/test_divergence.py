@@ -14,7 +14,7 @@ from photon.api.status import JobReason
 from photon.protocol.canonical import digest
 from photon.protocol.records import AcceptedUpdate, Commit, LearningMetrics, RollbackReason
 from photon.store.objects import ObjectStore
-from photon_aggregator import divergence, engine
+from photon_aggregator import divergence, work
 from photon_aggregator.events import Head, NotFinite, WriteRollback
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.merge import NotFiniteModelError
@@ -315,17 +315,33 @@ def test_a_job_that_diverges_goes_on_from_the_last_good_model_and_a_crash_change
     assert commits[12].sequential_steps == 4 * 8
 
 
+def test_two_aggregators_agree_on_the_rollback(
+    store: ObjectStore, storage: StorageSpec, other_store: Callable[[str], ObjectStore]
+) -> None:
+    job = diverging_job(storage)
+    expected = undisturbed(job, other_store("calm"))
+    write_round_zero(job, store)
+    quick = {"look_seconds": 0.2}
+    with aggregator(job, store, settings=quick) as one, aggregator(job, store, settings=quick) as two:
+        people = [FakeWorker(name, [one.url, two.url], tamper=spiking) for name in NAMES]
+        with working(*people):
+            one.wait()
+            two.wait()
+    assert (one.code, two.code) == (0, 0), (one.error, two.error)
+    assert last_digest(store) == expected
+
+
 def test_the_engine_writes_the_rollback_of_a_merge_that_is_not_finite(
     store: ObjectStore, storage: StorageSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures = engine.merge_and_commit, iter([2])
+    real, failures = work.merge_and_commit, iter([2])
 
     def merge(action: Any, **arguments: Any) -> Any:
         if action.plan.round == 2 and next(failures, None):
             raise NotFiniteModelError("the new global model is not finite")
         return real(action, **arguments)
 
-    monkeypatch.setattr(engine, "merge_and_commit", merge)
+    monkeypatch.setattr(work, "merge_and_commit", merge)
     job = job_document(storage, ["north"], rounds=4)
     write_round_zero(job, store)
     with aggregator(job, store) as running, working(FakeWorker("north", [running.url])):

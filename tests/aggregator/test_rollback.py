@@ -18,11 +18,13 @@ from photon.protocol.rollback import ROUNDS_AFTER, origin, problem, rollback_com
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator import rollback, stopping
+from photon_aggregator.board import Board
 from photon_aggregator.bucket import RecordError
 from photon_aggregator.events import Committed, Evaluated, Head, NoteKind
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.opening import make_plan
 from photon_aggregator.state import JobState, Stage
+from photon_aggregator.status import Conditions, participant_state
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import NAMES as PEOPLE
 from tests.aggregator.machine import Machine, head, result, settings, train_round
@@ -155,6 +157,20 @@ def test_a_rollback_by_somebody_else_is_adopted_at_any_stage(stage: Stage) -> No
         assert machine.planned().first_step == 0
         assert machine.state.open is not None
         assert machine.state.open.plan.base == back.digest
+
+
+def test_status_says_that_the_model_is_an_earlier_one_and_who_is_left_out() -> None:
+    machine = Machine(settings(PEOPLE, rounds=20))
+    trail = heads(5)
+    back = returned(trail[4], trail[2], message="the loss rose", quarantine=["north"])
+    machine.recovered(back, trail=(*trail, back))
+    machine.planned()
+    state = machine.state
+    running = Conditions().of(state, 1000.0)[0]
+    assert (running.type, running.status) == ("Running", "True")
+    assert "rolled back in round 5 to the model of round 2 (Operator: the loss rose)" in running.message
+    _, message = participant_state(state, Board(PEOPLE).desk("north"), "north", 1000.0)
+    assert message == "left out of round 6: Quarantined"
 
 
 def test_evaluations_of_rounds_that_were_given_up_do_not_end_the_job() -> None:
