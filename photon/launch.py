@@ -51,10 +51,14 @@ class SecretSource(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretEnv:
-    """An environment variable whose value is secret. The key within a Kubernetes Secret is ``name`` as well."""
+    """An environment variable whose value is secret. The key within a Kubernetes Secret is ``name`` as well.
+
+    ``optional``: it stays unset where the source has none.
+    """
 
     name: str
     source: SecretSource
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +229,12 @@ def _of(template: str, participant: str) -> str:
 
 
 def _aws_keys(source: SecretSource) -> tuple[SecretEnv, ...]:
-    return tuple(SecretEnv(name=name, source=source) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    return (
+        SecretEnv(name="AWS_ACCESS_KEY_ID", source=source),
+        SecretEnv(name="AWS_SECRET_ACCESS_KEY", source=source),
+        # Only temporary credentials have one.
+        SecretEnv(name="AWS_SESSION_TOKEN", source=source, optional=True),
+    )
 
 
 def _threads(threads: int) -> dict[str, str]:

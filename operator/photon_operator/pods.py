@@ -182,7 +182,7 @@ def _env(process: Process, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _secret_env(process: Process, context: PodContext, data: DataSpec | None) -> list[dict[str, Any]]:
-    entries = []
+    entries: list[dict[str, Any]] = []
     if process.role is Role.AGGREGATOR:
         source = {"name": names.tokens(context.job), "key": names.READ_TOKEN}
         entries.append({"name": "PHOTON_READ_TOKEN", "valueFrom": {"secretKeyRef": source}})
@@ -199,7 +199,10 @@ def _secret_env(process: Process, context: PodContext, data: DataSpec | None) ->
                 if data is None or data.credentials_secret_ref is None:
                     continue  # data that anyone may read, or keys that the patch brings
                 name, key = data.credentials_secret_ref.name, secret.name
-        entries.append({"name": secret.name, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
+        reference: dict[str, Any] = {"name": name, "key": key}
+        if secret.optional:
+            reference["optional"] = True
+        entries.append({"name": secret.name, "valueFrom": {"secretKeyRef": reference}})
     return entries
 
 

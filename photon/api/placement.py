@@ -15,6 +15,10 @@ from photon.api.base import ApiModel, CelRule, Location, LongText, Name, ShortTe
 MAX_DATA_SOURCES = 256
 
 Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+_SECRET = (
+    "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN where they are temporary; on a "
+    "laptop the environment's."
+)
 LabelValue = Annotated[str, Field(max_length=63)]
 
 
@@ -75,7 +79,7 @@ class StorageSpec(ApiModel):
     )
     credentials_secret_ref: Annotated[
         SecretRef | None,
-        Field(description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop the environment's."),
+        Field(description=_SECRET),
     ] = None
     retention: RetentionSpec = RetentionSpec()
     deletion_policy: Annotated[
@@ -151,7 +155,7 @@ class DataSpec(ApiModel):
     ] = None
     credentials_secret_ref: Annotated[
         SecretRef | None,
-        Field(description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; on a laptop the environment's."),
+        Field(description=_SECRET),
     ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule("has(self.uri) != has(self.sources)", "data needs either uri or sources"),

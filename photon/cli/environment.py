@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from photon.launch import Process, SecretSource
@@ -22,8 +22,8 @@ class Keys:
     """Credentials of the object store."""
 
     access_key: str
-    secret_key: str
-    session_token: str | None = None
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
 
 
 def environment(
@@ -35,9 +35,9 @@ def environment(
     for secret in process.secret_env:
         match secret.source:
             case SecretSource.STORAGE:
-                env[secret.name] = keys.access_key if secret.name == KEYS[0] else keys.secret_key
-                if keys.session_token:
-                    env[SESSION_TOKEN] = keys.session_token
+                known = {KEYS[0]: keys.access_key, KEYS[1]: keys.secret_key, SESSION_TOKEN: keys.session_token}
+                if value := known[secret.name]:
+                    env[secret.name] = value
             case SecretSource.TOKEN:
                 assert process.participant is not None, "only a participant's worker has a token"
                 env[secret.name] = tokens[process.participant]

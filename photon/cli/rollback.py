@@ -175,7 +175,7 @@ def _with_environment(spec: StorageSpec) -> ObjectStore:
     missing = [name for name in _KEYS if not os.environ.get(name)]
     if missing:
         raise UserMistake(f"the credentials of the bucket are not set in the environment: {' and '.join(missing)}")
-    return ObjectStore.open(spec, access_key=os.environ[_KEYS[0]], secret_key=os.environ[_KEYS[1]])
+    return ObjectStore.from_environment(spec)
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class Connection:
                 raise self.broken(HTTPException(f"bytes {first} to {stop} were asked for, and given: {given}"), url)
         elif response.status == 416:
             total = response.headers.get("Content-Range", "").rpartition("/")[2] or "less"
-        elif response.status != 200 or _is_page(response):
+        elif response.status != 200 or _is_page(response) or "ETag" not in response.headers:
             raise self.refused(response, url)
         elif (first, stop) != (0, size_bytes):
             self.close()

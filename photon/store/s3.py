@@ -155,7 +155,8 @@ def _key(name: str, value: str | None) -> str | None:
 
 
 def _follow_no_redirect(params: dict[str, Any], **_: object) -> None:
-    params["context"]["s3_redirected"] = True
+    # As if it had been redirected already; botocore has no other switch for it.
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _with_md5(request: Any, **_: object) -> None:

@@ -74,7 +74,8 @@ def test_what_the_user_does_not_proxy_stays_so(name: str) -> None:
 def test_temporary_credentials_and_the_certificate_authority_reach_those_who_may_use_the_bucket() -> None:
     inherited = {"AWS_CA_BUNDLE": "/ca.pem", "AWS_SESSION_TOKEN": "mine"}
     keys = Keys(access_key="id", secret_key="secret", session_token="token")
-    secrets = [SecretEnv(name=name, source=SecretSource.STORAGE) for name in AWS]
+    secrets = [SecretEnv(name=name, source=SecretSource.STORAGE) for name in (*AWS, "AWS_SESSION_TOKEN")]
+    assert "AWS_SESSION_TOKEN" not in environment(process(*secrets), keys=KEYS, tokens={}, inherited=inherited)
     env = environment(process(*secrets), keys=keys, tokens={}, inherited=inherited)
     assert (env["AWS_SESSION_TOKEN"], env["AWS_CA_BUNDLE"]) == ("token", "/ca.pem")
     assert "AWS_SESSION_TOKEN" not in environment(process(), keys=keys, tokens={}, inherited=inherited)

@@ -73,6 +73,7 @@ def test_workers_never_get_the_keys_of_the_bucket() -> None:
             assert granted == {
                 "AWS_ACCESS_KEY_ID": SecretSource.STORAGE,
                 "AWS_SECRET_ACCESS_KEY": SecretSource.STORAGE,
+                "AWS_SESSION_TOKEN": SecretSource.STORAGE,
             }
 
 
@@ -90,7 +91,9 @@ def test_a_worker_with_data_in_s3_gets_the_keys_of_its_data() -> None:
         ("PHOTON_TOKEN", SecretSource.TOKEN),
         ("AWS_ACCESS_KEY_ID", SecretSource.DATA),
         ("AWS_SECRET_ACCESS_KEY", SecretSource.DATA),
+        ("AWS_SESSION_TOKEN", SecretSource.DATA),
     }
+    assert [s.name for s in worker.secret_env if s.optional] == ["AWS_SESSION_TOKEN"]
 
 
 def test_no_secret_is_in_the_plan() -> None:

@@ -92,6 +92,8 @@ def test_secrets_are_named_and_never_copied() -> None:
     key = {"secretKeyRef": {"name": "store", "key": "AWS_ACCESS_KEY_ID"}}
     assert env(world, "first-init")["AWS_ACCESS_KEY_ID"] == key
     assert env(world, "first-aggregator")["AWS_ACCESS_KEY_ID"] == key
+    token = {"name": "store", "key": "AWS_SESSION_TOKEN", "optional": True}
+    assert env(world, "first-aggregator")["AWS_SESSION_TOKEN"] == {"secretKeyRef": token}, "of temporary keys only"
     worker = env(world, "first-worker-north")
     assert worker["AWS_ACCESS_KEY_ID"] == {"secretKeyRef": {"name": "north-data", "key": "AWS_ACCESS_KEY_ID"}}
     assert worker["PHOTON_TOKEN"] == {"secretKeyRef": {"name": "first-tokens", "key": "north.token"}}

@@ -35,6 +35,7 @@ class Server:
                 if isinstance(fault, int):
                     self.send_response(fault)
                     self.send_header("Content-Length", "5")
+                    self.send_header("ETag", '"abc"')
                     self.end_headers()
                     self.wfile.write(b"sorry")
                     return
