@@ -165,7 +165,10 @@ def _answer(
     before = _attempts(state.trail, head.round + 1)
     if len(before) >= ATTEMPTS - 1:
         told = [f"round {number}: {text}" for number, text in before] + [f"round {head.round + 1}: {message}"]
-        text = f"training diverged {len(told)} times within {ATTEMPTS_ROUNDS} rounds: " + "; ".join(told)
+        text = (
+            f"training diverged {len(told)} times within {ATTEMPTS_ROUNDS} rounds ({'; '.join(told)}): return to an "
+            "earlier round with photon rollback, or set stop.divergence to null if losses were to rise"
+        )
         return Outcome(reason=JobReason.DIVERGED, message=text[:1024], failed=True)
     quarantine = offenders[: _spare(state.settings)]
     scale = None if quarantine else (outer_scale(state.trail, head.round + 1) or 1.0) / 2
