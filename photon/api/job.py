@@ -29,7 +29,7 @@ class JobSpec(ApiModel):
     stop: StopSpec = StopSpec()
     participation: ParticipationSpec = ParticipationSpec()
     local: LocalSpec = LocalSpec()
-    outer: OuterSpec = OuterSpec()
+    outer: OuterSpec = OuterSpec.model_validate({})
     exchange: ExchangeSpec = ExchangeSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     aggregator: AggregatorSpec = AggregatorSpec()

@@ -7,13 +7,16 @@ the schedule is resolved here, once.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from photon.api.base import ApiModel
 from photon.api.job import FederatedTrainingJob, JobSpec
 from photon.api.model import ModelSpec
 from photon.api.participation import Weighting
-from photon.api.training import ExchangeSpec, LocalSpec, OuterSpec
+from photon.api.training import CLIP_TO_MEDIAN, ExchangeSpec, LocalSpec, OuterSpec, outer_learning_rate
+
+# Of every type, before defaults depended on it.
+_FORMER_OUTER_RATE: Final = 1.0
 
 
 class LearningJob(ApiModel):
@@ -36,7 +39,10 @@ class LearningJob(ApiModel):
 
 
 def resolve(job: FederatedTrainingJob) -> LearningJob:
-    """The learning part of ``job``, with every default that depends on another field written out."""
+    """The learning part of ``job``, with every default that depends on another field written out.
+
+    exchange.clipToMedian is left out: it guards a job, may change while it runs, and each closing says what it was.
+    """
     spec: JobSpec = job.spec
     rate = spec.local.learning_rate
     if rate.total_steps is None:
@@ -52,14 +58,17 @@ def resolve(job: FederatedTrainingJob) -> LearningJob:
         hf_config=spec.model.hf_config(),
         local=local,
         outer=spec.outer,
-        exchange=spec.exchange,
+        exchange=spec.exchange.model_copy(update={"clip_to_median": CLIP_TO_MEDIAN}),
         cohort_size=spec.participation.cohort_size,
         weighting=spec.participation.weighting,
     )
 
 
 def resolve_against(job: FederatedTrainingJob, stored: LearningJob | None) -> LearningJob:
-    """``resolve(job)``, but with the schedule's default length that a running job was started with.
+    """``resolve(job)``, but with the defaults that a running job was started with.
+
+    Those are the length of the schedule, and an outer learning rate of 1.0 where the default by type came later.
+    exchange.maxUpdateNorm is what the job was started with too; it guards a job and may be another by now.
 
     Raises:
         ValueError: The job file now says something else that shapes learning; the message names the fields.
@@ -71,6 +80,11 @@ def resolve_against(job: FederatedTrainingJob, stored: LearningJob | None) -> Le
         rate = learning.local.learning_rate.model_copy(update={"total_steps": stored.total_steps})
         local = learning.local.model_copy(update={"learning_rate": rate})
         learning = learning.model_copy(update={"local": local})
+    exchange = learning.exchange.model_copy(update={"max_update_norm": stored.exchange.max_update_norm})
+    outer = learning.outer
+    if outer.learning_rate == outer_learning_rate(outer.type) and stored.outer.learning_rate == _FORMER_OUTER_RATE:
+        outer = outer.model_copy(update={"learning_rate": _FORMER_OUTER_RATE})
+    learning = learning.model_copy(update={"exchange": exchange, "outer": outer})
     if learning != stored:
         changed = [name for name in LearningJob.model_fields if getattr(learning, name) != getattr(stored, name)]
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -134,13 +134,37 @@ class OuterType(StrEnum):
     FEDADAGRAD = "FedAdagrad"
 
 
+# A step of an adaptive optimizer is about its learning rate for every weight, and weights are about 0.02: with 1.0 the
+# first round would destroy the model. Nesterov's is DiLoCo's (arXiv 2311.08105).
+_OUTER_LEARNING_RATES: Final = {
+    OuterType.FEDAVG: 1.0,
+    OuterType.FEDMOM: 1.0,
+    OuterType.NESTEROV: 0.7,
+    OuterType.FEDADAM: 1e-3,
+    OuterType.FEDYOGI: 1e-3,
+    OuterType.FEDADAGRAD: 1e-3,
+}
+
+
+def outer_learning_rate(kind: OuterType) -> float:
+    """The default of outer.learningRate for a type."""
+    return _OUTER_LEARNING_RATES[kind]
+
+
 class OuterSpec(ApiModel):
     """How the mean update moves the global model."""
 
     type: OuterType = OuterType.FEDAVG
     learning_rate: Annotated[
-        float, Field(gt=0, le=100, description="Step size of the server's optimiser; 1.0 with FedAvg is the mean.")
-    ] = 1.0
+        float,
+        Field(
+            gt=0,
+            le=100,
+            default_factory=lambda data: outer_learning_rate(data.get("type", OuterType.FEDAVG)),
+            description="Step size of the server's optimizer; 1.0 with FedAvg is the mean. Default by type: FedAvg and "
+            "FedMom 1.0, Nesterov 0.7, FedAdam, FedYogi and FedAdagrad 0.001.",
+        ),
+    ]
     momentum: Annotated[float, Field(ge=0, lt=1, description="FedMom and Nesterov.")] = 0.9
     beta1: Annotated[float, Field(ge=0, lt=1, description="FedAdam and FedYogi.")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="FedAdam and FedYogi.")] = 0.99
@@ -153,6 +177,14 @@ class Codec(StrEnum):
     DENSE_FP32 = "DenseFP32"
     DENSE_BF16 = "DenseBF16"
     BLOCK_INT8 = "BlockInt8"
+
+
+# Updates of honest participants differ by less: their rounds keep their bits.
+CLIP_TO_MEDIAN = 8.0
+
+
+def _usual_clip(value: object) -> bool:
+    return value == CLIP_TO_MEDIAN
 
 
 class ExchangeSpec(ApiModel):
@@ -171,8 +203,23 @@ class ExchangeSpec(ApiModel):
     ] = 64 * 2**20
     max_update_norm: Annotated[
         float | None,
-        Field(gt=0, le=1e12, description="An update with a larger L2 norm is refused; null: no bound."),
+        Field(
+            gt=0,
+            le=1e12,
+            description="An update with a larger L2 norm is refused; null: 1e12. May change while a job runs.",
+        ),
     ] = None
+    # Omitted when it is the default: what releases before it wrote, and read, stays as it is.
+    clip_to_median: Annotated[
+        float | None,
+        Field(
+            ge=1,
+            le=1e9,
+            description="An update whose L2 norm is more than this many times the median of its round is scaled down "
+            "to that length before it is merged; null: never. May change while a job runs.",
+            exclude_if=_usual_clip,
+        ),
+    ] = CLIP_TO_MEDIAN
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule("!has(self.partBytes) || self.partBytes % 4096 == 0", "partBytes must be a multiple of 4096"),
     )

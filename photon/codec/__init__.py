@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from photon.codec.base import CodecError, UpdateCodec, check_part_file, part_ranges
+from photon.codec.base import CodecError, UpdateCodec, check_part_file, check_part_header, part_ranges
 from photon.codec.dense import DenseBF16, DenseFP32
 from photon.codec.int8 import BlockInt8
 from photon.codec.registry import codec_for
@@ -14,6 +14,7 @@ __all__ = [
     "DenseFP32",
     "UpdateCodec",
     "check_part_file",
+    "check_part_header",
     "codec_for",
     "part_ranges",
 ]

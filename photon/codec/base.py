@@ -91,7 +91,16 @@ def check_part_file(codec: UpdateCodec, source: Source, elements: int) -> None:
         raise CodecError(f"the part has {source.size_bytes} bytes where {expected.file_bytes} are due")
     found = bytearray(expected.data_offset)
     source.read_into(0, memoryview(found))
-    if found == expected.to_bytes():
+    check_part_header(codec, bytes(found), elements)
+
+
+def check_part_header(codec: UpdateCodec, found: bytes, elements: int) -> None:
+    """Check that ``found``, the first bytes of a part, is the header that ``codec`` writes for ``elements`` values.
+
+    Raises:
+        CodecError: Another header.
+    """
+    if found == codec.part_header(elements).to_bytes():
         return
     # Another writer's spelling of the same header (padding differs) would move the data: refuse, but say what it is.
     try:

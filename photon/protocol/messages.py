@@ -54,6 +54,7 @@ class RefusalReason(StrEnum):
     DIGEST_MISMATCH = "DigestMismatch"
     NOT_FINITE = "NotFinite"
     NORM_TOO_LARGE = "NormTooLarge"
+    INVALID_MANIFEST = "InvalidManifest"
     ALREADY_SUBMITTED = "AlreadySubmitted"
     TOO_LATE = "TooLate"
 

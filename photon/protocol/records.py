@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from photon.api.base import ApiModel, Name
-from photon.api.training import Codec
+from photon.api.training import CLIP_TO_MEDIAN, Codec
 from photon.protocol.ranges import (
     MAX_LOSS,
     MAX_PARTS,
@@ -41,6 +41,14 @@ def _unset(value: object) -> bool:
 
 def _empty(value: object) -> bool:
     return not value
+
+
+def _usual_clip(value: object) -> bool:
+    return value == CLIP_TO_MEDIAN
+
+
+def _whole(value: object) -> bool:
+    return value == 1.0
 
 
 class LeftOut(StrEnum):
@@ -108,12 +116,21 @@ class Closing(ApiModel):
 
     When a round is closed is a matter of clocks; once this record exists it is decided, whoever dies meanwhile.
     ``updates`` are digests of manifests by participant.
+
+    An update that cannot be merged is dropped by the next closing of the round (closing-2.json, ...): ``supersedes`` is
+    the digest of the one before it, ``dropped`` says why by participant. ``clip_to_median`` is exchange.clipToMedian
+    when the round was closed. All three are omitted when they are the default.
     """
 
     job: Sha256
     round: Count
     plan: Sha256
     updates: dict[Name, Sha256]
+    clip_to_median: Annotated[float | None, Field(ge=1, le=1e9, exclude_if=_usual_clip)] = CLIP_TO_MEDIAN
+    supersedes: Annotated[Sha256 | None, Field(exclude_if=_unset)] = None
+    dropped: Annotated[
+        dict[Name, Annotated[str, Field(max_length=64, pattern="^[A-Za-z]+$")]], Field(exclude_if=_empty)
+    ] = {}
 
 
 class FileRecord(ApiModel):
@@ -125,7 +142,10 @@ class FileRecord(ApiModel):
 
 
 class AcceptedUpdate(ApiModel):
-    """An update that the round took. ``weight`` is its share of the mean; they sum to 1."""
+    """An update that the round took. ``weight`` is its share of the mean; they sum to 1.
+
+    ``clip``: the factor by which it was scaled before, because it was much longer than the others; omitted when 1.
+    """
 
     participant: Name
     manifest: Sha256
@@ -134,6 +154,7 @@ class AcceptedUpdate(ApiModel):
     norm: Finite
     cosine_to_mean: Finite | None
     loss_mean: Finite
+    clip: Annotated[float, Field(gt=0, le=1, exclude_if=_whole)] = 1.0
 
 
 class LearningMetrics(ApiModel):

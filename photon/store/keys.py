@@ -29,8 +29,9 @@ def plan(round_number: int) -> str:
     return f"{round_folder(round_number)}/plan.json"
 
 
-def closing(round_number: int) -> str:
-    return f"{round_folder(round_number)}/closing.json"
+def closing(round_number: int, number: int = 1) -> str:
+    """The first closing of a round, or the ``number``-th of its chain: ``closing-2.json``."""
+    return f"{round_folder(round_number)}/closing{f'-{number}' if number > 1 else ''}.json"
 
 
 def commit(round_number: int) -> str:

@@ -59,6 +59,10 @@ class Sink(Protocol):
         """Make the file appear; every stripe must have been written."""
         ...
 
+    def give_up(self) -> None:
+        """Let threads that wait in ``write`` raise SinkAborted; ``abort`` is still to come. Returns at once."""
+        ...
+
     def abort(self) -> None:
         """Drop everything; threads that wait in ``write`` raise SinkAborted. Does nothing after ``commit``."""
         ...
@@ -79,6 +83,7 @@ class _Stripes(ABC):
         self._done = 0
         self._active = 0
         self._aborted = False
+        self._dropped = False
         self._committed = False
         self._turn = threading.Condition()
 
@@ -123,11 +128,17 @@ class _Stripes(ABC):
             self._next = index + 1
             self._turn.notify_all()
 
+    def give_up(self) -> None:
+        """Mark it aborted, and wake who waits for a turn."""
+        with self._turn:
+            self._aborted = True
+            self._turn.notify_all()
+
     def abort(self) -> None:
         """Drop everything, once no thread writes any more. Does nothing after ``commit`` or a second time."""
+        self.give_up()
         with self._turn:
-            first, self._aborted = not self._aborted and not self._committed, True
-            self._turn.notify_all()
+            first, self._dropped = not self._dropped and not self._committed, True
             # The file must not be closed (and its descriptor given to another file) under a writer's hands.
             self._turn.wait_for(lambda: self._active == 0, TURN_SECONDS)
         if first:

@@ -12,6 +12,7 @@ import pytest
 from photon.api.placement import StorageSpec
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.messages import RefusalReason
+from photon.protocol.records import RollbackReason
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.engine import Engine
@@ -247,7 +248,7 @@ def test_a_round_closed_without_somebody_stays_so_whatever_dies_in_the_merge(
     assert told == [RefusalReason.TOO_LATE]
 
 
-def test_a_decided_update_that_is_gone_from_the_bucket_ends_the_job_with_its_name(
+def test_a_decided_update_that_is_gone_from_the_bucket_is_named_and_its_round_given_up(
     store: ObjectStore, storage: StorageSpec
 ) -> None:
     clock = HandClock()
@@ -262,13 +263,14 @@ def test_a_decided_update_that_is_gone_from_the_bucket_ends_the_job_with_its_nam
     parts = [info.key for info in store.list(f"{keys.updates_folder(1)}/") if info.key.endswith(".safetensors")]
     store.delete(parts)
     with aggregator(job, store, clock=clock) as second:
-        second.until(lambda engine: engine.state.open is not None and engine.state.open.closing is not None)
-        clock.advance(second, 100.0)
+        second.until(lambda engine: engine.state.head is not None and engine.state.head.round == 1)
+        clock.advance(second, 1000.0)  # nobody is here to evaluate it
         second.wait()
-    outcome = second.engine.state.outcome
-    assert outcome is not None
-    assert outcome.failed
-    assert "rounds/00001/closing.json names the update of north, which is no longer good: part 0 is" in outcome.message
+    assert (second.error, second.code) == (None, 0)
+    returned = chain(store)[1].rollback
+    assert returned is not None
+    assert (returned.reason, returned.offenders) == (RollbackReason.NO_QUORUM, ["north"])
+    assert "0 of 1 updates can be merged; dropped: north (MissingPart)" in returned.message
 
 
 def test_a_finished_job_started_again_ends_at_once_and_with_more_rounds_goes_on(

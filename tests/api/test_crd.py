@@ -257,6 +257,7 @@ def test_nested_defaults_are_short() -> None:
 def test_null_means_something_only_where_a_default_would_take_its_place() -> None:
     assert {path for path, schema in ALL if schema.get("nullable")} == {
         ".spec.local.optimizer.clipNorm",
+        ".spec.exchange.clipToMedian",
         ".spec.stop.divergence",
     }
 

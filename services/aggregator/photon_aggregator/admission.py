@@ -6,27 +6,23 @@ value. What was found good is pinned by ETag for the merge, and its manifest is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final
+
+from pydantic import ValidationError
 
 from photon.api.text import printable
-from photon.codec import CodecError, check_part_file
+from photon.codec import CodecError
 from photon.protocol.canonical import canonical_json, sha256_hex
 from photon.protocol.messages import RefusalReason
-from photon.protocol.records import Part, Plan, UpdateManifest
+from photon.protocol.records import AcceptedUpdate, Part, Plan, UpdateManifest
 from photon.store import keys
 from photon.store.objects import ObjectInfo
-from photon.store.source import Source
 from photon_aggregator.context import JobContext
 from photon_aggregator.events import Admission, Check
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
 from photon_aggregator.merge import check_update
-from photon_aggregator.parts import Grants
-
-READ_BYTES: Final = 2**22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +32,12 @@ class Refusal:
     reason: RefusalReason
     message: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
+
 
 def _refuse(reason: RefusalReason, message: str) -> Refusal:
-    return Refusal(reason=reason, message=printable(message))
+    return Refusal(reason=reason, message=message)
 
 
 def check_manifest(
@@ -84,9 +83,7 @@ def check_manifest(
     return None
 
 
-def admit(
-    check: Check, *, context: JobContext, grants: Grants, pool: Executor, faults: FaultHook = no_fault
-) -> Admission | Refusal:
+def admit(check: Check, *, context: JobContext, pool: Executor, faults: FaultHook = no_fault) -> Admission | Refusal:
     """Check an update and write its manifest. Blocking; safe to repeat.
 
     ``pool`` runs the small requests; it must not be the one that runs this function.
@@ -104,18 +101,35 @@ def admit(
     if isinstance(found, Refusal):
         return found
     sources = [context.source(info.key, info.size_bytes, etag=info.etag) for info in found]
-    refusal = _content(check, context, grants, found, sources)
-    if refusal is not None:
-        return refusal
     ranges = [(part.start, part.stop) for part in manifest.parts]
-    values = check_update(sources, context.layout.codec, ranges)
+    try:
+        values = check_update(sources, context.layout.codec, ranges)
+    except CodecError as error:
+        return _refuse(RefusalReason.WRONG_SHAPE, str(error))
+    for part, sha256 in zip(manifest.parts, values.sha256, strict=False):
+        if sha256 != part.sha256:
+            return _refuse(
+                RefusalReason.DIGEST_MISMATCH, f"part {part.index} has another sha256 than the manifest says"
+            )
     if not values.finite:
         return _refuse(RefusalReason.NOT_FINITE, f"part {values.bad_part} holds NaN or infinity")
-    largest = context.learning.exchange.max_update_norm
-    if largest is not None and values.norm > largest:
+    largest = context.max_update_norm
+    if values.norm > largest:
         return _refuse(
             RefusalReason.NORM_TOO_LARGE, f"the norm is {values.norm:.6g}, exchange.maxUpdateNorm is {largest:g}"
         )
+    admission = Admission(
+        participant=participant,
+        manifest=manifest,
+        digest=check.digest,
+        etags=tuple(info.etag for info in found),
+        norm=values.norm,
+    )
+    try:
+        # What the commit will say of this update: if it cannot be said, now is the time to find out.
+        accepted(admission)
+    except ValidationError as error:
+        return _refuse(RefusalReason.INVALID_MANIFEST, str(error))
     faults(FaultPoint.BEFORE_MANIFEST)
     key, data = keys.manifest(check.plan.round, participant), canonical_json(manifest)
     if not context.store.create(key, data) and sha256_hex(context.store.get(key)) != check.digest:
@@ -123,12 +137,23 @@ def admit(
             RefusalReason.ALREADY_SUBMITTED, f"round {check.plan.round} has another update of {participant} already"
         )
     faults(FaultPoint.AFTER_MANIFEST)
-    return Admission(
-        participant=participant,
-        manifest=manifest,
-        digest=check.digest,
-        etags=tuple(info.etag for info in found),
-        norm=values.norm,
+    return admission
+
+
+def accepted(
+    admission: Admission, *, weight: float = 1.0, cosine_to_mean: float | None = None, clip: float = 1.0
+) -> AcceptedUpdate:
+    """The entry of the commit for an update that was admitted. Raises ValidationError for figures out of range."""
+    manifest = admission.manifest
+    return AcceptedUpdate(
+        participant=admission.participant,
+        manifest=admission.digest,
+        weight=weight,
+        tokens=manifest.tokens,
+        norm=admission.norm,
+        cosine_to_mean=cosine_to_mean,
+        loss_mean=manifest.metrics.loss_mean,
+        clip=clip,
     )
 
 
@@ -147,33 +172,6 @@ def _present(check: Check, context: JobContext, pool: Executor) -> list[ObjectIn
             )
         found.append(info)
     return found
-
-
-def _content(
-    check: Check, context: JobContext, grants: Grants, found: Sequence[ObjectInfo], sources: Sequence[Source]
-) -> Refusal | None:
-    """Digests and headers. What this process granted was bound to its digest by the store; all else is hashed."""
-    for part, info, source in zip(check.manifest.parts, found, sources, strict=True):
-        granted = grants.bound(check.plan.round, check.participant, info.key, part.sha256)
-        if not granted and _sha256(source) != part.sha256:
-            return _refuse(
-                RefusalReason.DIGEST_MISMATCH, f"part {part.index} has another sha256 than the manifest says"
-            )
-        try:
-            check_part_file(context.layout.codec, source, part.stop - part.start)
-        except CodecError as error:
-            return _refuse(RefusalReason.WRONG_SHAPE, f"part {part.index}: {error}")
-    return None
-
-
-def _sha256(source: Source) -> str:
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(READ_BYTES, source.size_bytes)))
-    for offset in range(0, source.size_bytes, READ_BYTES):
-        piece = buffer[: min(READ_BYTES, source.size_bytes - offset)]
-        source.read_into(offset, piece)
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def part_keys(round_number: int, participant: str, parts: Sequence[Part]) -> list[str]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from photon.api.participation import WhenQuorumLost
+from photon.protocol.messages import RefusalReason
 from photon_aggregator.events import Admission, Closed, Head, Merge, Note, NoteKind
-from photon_aggregator.state import Check, JobState, OpenRound, Stage
+from photon_aggregator.state import Check, JobState, OpenRound, Stage, Submission
 from photon_aggregator.steps import Step, end, soon
 from photon_aggregator.stopping import quorum_lost, short_of_quorum
 
@@ -17,7 +18,14 @@ def closed(state: JobState, event: Closed) -> Step:
     # While we merge, whoever merges has met the same record.
     if state.stage is not Stage.TRAIN or open_round is None or open_round.round != event.round:
         return state, []
-    return maybe_close(replace(state, open=replace(open_round, closing=event.updates)), event.at)
+    refused = {
+        name: Submission(digest=event.updates[name], check=Check.REFUSED, reason=RefusalReason.INVALID_MANIFEST)
+        for name in event.unreadable
+    }
+    submissions = {**open_round.submissions, **refused}
+    return maybe_close(
+        replace(state, open=replace(open_round, closing=event.updates, submissions=submissions)), event.at
+    )
 
 
 def maybe_close(state: JobState, at: float) -> Step:
@@ -71,8 +79,10 @@ def _close_as_decided(
 ) -> Step:
     """Close with exactly the updates that the bucket names, once they are admitted here too."""
     chosen = tuple(one for one in open_round.admissions if closing.get(one.participant) == one.digest)
-    # At the deadline the merge fetches what is missing, or says what is wrong with it.
-    if len(chosen) < len(closing) and (at < state.deadline(open_round) or state.away is not None):
+    checks = [open_round.submissions.get(name) for name in closing]
+    under_way = any(one is None or one.check is Check.CHECKING for one in checks)
+    # At the deadline the merge fetches what is missing. What is refused today, it drops.
+    if under_way and (at < state.deadline(open_round) or state.away is not None):
         return state, []
     return _close(state, open_round, head, chosen, at)
 
@@ -86,5 +96,11 @@ def _close(state: JobState, open_round: OpenRound, head: Head, chosen: tuple[Adm
         round=open_round.round,
         message=f"without {', '.join(left_out)}" if left_out else "",
     )
-    merge = Merge(plan=open_round.plan, plan_digest=open_round.plan_digest, base=head, admissions=chosen)
+    merge = Merge(
+        plan=open_round.plan,
+        plan_digest=open_round.plan_digest,
+        base=head,
+        admissions=chosen,
+        quorum=state.quorum_of(open_round.plan),
+    )
     return replace(state, stage=Stage.MERGE), [note, merge]

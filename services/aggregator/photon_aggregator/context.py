@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from photon.api.learning import LearningJob
+from photon.api.training import ExchangeSpec
 from photon.protocol.canonical import sha256_hex
+from photon.protocol.ranges import MAX_NORM
 from photon.protocol.records import Commit, FileRecord
 from photon.store import keys
 from photon.store.errors import DigestMismatch
@@ -22,7 +24,10 @@ READ_SECONDS = 6 * 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobContext:
-    """The job, its store, the shape of an update, and the small files that every model's folder repeats."""
+    """The job, its store, the shape of an update, and the small files that every model's folder repeats.
+
+    ``max_update_norm`` and ``clip_to_median`` are those of the job file: they may change while the job runs.
+    """
 
     learning: LearningJob
     digest: str
@@ -30,6 +35,8 @@ class JobContext:
     layout: UpdateLayout
     small_files: Mapping[str, bytes]
     connections: Connections
+    max_update_norm: float
+    clip_to_median: float | None
 
     def source(self, key: str, size_bytes: int, *, etag: str | None = None) -> UrlSource:
         """An object to read by ranges; with ``etag`` exactly that version of it."""
@@ -48,7 +55,9 @@ def weights_record(commit: Commit) -> FileRecord:
     raise RecordError(f"the commit of round {commit.round} has no {keys.WEIGHTS}")
 
 
-def open_context(learning: LearningJob, digest: str, store: ObjectStore, commit: Commit) -> JobContext:
+def open_context(
+    learning: LearningJob, digest: str, store: ObjectStore, commit: Commit, *, exchange: ExchangeSpec
+) -> JobContext:
     """Read what a model of this job consists of from that of ``commit``.
 
     Raises:
@@ -78,4 +87,6 @@ def open_context(learning: LearningJob, digest: str, store: ObjectStore, commit:
         layout=UpdateLayout.of(learning.exchange, header.elements),
         small_files=small,
         connections=connections,
+        max_update_norm=MAX_NORM if exchange.max_update_norm is None else exchange.max_update_norm,
+        clip_to_median=exchange.clip_to_median,
     )

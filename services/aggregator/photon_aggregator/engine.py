@@ -101,7 +101,7 @@ class Engine:
         self.housekeeping = Housekeeping(store, job.spec.storage.retention)
         self._work = Work(
             store=store,
-            grants=self.grants,
+            exchange=job.spec.exchange,
             executors=self.executors,
             retries=self.retries,
             clock=options.clock,

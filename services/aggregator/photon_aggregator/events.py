@@ -135,11 +135,15 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """The bucket says which updates the round takes (digests by participant): decided earlier, or elsewhere."""
+    """The bucket says which updates the round takes (digests by participant): decided earlier, or elsewhere.
+
+    ``unreadable``: those of them that have no readable manifest; they will not be admitted, and the merge drops them.
+    """
 
     at: float
     round: int
     updates: Mapping[str, str]
+    unreadable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +287,7 @@ class Look:
 class Merge:
     """Merge these updates (sorted by participant), or those that the bucket says this round takes, and commit it.
 
+    With fewer than ``quorum`` usable updates the round is given up: its commit is a rollback to ``base``.
     Answer with Committed.
     """
 
@@ -290,6 +295,7 @@ class Merge:
     plan_digest: str
     base: Head
     admissions: tuple[Admission, ...]
+    quorum: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,9 +46,12 @@ def _of_round(open_round: OpenRound, store: ObjectStore, now: float) -> list[Eve
         return events
     # Before the updates: with them alone the round might be closed in another way.
     closing = recovery.closing_of(store, plan, open_round.plan_digest) if open_round.closing is None else None
-    if closing is not None:
-        events.append(Closed(at=now, round=number, updates=closing.updates))
     known = frozenset(admission.participant for admission in open_round.admissions)
-    for manifest, digest in recovery.manifests_of(store, plan, known):
+    manifests = recovery.manifests_of(store, plan, known)
+    if closing is not None:
+        there = known | {manifest.participant for manifest, _ in manifests}
+        unreadable = frozenset(closing.updates) - there
+        events.append(Closed(at=now, round=number, updates=closing.updates, unreadable=unreadable))
+    for manifest, digest in manifests:
         events.append(Found(at=now, round=number, participant=manifest.participant, manifest=manifest, digest=digest))
     return events

@@ -83,7 +83,10 @@ def committed(state: JobState, event: Committed) -> Step:
 def _commit_note(head: Head, at: float) -> Note:
     returned = head.commit.rollback
     if returned is None:
-        accepted = ", ".join(update.participant for update in head.commit.accepted)
+        accepted = ", ".join(
+            update.participant if update.clip == 1.0 else f"{update.participant} (scaled by {update.clip:.3g})"
+            for update in head.commit.accepted
+        )
         return Note(at=at, kind=NoteKind.ROUND_COMMITTED, round=head.round, message=f"accepted: {accepted}")
     message = ": ".join(filter(None, (f"the model is that of round {returned.to} again", returned.message)))
     return Note(at=at, kind=NoteKind.ROLLED_BACK, round=head.round, reason=returned.reason.value, message=message)

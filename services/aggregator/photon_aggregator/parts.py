@@ -1,7 +1,7 @@
 """What parts an update of this job has, and leave to upload exactly those.
 
 A presigned PUT is bound by the store to one key, size, sha256 and to the object's absence. So granting is where a part
-is compared with the plan, and an object for whose key only this digest was granted needs no hashing afterwards.
+is compared with the plan. What lies there is hashed at admission all the same: not every store checks digests.
 """
 
 from __future__ import annotations
@@ -90,11 +90,6 @@ class Grants:
                     raise PartsError(f"{key} was granted for another sha256")
             mine.update(digests)
 
-    def bound(self, round_number: int, participant: str, key: str, sha256: str) -> bool:
-        """Whether what lies at ``key`` can only have been written with this sha256."""
-        with self._lock:
-            return self._digests.get((round_number, participant), {}).get(key) == sha256
-
     def forget_before(self, round_number: int) -> None:
         """Drop what rounds that have ended were granted."""
         with self._lock:
@@ -125,7 +120,6 @@ def grant(
     names = [keys.part(round_number, participant, part.index, part.sha256) for part in parts]
     digests = {name: part.sha256 for name, part in zip(names, parts, strict=True)}
     found = dict(zip(names, pool.map(store.head, names), strict=True))
-    # What lies there already was perhaps granted by another aggregator: its digest is checked by reading.
     fresh = {name: digest for name, digest in digests.items() if found[name] is None}
     grants.add(round_number, participant, fresh, limit=GRANTS_PER_PART * len(layout.parts))
     uploads: list[PartUpload] = []

@@ -13,7 +13,7 @@ from photon.store import keys
 from photon.store.chain import last_round
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
-from photon_aggregator import bucket, rollback
+from photon_aggregator import bucket, closings, rollback
 from photon_aggregator.bucket import RecordError
 from photon_aggregator.events import Head
 
@@ -122,8 +122,8 @@ def _manifest(store: ObjectStore, round_number: int, participant: str) -> tuple[
 
 def closing_of(store: ObjectStore, plan: Plan, plan_digest: str) -> Closing | None:
     """Which updates the round of ``plan`` takes; None while that is open."""
-    found = bucket.find(store, keys.closing(plan.round), Closing)
-    return found[0] if found is not None and found[0].plan == plan_digest else None
+    link = closings.last(store, plan, plan_digest)
+    return link.closing if link is not None else None
 
 
 def commit_of(store: ObjectStore, round_number: int) -> Head | None:

@@ -100,7 +100,8 @@ def refused(state: JobState, event: Refused) -> Step:
     if event.reason is RefusalReason.ALREADY_SUBMITTED:
         # Another aggregator admitted this participant's earlier update: it counts, so find it now.
         state = replace(state, next_look_at=event.at)
-    return state, [note]
+    state, actions = maybe_close(state, event.at) if open_round.closing is not None else (state, [])
+    return state, [note, *actions]
 
 
 def told(state: JobState, event: Told) -> Step:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from photon.api.learning import LearningJob
 from photon.api.status import JobReason
+from photon.api.training import ExchangeSpec
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces, round_context
@@ -31,8 +32,7 @@ from photon_aggregator.events import (
 )
 from photon_aggregator.executors import Executors
 from photon_aggregator.faults import FaultHook, FaultPoint
-from photon_aggregator.merge import MergeError, NotFiniteModelError
-from photon_aggregator.parts import Grants
+from photon_aggregator.merge import CorruptError, MergeError, NotFiniteModelError
 from photon_aggregator.recovery import Recovery
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Work:
         self,
         *,
         store: ObjectStore,
-        grants: Grants,
+        exchange: ExchangeSpec,
         executors: Executors,
         retries: Retries,
         clock: Callable[[], float],
@@ -53,7 +53,7 @@ class Work:
         traces: Traces,
     ) -> None:
         self.store = store
-        self.grants = grants
+        self._exchange = exchange
         self.context: JobContext | None = None
         self.cancelled = threading.Event()
         self._executors = executors
@@ -65,7 +65,7 @@ class Work:
     def read_bucket(self, learning: LearningJob, digest: str) -> Recovery:
         """What the bucket says of the job, from which its rounds go on."""
         found = recovery.recover(self.store, digest, self._executors.requests)
-        self.context = open_context(learning, digest, self.store, found.head.commit)
+        self.context = open_context(learning, digest, self.store, found.head.commit, exchange=self._exchange)
         logger.info("round %d is committed; going on from there", found.head.round)
         return found
 
@@ -95,9 +95,7 @@ class Work:
         """See whether an update may take part."""
         assert self.context is not None
         started = self._clock()
-        result = admit(
-            action, context=self.context, grants=self.grants, pool=self._executors.part_requests, faults=self._faults
-        )
+        result = admit(action, context=self.context, pool=self._executors.part_requests, faults=self._faults)
         self._traces.record(
             "admit",
             parent=round_context(action.plan_digest),
@@ -130,7 +128,6 @@ class Work:
             result = merge_and_commit(
                 action,
                 context=self.context,
-                grants=self.grants,
                 pool=self._executors.requests,
                 clock=self._clock,
                 cancelled=self.cancelled,
@@ -140,8 +137,8 @@ class Work:
         except NotFiniteModelError as error:
             return [NotFinite(at=self._clock(), round=action.plan.round, message=str(error))]
         except MergeError as error:
-            return [
-                Broken(at=self._clock(), reason=JobReason.MERGE_FAILED, message=f"round {action.plan.round}: {error}")
-            ]
+            corrupt = isinstance(error, CorruptError)
+            reason = JobReason.STORAGE_CORRUPT if corrupt else JobReason.MERGE_FAILED
+            return [Broken(at=self._clock(), reason=reason, message=f"round {action.plan.round}: {error}")]
         head = result.head
         return [Committed(at=self._clock(), commit=head.commit, digest=head.digest, seconds=result.seconds)]

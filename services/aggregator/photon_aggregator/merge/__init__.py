@@ -9,19 +9,30 @@ from __future__ import annotations
 
 from photon_aggregator.merge.check import UpdateCheck, check_update
 from photon_aggregator.merge.engine import MergedUpdate, MergeResult, merge_round
-from photon_aggregator.merge.inputs import MergeError, NotFiniteError, NotFiniteModelError, UpdateInput
+from photon_aggregator.merge.inputs import (
+    CorruptError,
+    MergeError,
+    NotFiniteError,
+    NotFiniteModelError,
+    UpdateChangedError,
+    UpdateFault,
+    UpdateInput,
+)
 from photon_aggregator.merge.layout import FROM_FILES, FROM_STORE, MergeSettings
 
 __all__ = [
     "FROM_FILES",
     "FROM_STORE",
+    "CorruptError",
     "MergeError",
     "MergeResult",
     "MergeSettings",
     "MergedUpdate",
     "NotFiniteError",
     "NotFiniteModelError",
+    "UpdateChangedError",
     "UpdateCheck",
+    "UpdateFault",
     "UpdateInput",
     "check_update",
     "merge_round",

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from photon.codec import UpdateCodec
+from photon.protocol.messages import RefusalReason
+from photon.store.errors import NotFound, PreconditionFailed
 from photon.store.source import Source
 
 Float32 = npt.NDArray[np.float32]
@@ -19,17 +21,36 @@ class MergeError(Exception):
     """The merge cannot give a model; the message says why."""
 
 
+class CorruptError(MergeError):
+    """A file that is merged has other bytes than its commit says."""
+
+
 class NotFiniteModelError(MergeError):
-    """Finite updates gave a model, or an outer state, that is not."""
+    """The new global model, or a vector of the outer state, holds NaN or infinity, although every update is finite."""
 
 
-class NotFiniteError(MergeError):
+class UpdateFault(MergeError):
+    """One update cannot be merged: without it the merge may succeed."""
+
+    reason = RefusalReason.NOT_FINITE
+
+    def __init__(self, participant: str, message: str) -> None:
+        super().__init__(message)
+        self.participant = participant
+
+
+class NotFiniteError(UpdateFault):
     """An update holds NaN or infinity."""
 
     def __init__(self, participant: str, part: int) -> None:
-        super().__init__(f"the update of {participant} holds NaN or infinity in part {part}")
-        self.participant = participant
+        super().__init__(participant, f"the update of {participant} holds NaN or infinity in part {part}")
         self.part = part
+
+
+class UpdateChangedError(UpdateFault):
+    """A part of an update is gone, or is no longer the object that was admitted."""
+
+    reason = RefusalReason.MISSING_PART
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +58,8 @@ class UpdateInput:
     """One participant's update.
 
     ``parts`` are its files in order, ``ranges`` the elements [start, stop) of the flat vector that each holds (see
-    ``photon.codec.part_ranges``). ``weight`` is its share in the mean up to a common factor (tokens, or 1).
+    ``photon.codec.part_ranges``). ``weight`` is its share in the mean up to a common factor (tokens, or 1); its values
+    are scaled by ``clip`` first.
     ``norm`` is that of ``check_update``; ``tokens`` those it was trained on (for the gradient noise scale).
     """
 
@@ -48,6 +70,7 @@ class UpdateInput:
     weight: float
     norm: float
     tokens: int
+    clip: float = 1.0
 
     def check(self, elements: int) -> None:
         """Raises MergeError unless the parts cover exactly ``elements`` and are as large as the codec says."""
@@ -94,6 +117,14 @@ class UpdateReader:
     def _read_part(self, index: int, elements: int, start: int, out: Float32) -> None:
         codec, part = self._update.codec, self._update.parts[index]
         places = codec.byte_ranges(elements, start, start + out.size)
+        try:
+            self._read_places(part, places, out)
+        except (NotFound, PreconditionFailed) as error:
+            name = self._update.participant
+            raise UpdateChangedError(name, f"part {index} of the update of {name} has changed: {error}") from error
+
+    def _read_places(self, part: Source, places: Sequence[tuple[int, int]], out: Float32) -> None:
+        codec = self._update.codec
         if codec.plain:
             part.read_into(places[0][0], out.data.cast("B"))
             return

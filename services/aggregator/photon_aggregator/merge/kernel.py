@@ -13,15 +13,17 @@ from photon.store.source import Source
 from photon_aggregator.merge.inputs import Float32, NotFiniteError, UpdateInput, UpdateReader, raw_bytes
 from photon_aggregator.merge.layout import Layers, Layout, Stripe
 from photon_aggregator.merge.metrics import Sums, add_update_sums, square
-from photon_aggregator.outer import MOMENTUM, VELOCITY, initial_state, outer_step
+from photon_aggregator.merge.verify import OrderedDigest
+from photon_aggregator.outer import VELOCITY, initial_state, outer_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vector:
-    """A flat vector in a file: fp32, element 0 at byte ``offset``."""
+    """A flat vector in a file: fp32, element 0 at byte ``offset``. ``digest`` hashes what is read, if given."""
 
     source: Source
     offset: int
+    digest: OrderedDigest | None = None
 
     def read(self, start: int, out: Float32) -> None:
         self.source.read_into(self.offset + 4 * start, out.data.cast("B"))
@@ -54,6 +56,8 @@ class StripeWorker:
         self._mean = np.empty(layout.block, np.float32)
         self._scratch = np.empty(layout.block, np.float32)
         raw = memoryview(bytearray(raw_bytes(layout.read)))
+        states = [(name, vector) for name, vector in task.states.items() if vector is not None]
+        self._vectors = [("", task.model), *states]
         self._readers = [UpdateReader(update, raw) for update in task.updates]
         room = min(layout.stripe_bytes, layout.header.file_bytes)
         self._files = {name: np.zeros(room, np.uint8) for name in ("", *task.states)}
@@ -65,7 +69,7 @@ class StripeWorker:
             NotFiniteError: An update holds NaN or infinity.
         """
         task, layout = self._task, self._task.layout
-        sums = Sums.zeros(len(task.updates), len(task.layers.names))
+        sums = Sums.zeros(len(task.updates), len(task.layers.names), len(task.states))
         length = stripe.header + 4 * (stripe.stop - stripe.start)
         if stripe.header:
             first = stripe.index * layout.stripe_bytes
@@ -73,11 +77,21 @@ class StripeWorker:
             for file in self._files.values():
                 file[: stripe.header] = header
         data = {name: file[stripe.header : length].view(np.float32) for name, file in self._files.items()}
+        self._verify(stripe, data)
         for start in range(stripe.start, stripe.stop, layout.read):
             stop = min(start + layout.read, stripe.stop)
             piece = slice(start - stripe.start, stop - stripe.start)
             self._merge(start, {name: vector[piece] for name, vector in data.items()}, sums)
         return {name: file.data[:length] for name, file in self._files.items()}, sums
+
+    def _verify(self, stripe: Stripe, data: dict[str, Float32]) -> None:
+        """Read and hash the stripe of the vectors whose bytes are verified, into the outputs, where it is computed."""
+        for name, vector in self._vectors:
+            if vector.digest is not None:
+                vector.read(stripe.start, data[name])
+        for name, vector in self._vectors:
+            if vector.digest is not None:
+                vector.digest.update(stripe.index, data[name].data.cast("B"))
 
     def _merge(self, start: int, data: dict[str, Float32], sums: Sums) -> None:
         """Elements from ``start``: reads everything of one read's length, then computes it block by block."""
@@ -86,13 +100,12 @@ class StripeWorker:
         size = theta.size
         for row, reader in zip(self._values, self._readers, strict=True):
             reader.read(start, row[:size])
-        task.model.read(start, theta)
-        fresh = initial_state(task.outer, theta) if None in task.states.values() else {}
-        for name, vector in task.states.items():
-            if vector is None:
-                data[name][:] = fresh[name]
-            else:
+        for name, vector in self._vectors:
+            if vector.digest is None:
                 vector.read(start, data[name])
+        if None in task.states.values():
+            for name, fresh in initial_state(task.outer, theta).items():
+                data[name][:] = fresh
         for first in range(0, size, task.layout.block):
             last = min(first + task.layout.block, size)
             block = {name: vector[first:last] for name, vector in data.items()}
@@ -110,9 +123,9 @@ class StripeWorker:
         outer_step(task.outer, theta=theta, gradient=mean, state=block, step=task.step)
         for layer, first, last in task.layers.pieces(start, start + theta.size):
             sums.model[layer] += square(theta[first:last])
-        if MOMENTUM in block:
-            sums.momentum += square(block[MOMENTUM])
-        elif VELOCITY in block:
+        for index, name in enumerate(task.states):
+            sums.states[index] += square(block[name])
+        if VELOCITY in block:
             # FedMom's velocity is a model; what momentum added to this step is theta - v.
             sums.momentum += square(np.subtract(theta, block[VELOCITY], out=scratch))
 

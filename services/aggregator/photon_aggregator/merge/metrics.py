@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,25 +34,33 @@ class Sums:
     """What is summed over elements. K updates u_k with weights w_k, their mean m; L layers.
 
     ``squares`` [K] of the u_k, known from admission and set once; ``dots`` [K] of u_k with m; ``unit_square`` of the
-    sum of the u_k / norm_k; ``mean`` and ``model`` [L] squares by layer of m and of the new theta; ``momentum`` square
-    of the outer momentum.
+    sum of the u_k / norm_k; ``mean`` and ``model`` [L] squares by layer of m and of the new theta; ``states`` [S]
+    squares of the vectors of the outer state; ``momentum`` square of what FedMom's momentum added to the step.
     """
 
     squares: Float64
     dots: Float64
     mean: Float64
     model: Float64
+    states: Float64
     unit_square: float = 0.0
     momentum: float = 0.0
 
     @classmethod
-    def zeros(cls, updates: int, layers: int) -> Sums:
-        return cls(squares=np.zeros(updates), dots=np.zeros(updates), mean=np.zeros(layers), model=np.zeros(layers))
+    def zeros(cls, updates: int, layers: int, states: int = 0) -> Sums:
+        return cls(
+            squares=np.zeros(updates),
+            dots=np.zeros(updates),
+            mean=np.zeros(layers),
+            model=np.zeros(layers),
+            states=np.zeros(states),
+        )
 
     def add(self, other: Sums) -> None:
         self.dots += other.dots
         self.mean += other.mean
         self.model += other.model
+        self.states += other.states
         self.unit_square += other.unit_square
         self.momentum += other.momentum
 
@@ -137,20 +145,31 @@ def gradient_noise_scale(sums: Sums, weights: Sequence[float], tokens: Sequence[
     noise = (norm_small - norm_big) / (1 / small - 1 / big)
     if signal <= 0:
         return None
-    return noise / signal
+    scale = noise / signal
+    return scale if math.isfinite(scale) else None
 
 
 def learning_metrics(
-    sums: Sums, *, layers: Sequence[str], weights: Sequence[float], tokens: Sequence[int], has_momentum: bool
+    sums: Sums,
+    *,
+    layers: Sequence[str],
+    weights: Sequence[float],
+    clips: Sequence[float],
+    tokens: Sequence[int],
+    momentum: float | None,
 ) -> LearningMetrics:
-    """The record of a round; ``train_loss`` is left to the caller, who has the manifests."""
+    """The record of a round; ``train_loss`` is left to the caller, who has the manifests.
+
+    Updates count as they were added: scaled by ``clips``. ``momentum`` is the square of the outer momentum.
+    """
+    sums = replace(sums, squares=sums.squares * np.square(clips))
     norms = np.sqrt(sums.squares)
     mean_norm = float(norms.mean())
     pseudo_gradient = math.sqrt(float(sums.mean.sum()))
     return LearningMetrics(
         pseudo_gradient_norm=pseudo_gradient,
         model_norm=math.sqrt(float(sums.model.sum())),
-        momentum_norm=math.sqrt(sums.momentum) if has_momentum else None,
+        momentum_norm=math.sqrt(momentum) if momentum is not None else None,
         consensus=pseudo_gradient / mean_norm if mean_norm > 0 else None,
         mean_pairwise_cosine=mean_pairwise_cosine(sums),
         gradient_noise_scale=gradient_noise_scale(sums, weights, tokens),
