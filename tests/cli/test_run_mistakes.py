@@ -102,7 +102,7 @@ def test_keys_that_may_not_write(runs: Any, s3: EmbeddedStore) -> None:
         proxy.plan(*[Fault(method="PUT", status=403, body=denied)] * 100)
         code, out, err = runs.run(runs.job(storage={"endpoint": proxy.endpoint, "prefix": "may-not-write"}))
     assert code == 2
-    assert "AccessDenied" in only_error(err)
+    assert "is denied (Access Denied.)" in only_error(err)
     assert "starting it again" not in out
 
 
