@@ -12,11 +12,14 @@ import yaml
 from photon.api.placement import RetentionSpec, StorageSpec
 from photon.cli import rollback
 from photon.cli.errors import CommandError, UserMistake
+from photon.cli.history import load
 from photon.cli.rollback import write
+from photon.cli.rundir import RunDirectory
 from photon.protocol.canonical import canonical_json, digest, sha256_hex
 from photon.protocol.records import Commit, FileRecord, Plan, RollbackReason
 from photon.protocol.rollback import problem
 from photon.store import keys
+from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from tests.aggregator.fake_worker import job_document, write_round_zero
 from tests.cli.conftest import BIN
@@ -167,6 +170,26 @@ def test_a_job_is_found_by_its_file_and_by_the_address_of_its_storage(
     assert "left out up to round 10: east" in done.stdout
     made = Commit.model_validate_json(store.get(keys.commit(7)))
     assert made.folder == commits[1].folder
+
+
+def test_a_runs_folder_is_enough_whether_it_is_running_or_not(tmp_path: Path) -> None:
+    """Its store is started if need be, and used where `photon run` has it."""
+    run = RunDirectory(tmp_path / "demo")
+    with run.locked(), EmbeddedStore(run.store, log_path=run.log("store")) as embedded:
+        spec = StorageSpec(endpoint=embedded.endpoint, bucket="photon", prefix="demo")
+        bucket = ObjectStore.open(spec, access_key=embedded.access_key, secret_key=embedded.secret_key)
+        bucket.check(create_bucket=True)
+        job = job_document(spec, NAMES, rounds=20)
+        run.write_job(job)
+        write_round_zero(job, bucket)
+        grow(bucket, 3)
+        said = rollback.roll_back(str(run.root), 2, quarantine=(), reason="")
+        assert "within seconds" in said[-1]
+    said = rollback.roll_back(str(run.root), 1, quarantine=(), reason="again")
+    assert said == [said[0], "`photon run` goes on from there"]
+    history = load(run.root)
+    assert [history.commits[r].rollback is not None for r in range(6)] == [False] * 4 + [True, True]
+    assert history.commits[5].folder == history.commits[1].folder
 
 
 @pytest.mark.parametrize(
