@@ -186,6 +186,17 @@ def rollback(
         print(line)
 
 
+@app.command("check-store")
+def check_store(job_file: JobFile, overrides: Overrides = None) -> None:
+    """Try what the object store of a job can do. The exit code is 2 when it cannot hold the job."""
+    from photon.cli import check_store as checking
+
+    lines, usable = checking.check_store(load_job(job_file, overrides=overrides or ()))
+    print("\n".join(lines))
+    if not usable:
+        raise typer.Exit(EXIT_MISTAKE)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def data(context: typer.Context) -> None:
     """Prepare text for training, and more; see photon data --help."""
