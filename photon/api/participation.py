@@ -17,6 +17,13 @@ class Weighting(StrEnum):
     UNIFORM = "Uniform"
 
 
+class SampleFrom(StrEnum):
+    """From whom a round's cohort is sampled."""
+
+    ALL = "All"
+    PRESENT = "Present"
+
+
 class WhenQuorumLost(StrEnum):
     """What becomes of a round whose deadline is over without its quorum."""
 
@@ -31,6 +38,13 @@ class ParticipationSpec(ApiModel):
         int | None,
         Field(ge=1, le=10_000, description="Participants sampled for each round; default all of them."),
     ] = None
+    sample: Annotated[
+        SampleFrom,
+        Field(
+            description="All: the cohort is sampled from all participants. Present: from those that the aggregator has "
+            "heard of lately, if they are enough for the quorum; the plan names who was left out."
+        ),
+    ] = SampleFrom.ALL
     quorum: Annotated[
         int | None,
         Field(
