@@ -76,9 +76,13 @@ class ParticipationSpec(ApiModel):
             description="Wait so long for the rest of the cohort once the quorum is there; default until the deadline.",
         ),
     ] = None
-    weighting: Annotated[Weighting, Field(description="Tokens: by tokens trained on. Uniform: all alike.")] = (
-        Weighting.TOKENS
-    )
+    weighting: Annotated[
+        Weighting,
+        Field(
+            description="Tokens: by tokens trained on. Uniform: all alike. One and the same as long as all train "
+            "the same number of steps, as they do now."
+        ),
+    ] = Weighting.TOKENS
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule(
             "!has(self.quorum) || !has(self.cohortSize) || self.quorum <= self.cohortSize",

@@ -97,13 +97,14 @@ def _require_text(path: Path) -> None:
 @app.command()
 def validate(job_file: JobFile, overrides: Overrides = None) -> None:
     """Check a job file: each mistake with line, field and fix."""
+    from photon.cli.advice import advice
     from photon.cli.check import check_model
     from photon.cli.describe import describe
 
     folder = job_file.resolve().parent
     job = with_absolute_data(load_job(job_file, overrides=overrides or ()), folder)
     checked = check_model(job, folder)
-    print("\n".join([*describe(job), *checked]))
+    print("\n".join([*describe(job), *checked, *advice(job)]))
 
 
 @app.command()
