@@ -55,7 +55,6 @@ class LeftOut(StrEnum):
     """Why a participant was not sampled although the job names it."""
 
     QUARANTINED = "Quarantined"
-    ABSENT = "Absent"
 
 
 class Plan(ApiModel):

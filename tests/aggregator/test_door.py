@@ -240,6 +240,18 @@ def test_a_body_that_grows_without_having_said_so_is_cut_off(running: Aggregator
     assert answer.startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_body_that_is_no_http_ends_its_connection_and_nothing_is_said_twice(
+    running: Aggregator, caplog: pytest.LogCaptureFixture
+) -> None:
+    for token in (bearer(), "Bearer wrong"):
+        with connect(running) as line:
+            line.sendall(head("POST", "/v1/progress", Transfer_Encoding="chunked", Authorization=token))
+            line.sendall(b"5\r\nabcde\r\n")
+            line.sendall(b"no size\r\n")
+            assert rest_of(line).count(b"HTTP/1.1") == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], caplog.text
+
+
 @pytest.mark.parametrize("said", [b"", b"GET /healthz HT", head("GET", "/healthz")[:-2]])
 def test_headers_that_do_not_end_end_the_connection(running: Aggregator, said: bytes) -> None:
     with connect(running) as line:

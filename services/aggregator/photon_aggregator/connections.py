@@ -14,6 +14,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -128,6 +129,16 @@ class Connection(H11Protocol):
         super().data_received(data)
         if self.serving:
             self._headers_came()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP. Whoever still works on the request that it broke must not answer on top of this."""
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            self.transport.close()  # an answer is under way, or was given
+        if self.serving:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def pause_writing(self) -> None:
         super().pause_writing()
