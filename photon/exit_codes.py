@@ -13,5 +13,7 @@ EXIT_JOB_FAILED: Final = 3
 # The store refuses what init asks (keys, rights, no such bucket): only a person can change that, so a launcher whose
 # keys cannot change while it runs does not try again.
 EXIT_STORE_REFUSES: Final = 4
+# Another aggregator runs the rounds of this job and all participants speak with it: this one has left.
+EXIT_SUPERSEDED: Final = 5
 # Stopped by Ctrl-C or another signal, after all that was started has ended.
 EXIT_STOPPED: Final = 130

@@ -17,6 +17,13 @@ class Weighting(StrEnum):
     UNIFORM = "Uniform"
 
 
+class SampleFrom(StrEnum):
+    """From whom a round's cohort is sampled."""
+
+    ALL = "All"
+    PRESENT = "Present"
+
+
 class WhenQuorumLost(StrEnum):
     """What becomes of a round whose deadline is over without its quorum."""
 
@@ -31,6 +38,13 @@ class ParticipationSpec(ApiModel):
         int | None,
         Field(ge=1, le=10_000, description="Participants sampled for each round; default all of them."),
     ] = None
+    sample: Annotated[
+        SampleFrom,
+        Field(
+            description="All: the cohort is sampled from all participants. Present: from those that the aggregator has "
+            "heard of lately, if they are enough for the quorum; the plan names who was left out."
+        ),
+    ] = SampleFrom.ALL
     quorum: Annotated[
         int | None,
         Field(
@@ -62,9 +76,13 @@ class ParticipationSpec(ApiModel):
             description="Wait so long for the rest of the cohort once the quorum is there; default until the deadline.",
         ),
     ] = None
-    weighting: Annotated[Weighting, Field(description="Tokens: by tokens trained on. Uniform: all alike.")] = (
-        Weighting.TOKENS
-    )
+    weighting: Annotated[
+        Weighting,
+        Field(
+            description="Tokens: by tokens trained on. Uniform: all alike. One and the same as long as all train "
+            "the same number of steps, as they do now."
+        ),
+    ] = Weighting.TOKENS
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule(
             "!has(self.quorum) || !has(self.cohortSize) || self.quorum <= self.cohortSize",

@@ -97,13 +97,14 @@ def _require_text(path: Path) -> None:
 @app.command()
 def validate(job_file: JobFile, overrides: Overrides = None) -> None:
     """Check a job file: each mistake with line, field and fix."""
+    from photon.cli.advice import advice
     from photon.cli.check import check_model
     from photon.cli.describe import describe
 
     folder = job_file.resolve().parent
     job = with_absolute_data(load_job(job_file, overrides=overrides or ()), folder)
     checked = check_model(job, folder)
-    print("\n".join([*describe(job), *checked]))
+    print("\n".join([*describe(job), *checked, *advice(job)]))
 
 
 @app.command()
@@ -184,6 +185,17 @@ def rollback(
 
     for line in roll_back(job, to, quarantine=sorted(set(quarantine or ())), reason=reason):
         print(line)
+
+
+@app.command("check-store")
+def check_store(job_file: JobFile, overrides: Overrides = None) -> None:
+    """Try what the object store of a job can do. The exit code is 2 when it cannot hold the job."""
+    from photon.cli import check_store as checking
+
+    lines, usable = checking.check_store(load_job(job_file, overrides=overrides or ()))
+    print("\n".join(lines))
+    if not usable:
+        raise typer.Exit(EXIT_MISTAKE)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})

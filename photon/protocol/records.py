@@ -55,6 +55,7 @@ class LeftOut(StrEnum):
     """Why a participant was not sampled although the job names it."""
 
     QUARANTINED = "Quarantined"
+    ABSENT = "Absent"
 
 
 class Plan(ApiModel):

@@ -168,6 +168,13 @@ STORAGE_RETRIES: Final = _job(
     "phase",
 )
 
+HOUSEKEEPING_FAILURES: Final = _job(
+    "photon_housekeeping_failures_total",
+    "counter",
+    "Logs and deletions that the object store would not do and that are tried again, of this process.",
+    "phase",
+)
+
 # --- learning, of the last commit -------------------------------------------------------------------------------------
 
 TRAIN_LOSS: Final = _job("photon_train_loss", "gauge", "Mean training loss of the last commit's updates, nats a token.")

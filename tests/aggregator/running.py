@@ -39,6 +39,7 @@ class Aggregator:
     port: int = 0
     stop_when_done: bool = True
     clock: Callable[[], float] = time.time
+    steady: Callable[[], float] | None = None
     init_seconds: float = 30.0
     retry_pauses: tuple[float, ...] = (0.1, 0.1)
     code: int | None = None
@@ -70,7 +71,11 @@ class Aggregator:
                 store=self.store,
                 settings=settings,
                 options=EngineOptions(
-                    clock=self.clock, faults=self.faults, init_seconds=self.init_seconds, retry_pauses=self.retry_pauses
+                    clock=self.clock,
+                    steady=self.steady,
+                    faults=self.faults,
+                    init_seconds=self.init_seconds,
+                    retry_pauses=self.retry_pauses,
                 ),
             )
             tokens = Tokens(token_digests([p.name for p in self.job.spec.participants]))

@@ -384,5 +384,5 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
 
 
 def test_a_budget_too_small_for_a_block_says_what_is_needed(world: World) -> None:
-    with pytest.raises(ValueError, match="needs 8 MiB"):
+    with pytest.raises(ValueError, match="needs 4 MiB"):
         world.merge([world.update("a")], settings=MergeSettings(memory_bytes=2**16))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from photon.api.status import JobStatus
 from photon.store.objects import ObjectStore
 from tests.aggregator.fake_worker import FakeWorker, job_document, token_digests, write_round_zero
 from tests.aggregator.running import chain, working
+from tests.faults import Fault, FaultProxy
 
 
 def free_port() -> int:
@@ -188,6 +191,30 @@ def test_a_job_file_that_does_not_fit_the_bucket_is_a_mistake(
     assert errors.splitlines()[-1].startswith("error: ")
     assert "outer" in errors
     assert "Traceback" not in errors
+
+
+def test_a_store_that_is_away_at_the_start_is_waited_for(
+    tmp_path: Path, s3: Any, store: ObjectStore, storage: StorageSpec
+) -> None:
+    write_round_zero(job_document(storage, ["north"], rounds=1), store)
+    with FaultProxy(s3.endpoint) as proxy:
+        behind = storage.model_copy(update={"endpoint": proxy.endpoint})
+        program = Program(tmp_path, s3, job_document(behind, ["north"], rounds=1), ["north"])
+        proxy.plan(*[Fault(status=503)] * 10_000)
+        process = program.start("--stop-when-done")
+        worker = FakeWorker("north", [f"http://127.0.0.1:{program.port}"], patience=120)
+        deadline = time.monotonic() + 120
+        while True:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(httpx.TransportError):
+                answer = httpx.get(f"{worker.urls[0]}/v1/status", trust_env=False, timeout=10)
+                if answer.json()["conditions"][0]["reason"] == "StorageUnreachable":
+                    break
+            time.sleep(0.2)
+        proxy.heal()
+        with working(worker):
+            _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
 
 
 def test_wrong_keys_are_said_in_one_line(program: Program) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from photon.api.participation import WhenQuorumLost
 from photon.api.placement import RetentionSpec, StorageSpec
 from photon.api.status import JobReason
+from photon.exit_codes import EXIT_SUPERSEDED
 from photon.protocol.canonical import digest
 from photon.store.errors import StorageFull
 from photon.store.objects import ObjectStore
@@ -24,6 +26,10 @@ from tests.faults import Fault, FaultProxy
 
 AWAY = Fault(status=503)
 DENIED = Fault(status=403, body="<Error><Code>AccessDenied</Code><Message>rotated</Message></Error>")
+
+
+def chain_of_commits(store: ObjectStore) -> list[str]:
+    return [info.key for info in store.list("rounds/") if info.key.endswith("/commit.json")]
 
 
 def reason(machine: Machine) -> tuple[str, str]:
@@ -182,3 +188,41 @@ def test_a_participant_that_comes_back_after_the_deadline_lets_the_job_go_on(
             running.wait()
     assert running.code == 0
     assert [len(commit.accepted) for commit in chain(store)[1:]] == [2, 2]
+
+
+# --- another aggregator -----------------------------------------------------------------------------------------------
+
+
+def test_an_aggregator_that_was_overtaken_in_its_merge_tells_nobody_that_the_job_failed(
+    store: ObjectStore, storage: StorageSpec
+) -> None:
+    """The other one goes on to the end and deletes what the first was about to merge from."""
+    kept = storage.model_copy(update={"retention": RetentionSpec(keep_last_rounds=1)})
+    job = job_document(kept, ["north"], rounds=3)
+    write_round_zero(job, store)
+    merging, overtaken = threading.Event(), threading.Event()
+
+    def pause(point: FaultPoint) -> None:
+        if point is FaultPoint.BEFORE_MERGE:
+            merging.set()
+            assert overtaken.wait(90)
+
+    def after_the_first(point: FaultPoint) -> None:
+        if point is FaultPoint.BEFORE_MERGE:
+            assert merging.wait(60)
+
+    quick: dict[str, Any] = {"settings": {"look_seconds": 0.5}}
+    with (
+        aggregator(job, store, faults=pause, **quick) as first,
+        aggregator(job, store, faults=after_the_first, **quick) as second,
+    ):
+        with working(FakeWorker("north", [second.url])):
+            second.wait()
+        assert second.code == 0
+        overtaken.set()
+        first.wait()
+    assert first.error is None
+    assert first.engine.state.outcome is not None
+    assert not first.engine.state.outcome.failed, first.engine.state.outcome
+    assert first.code in (0, EXIT_SUPERSEDED)
+    assert len(chain_of_commits(store)) == 4

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from photon.api.learning import LearningJob
 from photon.api.placement import StorageSpec
 from photon.api.presets import PRESETS, parameters_of
+from photon.api.training import ExchangeSpec
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import Commit
 from photon.store import keys
@@ -22,7 +23,7 @@ from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon_worker import model as models
 from photon_worker.errors import Mistake
-from photon_worker.init import initialise, make_model
+from photon_worker.init import initialise, make_model, require_parts
 from photon_worker.tokenizer import BOS, EOS, PAD
 
 
@@ -196,3 +197,11 @@ def test_a_missing_checkpoint_is_a_mistake(tiny: Any, tmp_path: Path) -> None:
     learning = learning.model_copy(update={"model": spec, "hf_config": None})
     with pytest.raises(Mistake, match="is not a folder with a Hugging Face checkpoint"):
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
+
+
+def test_parts_that_no_manifest_could_name_are_a_mistake(tiny: Any) -> None:
+    learning = tiny.learning()
+    require_parts(10**9, learning)
+    small = learning.model_copy(update={"exchange": ExchangeSpec(part_bytes=65536)})
+    with pytest.raises(Mistake, match=r"spec\.exchange\.partBytes: 65536 .* 411,281 parts.* use at least 524288"):
+        require_parts(6_738_415_616, small)

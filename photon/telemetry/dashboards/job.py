@@ -414,7 +414,10 @@ _EXCHANGE: Final = Row(
             unit="none",
             least=0,
             width=6,
-            queries=[Query(expr=increase(of_job(names.STORAGE_RETRIES)), legend="{{phase}}")],
+            queries=[
+                Query(expr=increase(of_job(names.STORAGE_RETRIES)), legend="{{phase}}"),
+                Query(expr=increase(of_job(names.HOUSEKEEPING_FAILURES)), legend="chore {{phase}}"),
+            ],
         ),
     ],
 )

@@ -146,6 +146,11 @@ class Board:
         """The aggregator's own work in the running round."""
         self.aggregator_seconds[phase] = self.aggregator_seconds.get(phase, 0.0) + seconds
 
+    def jumped(self, seconds: float) -> None:
+        """The clock went on by seconds that have not passed: what began was as long ago as before."""
+        self.opened_at = self.opened_at + seconds if self.opened_at is not None else None
+        self.committed_at = self.committed_at + seconds if self.committed_at is not None else None
+
     def noted(self, note: Note) -> EventRecord:
         """Write an entry of the event log."""
         self._sequence += 1

@@ -11,11 +11,11 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, TypeVar
 
 from photon.api.job import FederatedTrainingJob
-from photon.api.learning import LearningJob, resolve_against
+from photon.api.learning import resolve_against
 from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import Evaluation, RoundLog
@@ -23,9 +23,10 @@ from photon.store import keys
 from photon.store.errors import Contradiction, StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces
-from photon_aggregator import bucket, log, recovery, rollback, rounds, tracing
+from photon_aggregator import bucket, log, rollback, rounds, starting, tracing
 from photon_aggregator.board import Board
 from photon_aggregator.bucket import Retries, Stopped
+from photon_aggregator.clock import BEAT_SECONDS, Drift
 from photon_aggregator.contain import contained, said
 from photon_aggregator.context import JobContext
 from photon_aggregator.events import (
@@ -37,6 +38,7 @@ from photon_aggregator.events import (
     Event,
     Finish,
     Head,
+    Jumped,
     Look,
     Merge,
     Note,
@@ -62,9 +64,6 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 INIT_SECONDS: Final = 600.0
-INIT_POLL_SECONDS: Final = 0.25
-# A wall clock may be set back while we sleep: never trust one sleep for longer than this.
-LONGEST_SLEEP_SECONDS: Final = 60.0
 
 
 class JobMismatch(ValueError):
@@ -73,9 +72,15 @@ class JobMismatch(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """What tests and programs set differently. ``clock``: seconds since the epoch."""
+    """What tests and programs set differently.
+
+    ``clock``: seconds since the epoch. ``steady``: seconds that nobody can set; without it the clock is trusted.
+    ``prepare``: what must succeed before the bucket is read; it is waited for like all else that the store has to do.
+    """
 
     clock: Callable[[], float]
+    steady: Callable[[], float] | None = None
+    prepare: Callable[[], None] | None = None
     faults: FaultHook = no_fault
     init_seconds: float = INIT_SECONDS
     retry_pauses: tuple[float, ...] = bucket.RETRY_PAUSES_SECONDS
@@ -91,6 +96,8 @@ class Engine:
         self.job = job
         self.store = store
         self.clock = options.clock
+        # For durations alone: nobody can set it.
+        self.steady = options.steady or options.clock
         self.traces = options.traces
         self.state = JobState(settings=settings, started_at=options.clock())
         self.board = Board(settings.participants)
@@ -105,11 +112,13 @@ class Engine:
             executors=self.executors,
             retries=self.retries,
             clock=options.clock,
+            steady=self.steady,
             faults=options.faults,
             traces=options.traces,
         )
         self._troubles = Troubles()
         self._patience = Patience(in_thread=self.in_thread, retries=self.retries, elsewhere=self._committed_elsewhere)
+        self._drift = Drift(options.clock, options.steady) if options.steady is not None else None
         self._options = options
         self._changed = asyncio.Event()
         self._finished = asyncio.Event()
@@ -177,6 +186,10 @@ class Engine:
 
     def send(self, event: Event) -> None:
         """Let something have happened; returns when the state says so and the actions are under way."""
+        self._mind_the_clock()
+        now = self.clock()
+        if event.at > now:  # it was made before the clock was set back
+            event = replace(event, at=now)
         before = self.state
         self.state, actions = rounds.advance(before, event)
         for action in actions:
@@ -191,6 +204,16 @@ class Engine:
             self._start(action)
         if _matters(before, self.state):
             self.wake()
+
+    def _mind_the_clock(self) -> None:
+        """Let time that has not passed for the job count for nothing, before anything is decided by it."""
+        gained = self._drift.jumped() if self._drift is not None else 0.0
+        if not gained:
+            return
+        logger.warning("the clock went on by %.0f s that have not passed here: it was set, or we did not run", gained)
+        self.state, _ = rounds.advance(self.state, Jumped(at=self.clock(), seconds=gained))
+        self.board.jumped(gained)
+        self.wake()
 
     def refused_outright(self, participant: str, round_number: int, reason: RefusalReason, message: str) -> None:
         """An update was refused without being checked (too late, replayed ...): say so in events, once a round for each
@@ -242,9 +265,10 @@ class Engine:
     async def _keep_time(self) -> None:
         while True:
             wake_at = rounds.next_wake(self.state)
-            pause = LONGEST_SLEEP_SECONDS if wake_at is None else wake_at - self.clock()
+            pause = BEAT_SECONDS if wake_at is None else wake_at - self.clock()
             if pause > 0:
-                await self.changed(min(pause, LONGEST_SLEEP_SECONDS))
+                await self.changed(min(pause, BEAT_SECONDS))
+            self._mind_the_clock()
             wake_at = rounds.next_wake(self.state)
             if wake_at is not None and self.clock() >= wake_at:
                 self.send(Tick(at=self.clock()))
@@ -319,8 +343,20 @@ class Engine:
     # --- actions ------------------------------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        stored = await self._wait_for_init()
+        try:
+            await starting.prepare(self._options.prepare, self._patience)
+            stored = await starting.first_model(self.store, self._patience, seconds=self._options.init_seconds)
+        except Stopped:
+            return
+        except Contradiction as error:
+            self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
+            return
         if stored is None:
+            message = (
+                f"no initial model at {self.store.uri(keys.commit(0))} within {self._options.init_seconds:g} s: run "
+                "`photon-worker init --job JOB` first"
+            )
+            self.send(Broken(at=self.clock(), reason=JobReason.WAITING_FOR_INIT, message=message))
             return
         learning, digest = stored
         try:
@@ -346,46 +382,11 @@ class Engine:
                 head=found.head,
                 planned=found.planned,
                 first_planned_at=found.first_planned_at,
+                written_at=self._work.written_at(keys.commit(found.head.round)),
                 evaluations=found.evaluations,
                 trail=found.commits[-rollback.TRAIL :],
             )
         ]
-
-    async def _wait_for_init(self) -> tuple[LearningJob, str] | None:
-        """job.json, once it is there. The time in which the store is away is not time without a model."""
-        waited, told = 0.0, False
-        while True:
-            stored: list[tuple[LearningJob, str]] = []
-
-            def read(stored: list[tuple[LearningJob, str]] = stored) -> list[Event]:
-                found = recovery.stored_job(self.store)
-                if found is not None:
-                    stored.append(found)
-                return []
-
-            began = self.clock()
-            try:
-                await self._patience(read, "control")
-            except Contradiction as error:
-                self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
-                return None
-            except Stopped:
-                return None
-            if stored:
-                return stored[0]
-            if waited >= self._options.init_seconds:
-                break
-            if not told:
-                logger.info("waiting for the initial model at %s (photon-worker init)", self.store.uri(keys.commit(0)))
-                told = True
-            await asyncio.sleep(INIT_POLL_SECONDS)
-            waited += min(self.clock() - began, 2 * INIT_POLL_SECONDS)
-        message = (
-            f"no initial model at {self.store.uri(keys.commit(0))} within {self._options.init_seconds:g} s: run "
-            "`photon-worker init --job JOB` first"
-        )
-        self.send(Broken(at=self.clock(), reason=JobReason.WAITING_FOR_INIT, message=message))
-        return None
 
     async def record_evaluation(self, evaluation: Evaluation) -> None:
         """Keep a result in the bucket (the first one counts), and let it be known. Raises StoreError."""

@@ -58,7 +58,8 @@ class Outcome:
 class Recovered:
     """The bucket was read: the job's digest, the last commit, and whether the next round was planned already.
 
-    ``trail``: the commits up to the head (see rollback.py).
+    ``trail``: the commits up to the head (see rollback.py). ``first_planned_at``, ``written_at``: LastModified of the
+    first plan and of the last commit, both by the store's clock.
     """
 
     at: float
@@ -66,6 +67,7 @@ class Recovered:
     head: Head
     planned: bool
     first_planned_at: float | None = None
+    written_at: float | None = None
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
     trail: tuple[Head, ...] = ()
 
@@ -148,13 +150,14 @@ class Closed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """The bucket holds this commit. ``seconds``: what it took us, by phase. ``foreign``: we came upon it, so somebody
-    else wrote it (or this aggregator did before it was started again)."""
+    """The bucket holds this commit. ``seconds``: what it took us, by phase. ``written_at``: its
+    LastModified. ``foreign``: we came upon it, so another aggregator wrote it."""
 
     at: float
     commit: Commit
     digest: str
     seconds: Mapping[Phase, float] = field(default_factory=dict)
+    written_at: float | None = None
     foreign: bool = False
 
 
@@ -217,6 +220,14 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Jumped:
+    """The clock went on (or back) by ``seconds`` that have not passed: it was set, or this process did not run."""
+
+    at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StorageAway:
     """Work had to wait for the object store: it is tried again until it succeeds."""
 
@@ -249,6 +260,7 @@ Event = (
     | Looked
     | Tick
     | Broken
+    | Jumped
     | StorageAway
     | StorageBack
 )

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from photon.api.placement import RetentionSpec
 from photon.protocol.records import RoundLog
@@ -22,6 +22,7 @@ from photon_aggregator.events import Head
 logger = logging.getLogger(__name__)
 
 Chore = Literal["log", "prune", "sweep"]
+CHORES: Final[tuple[Chore, ...]] = get_args(Chore)
 # Rounds whose log or pruning may be outstanding; older ones are given up (a restart sweeps again).
 OUTSTANDING: Final = 64
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator import recovery, rollback
 from photon_aggregator.events import Closed, Committed, Evaluated, Event, Found, Look, Looked
@@ -33,10 +34,15 @@ def look(action: Look, *, state: JobState, store: ObjectStore, now: float) -> li
 def commit(number: int, store: ObjectStore, now: float) -> list[Event]:
     """The commit of a round, if somebody has written it."""
     found = recovery.commit_of(store, number)
-    if found is None:
+    info = store.head(keys.commit(number)) if found is not None else None
+    if found is None or info is None:
         return []
     rollback.check(store, found.commit)
-    return [Committed(at=now, commit=found.commit, digest=found.digest, foreign=True)]
+    return [
+        Committed(
+            at=now, commit=found.commit, digest=found.digest, written_at=info.last_modified.timestamp(), foreign=True
+        )
+    ]
 
 
 def _of_round(open_round: OpenRound, store: ObjectStore, now: float) -> list[Event]:

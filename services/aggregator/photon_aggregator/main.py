@@ -22,7 +22,7 @@ from photon.api.document import JobFileError
 from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
 from photon.launch import LISTEN_FD, TERMINATION_LOG
-from photon.store.errors import StoreError, Unusable
+from photon.store.errors import StorageFull, StoreError, Unreachable, Unusable
 from photon.store.objects import ObjectStore
 from photon.store.probe import require
 from photon.telemetry.logging import configure, exit_with_mistake
@@ -106,13 +106,19 @@ def run(
     metrics_bound = listen(metrics_listen, option="--metrics-listen") if metrics_listen is not None else None
     everyone = is_loopback(bound)
     read_token = ReadToken.of(page_token_file, os.environ.get("PHOTON_READ_TOKEN"), everyone=everyone)
-    store = _open(document)
-    require(store)
+    store = ObjectStore.from_environment(document.spec.storage)
+    answers = _answers(store)
     engine = Engine(
         job=document,
         store=store,
         settings=Settings.of(document),
-        options=EngineOptions(clock=time.time, init_seconds=init_seconds, traces=traces),
+        options=EngineOptions(
+            clock=time.time,
+            steady=time.monotonic,
+            init_seconds=init_seconds,
+            traces=traces,
+            prepare=None if answers else lambda: _require(store),
+        ),
     )
     application = create_app(engine=engine, tokens=known, read_token=read_token)
 
@@ -139,6 +145,21 @@ def _trackers(document: FederatedTrainingJob, names: list[Kind], folder: Path) -
     config = document.spec.model_dump(mode="json", by_alias=True, include={"model", "local", "outer", "exchange"})
     subject = Subject(job=name, participant=None, axis="round", config=config)
     return Trackers(names, folder=folder, subject=subject)
+
+
+def _answers(store: ObjectStore) -> bool:
+    """Whether the store answers and can hold a job; False when it is away, for that ends by itself."""
+    try:
+        _require(store)
+    except (Unreachable, StorageFull) as error:
+        log.warning("starting without the object store, which is away: %s", error)
+        return False
+    return True
+
+
+def _require(store: ObjectStore) -> None:
+    store.check()
+    require(store)
 
 
 def _open(document: FederatedTrainingJob) -> ObjectStore:

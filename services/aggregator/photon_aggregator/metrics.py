@@ -23,6 +23,7 @@ from photon.version import release
 from photon_aggregator.bucket import WORK
 from photon_aggregator.context import weights_record
 from photon_aggregator.engine import Engine
+from photon_aggregator.housekeeping import CHORES
 from photon_aggregator.state import Stage
 from photon_aggregator.stopping import perplexity
 
@@ -182,6 +183,8 @@ class JobCollector(Collector):
         retries |= {(name, phase): count for (name, phase), count in totals.retries.items()}
         yield self._family(names.PARTICIPANT_RETRIES, sorted(retries.items()))
         yield self._family(names.STORAGE_RETRIES, [((work,), engine.retries.counts[work]) for work in WORK])
+        failures = engine.housekeeping.failures
+        yield self._family(names.HOUSEKEEPING_FAILURES, [((chore,), failures[chore]) for chore in CHORES])
         tasks = [(name, desk.progress) for name, desk in board.desks() if desk.progress is not None and not desk.idle]
         moved = [((name, "up"), float(task.bytes_up)) for name, task in tasks]
         moved += [((name, "down"), float(task.bytes_down)) for name, task in tasks]

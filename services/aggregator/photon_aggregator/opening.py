@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from photon.api.participation import SampleFrom
 from photon.api.status import JobReason
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.records import Commit, LeftOut, Plan
@@ -23,6 +24,7 @@ from photon_aggregator.events import (
 from photon_aggregator.state import JobState, OpenRound, Stage
 from photon_aggregator.steps import Step, end, look_wanted
 from photon_aggregator.stopping import awaited, ends_by_commit, ends_by_evaluation, evaluation_due
+from photon_aggregator.waiting import counted
 
 
 def make_plan(state: JobState) -> Plan:
@@ -30,7 +32,8 @@ def make_plan(state: JobState) -> Plan:
     settings, head = state.settings, state.head
     assert head is not None
     round_number = head.round + 1
-    left_out = rollback.quarantined(state.trail, round_number, settings.participants)
+    quarantined = rollback.quarantined(state.trail, round_number, settings.participants)
+    left_out = dict.fromkeys(quarantined, LeftOut.QUARANTINED) | _absentees(state, quarantined)
     eligible = [name for name in settings.participants if name not in left_out]
     size = min(settings.cohort_size, len(eligible))
     return Plan(
@@ -41,9 +44,19 @@ def make_plan(state: JobState) -> Plan:
         cohort=sample_cohort(seed=settings.seed, round_number=round_number, participants=eligible, size=size),
         first_step=head.commit.sequential_steps,
         local_steps=settings.local_steps,
-        left_out=dict.fromkeys(sorted(left_out), LeftOut.QUARANTINED),
+        left_out=dict(sorted(left_out.items())),
         outer_scale=rollback.outer_scale(state.trail, round_number),
     )
+
+
+def _absentees(state: JobState, quarantined: frozenset[str]) -> dict[str, LeftOut]:
+    """Who is not sampled because it is not there; nobody when those that are there are too few for a quorum."""
+    settings = state.settings
+    if settings.sample is SampleFrom.ALL:
+        return {}
+    absent = [name for name in settings.participants if name in state.absent and name not in quarantined]
+    here = len(settings.participants) - len(quarantined) - len(absent)
+    return dict.fromkeys(absent, LeftOut.ABSENT) if here >= settings.quorum else {}
 
 
 def recovered(state: JobState, event: Recovered) -> Step:
@@ -55,6 +68,7 @@ def recovered(state: JobState, event: Recovered) -> Step:
         head=event.head,
         trail=event.trail or (event.head,),
         first_planned_at=event.first_planned_at,
+        written_at=event.written_at,
         evaluations=event.evaluations,
     )
     if event.planned:
@@ -75,7 +89,11 @@ def committed(state: JobState, event: Committed) -> Step:
         open=None,
         declined=frozenset(),
         looking=False,
+        written_at=event.written_at,
     )
+    if event.foreign and head.commit.rollback is None and not state.anybody_present(event.at):
+        message = f"round {head.round} was committed by another aggregator, and no participant speaks with this one"
+        return end(state, Outcome(reason=JobReason.SUPERSEDED, message=message), event.at)
     state, actions = after_commit(state, event.at)
     return state, [_commit_note(head, event.at), *actions]
 
@@ -130,7 +148,7 @@ def after_commit(state: JobState, at: float) -> Step:
 def settle(state: JobState, at: float) -> Step:
     """Go on from Evaluate when nobody's result is awaited any more."""
     if state.stage is not Stage.EVALUATE:
-        return state, []
+        return counted(state, at), []
     if (at < state.evaluate_until or state.away is not None) and awaited(state, at):
         return state, []
     return _conclude(state, at)
@@ -153,12 +171,17 @@ def plan_ready(state: JobState, event: PlanReady) -> Step:
     head = state.head
     if state.stage is not Stage.PLAN or head is None or event.plan.base != head.digest:
         return state, []
-    # The store's clock may run ahead of ours: a deadline never starts in the future.
-    opened_at = min(max(event.planned_at, state.started_at), event.at)
+    # Not the plan's LastModified: that is the store's clock, and a job that was suspended has its whole deadline.
+    open_round = OpenRound(
+        plan=event.plan,
+        plan_digest=event.digest,
+        opened_at=event.at,
+        counts_from=event.at + state.settings.deadline_seconds if evaluation_due(state) else None,
+    )
     state = replace(
         state,
         stage=Stage.TRAIN,
-        open=OpenRound(plan=event.plan, plan_digest=event.digest, opened_at=opened_at),
+        open=open_round,
         first_planned_at=event.planned_at if event.plan.round == 1 else state.first_planned_at,
         looking=True,
     )
@@ -168,4 +191,4 @@ def plan_ready(state: JobState, event: PlanReady) -> Step:
         round=event.plan.round,
         message=f"cohort: {', '.join(event.plan.cohort)}",
     )
-    return state, [note, look_wanted(state)]
+    return counted(state, event.at), [note, look_wanted(state)]

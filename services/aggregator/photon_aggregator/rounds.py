@@ -26,6 +26,7 @@ from photon_aggregator.events import (
     Event,
     Found,
     Heard,
+    Jumped,
     Looked,
     Note,
     NoteKind,
@@ -45,7 +46,7 @@ from photon_aggregator.presence import evaluated, heard
 from photon_aggregator.state import JobState, Stage
 from photon_aggregator.steps import Step, end, look_wanted, soon
 from photon_aggregator.submissions import admitted, refused, submitted, told
-from photon_aggregator.waiting import lacks_quorum, storage_away, storage_back
+from photon_aggregator.waiting import jumped, lacks_quorum, storage_away, storage_back
 
 
 def advance(state: JobState, event: Event) -> Step:
@@ -81,6 +82,8 @@ def advance(state: JobState, event: Event) -> Step:
             return _looked(state, event.at)
         case Tick():
             return _tick(state, event.at)
+        case Jumped():
+            return jumped(state, event.seconds), []
         case StorageAway():
             return storage_away(state, event)
         case StorageBack():

@@ -14,7 +14,8 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from photon.exit_codes import EXIT_JOB_FAILED
+from photon.api.status import JobReason
+from photon.exit_codes import EXIT_JOB_FAILED, EXIT_SUPERSEDED
 from photon.launch import LISTEN_FD
 from photon_aggregator.connections import Connections, files_at_once
 from photon_aggregator.engine import Engine
@@ -113,7 +114,7 @@ async def serve(
     connections: Connections | None = None,
     metrics: tuple[ASGIApp, socket.socket] | None = None,
 ) -> int:
-    """Serve until the end; the process's exit code: 0, EXIT_JOB_FAILED for a failed job, 128 + signal for a signal.
+    """Serve until the end; the process's exit code: 0, one of exit_codes, 128 + signal for a signal.
 
     Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal. ``stop``
     ends it from inside the process, as a signal would, with 0.
@@ -153,7 +154,10 @@ async def serve(
         if running.done() and not asked.done():
             outcome = running.result()
             code = EXIT_JOB_FAILED if outcome.failed else 0
-            if stop_when_done:
+            if outcome.reason is JobReason.SUPERSEDED:
+                # The job goes on elsewhere: nobody is told that it has ended.
+                code = EXIT_SUPERSEDED
+            elif stop_when_done:
                 await _let_leave(engine, ending)
             else:
                 await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from photon.api.job import FederatedTrainingJob
-from photon.api.participation import StopSpec, WhenQuorumLost
+from photon.api.participation import SampleFrom, StopSpec, WhenQuorumLost
 from photon.api.placement import RetentionSpec
 from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason
@@ -67,6 +67,7 @@ class Settings:
     suspend: bool = False
     retention: RetentionSpec = field(default_factory=RetentionSpec)
     when_quorum_lost: WhenQuorumLost = WhenQuorumLost.WAIT
+    sample: SampleFrom = SampleFrom.ALL
     absent_seconds: float = ABSENT_SECONDS
     look_seconds: float = LOOK_SECONDS
 
@@ -88,6 +89,7 @@ class Settings:
             suspend=spec.suspend,
             retention=spec.storage.retention,
             when_quorum_lost=spec.participation.when_quorum_lost,
+            sample=spec.participation.sample,
         )
 
     @property
@@ -119,7 +121,9 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRound:
-    """The round under way. ``opened_at`` is when its deadline started to count.
+    """The round under way, open since ``opened_at``.
+
+    ``counts_from``: when its deadline starts to count, if that is later: no worker that still evaluates can train.
 
     ``closing``: the updates that it takes (digests by participant), when that is decided already. ``overdue``: its
     deadline was over before it had its quorum, and that was said.
@@ -128,6 +132,7 @@ class OpenRound:
     plan: Plan
     plan_digest: str
     opened_at: float
+    counts_from: float | None = None
     quorum_at: float | None = None
     closing: Mapping[str, str] | None = None
     overdue: bool = False
@@ -167,7 +172,8 @@ class Away:
 class JobState:
     """All that the machine knows. ``evaluations``: results by round and participant; ``declined``: who says that it is
     through with evaluating the head although no result came. ``away``: what the store does not do for us now.
-    ``trail``: the commits up to the head (rollback.py)."""
+    ``trail``: the commits up to the head (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by
+    the store's clock, all other times by ours."""
 
     settings: Settings
     started_at: float
@@ -176,6 +182,7 @@ class JobState:
     trail: tuple[Head, ...] = ()
     open: OpenRound | None = None
     first_planned_at: float | None = None
+    written_at: float | None = None
     seen: Mapping[str, float] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
@@ -195,9 +202,18 @@ class JobState:
     def present(self, participant: str, at: float) -> bool:
         return at - self.last_heard(participant) < self.settings.absent_seconds
 
+    @property
+    def superseded(self) -> bool:
+        """Whether this aggregator has left the job to another one: it has not ended for anybody else."""
+        return self.outcome is not None and self.outcome.reason is JobReason.SUPERSEDED
+
+    def anybody_present(self, at: float) -> bool:
+        return any(self.present(name, at) for name in self.settings.participants)
+
     def quorum_of(self, plan: Plan) -> int:
         """Fewest updates for this plan, which another aggregator may have written for fewer participants."""
         return min(self.settings.quorum, len(plan.cohort))
 
     def deadline(self, open_round: OpenRound) -> float:
-        return open_round.opened_at + self.settings.deadline_seconds
+        counts_from = open_round.counts_from if open_round.counts_from is not None else open_round.opened_at
+        return counts_from + self.settings.deadline_seconds

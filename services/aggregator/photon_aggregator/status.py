@@ -52,7 +52,7 @@ class Conditions:
             running, reason, message = "False", outcome.reason, outcome.message
         suspended = outcome is not None and outcome.reason is JobReason.SUSPENDED
         failed = outcome is not None and outcome.failed
-        complete = outcome is not None and not failed and not suspended
+        complete = outcome is not None and not failed and not suspended and not state.superseded
         found = [self._condition(ConditionType.RUNNING, running, reason, message, at)]
         for kind, holds in (
             (ConditionType.COMPLETE, complete),

@@ -78,7 +78,8 @@ def ends_by_commit(state: JobState, at: float) -> Outcome | None:
     if head.round >= settings.rounds:
         return Outcome(reason=JobReason.ROUNDS_DONE, message=f"{head.round} of {settings.rounds} rounds")
     if stop.wall_clock_seconds is not None and state.first_planned_at is not None:
-        passed = at - state.first_planned_at
+        # By the store's clock from first to last, as it was before and after a restart.
+        passed = (state.written_at if state.written_at is not None else at) - state.first_planned_at
         if passed >= stop.wall_clock_seconds:
             return Outcome(
                 reason=JobReason.WALL_CLOCK_REACHED, message=f"{passed:.0f} of {stop.wall_clock_seconds} seconds"

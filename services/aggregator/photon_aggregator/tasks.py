@@ -50,6 +50,8 @@ def task_for(state: JobState, participant: str, done: str | None) -> Train | Eva
     A task that it calls done is not handed out again: whoever was refused and is still there has given up on it, while
     a worker that was started again says nothing and gets it anew.
     """
+    if state.superseded:
+        return None
     if state.outcome is not None and (state.outcome.failed or state.outcome.reason is JobReason.SUSPENDED):
         return Leave(outcome=state.outcome)
     head = state.head
@@ -84,7 +86,7 @@ def cancelled(state: JobState, participant: str, task_id: str) -> bool:
         return not (number == head.round and any(u.participant == participant for u in head.commit.accepted))
     if open_round is None or number != open_round.round:
         # The plan may be on its way, or another aggregator ahead of us: let the worker go on.
-        return state.outcome is not None
+        return state.outcome is not None and not state.superseded
     submission = open_round.submissions.get(participant)
     accepted = submission is not None and submission.check is Check.ACCEPTED
     return not accepted and (state.stage is not Stage.TRAIN or not open_round.takes(participant))
@@ -110,7 +112,9 @@ def may_come(state: JobState, round_number: int) -> bool:
     """Whether a round that is not open here may be open at another aggregator, or in a moment here."""
     if state.head is None:
         return True
-    return state.outcome is None and state.head.round < round_number <= state.head.round + LEAD_ROUNDS
+    return (
+        state.outcome is None or state.superseded
+    ) and state.head.round < round_number <= state.head.round + LEAD_ROUNDS
 
 
 def verdict(state: JobState, participant: str, round_number: int, digest: str) -> UpdateReply | None:
@@ -124,7 +128,7 @@ def verdict(state: JobState, participant: str, round_number: int, digest: str) -
             return UpdateReply(state="accepted")
         return _refuse(RefusalReason.TOO_LATE, f"round {round_number} has ended")
     if open_round is None or open_round.round != round_number:
-        if state.outcome is not None:
+        if state.outcome is not None and not state.superseded:
             return _refuse(RefusalReason.TOO_LATE, "the job has ended")
         if may_come(state, round_number):
             return None

@@ -7,6 +7,7 @@ from dataclasses import replace
 from photon_aggregator.events import Note, NoteKind, StorageAway
 from photon_aggregator.state import Away, JobState, OpenRound, Stage
 from photon_aggregator.steps import Step
+from photon_aggregator.stopping import awaited
 
 
 def storage_away(state: JobState, event: StorageAway) -> Step:
@@ -28,14 +29,54 @@ def storage_back(state: JobState, at: float) -> Step:
     return state, [_note(state, at, NoteKind.STORAGE_BACK, "", f"after {gone:.0f} s")]
 
 
+def counted(state: JobState, at: float) -> JobState:
+    """The state with the deadline of the round counting once nobody of its cohort evaluates any more.
+
+    One that never hands in its evaluation holds it up by one deadline at most.
+    """
+    open_round = state.open
+    if open_round is None or open_round.counts_from is None or open_round.counts_from <= at:
+        return state
+    if state.head is not None and set(awaited(state, at)) & set(open_round.plan.cohort):
+        return state
+    return replace(state, open=replace(open_round, counts_from=at))
+
+
+def jumped(state: JobState, seconds: float) -> JobState:
+    """The state as it is when the clock went on by ``seconds`` that have not passed: as long ago as it was."""
+
+    def moved(at: float | None) -> float | None:
+        return at + seconds if at is not None else None
+
+    open_round = state.open
+    if open_round is not None:
+        open_round = replace(
+            open_round,
+            opened_at=open_round.opened_at + seconds,
+            counts_from=moved(open_round.counts_from),
+            quorum_at=moved(open_round.quorum_at),
+        )
+    return replace(
+        state,
+        started_at=state.started_at + seconds,
+        open=open_round,
+        seen={name: at + seconds for name, at in state.seen.items()},
+        evaluate_until=state.evaluate_until + seconds,
+        looked_at=state.looked_at + seconds,
+        next_look_at=state.next_look_at + seconds,
+        away=replace(state.away, since=state.away.since + seconds) if state.away is not None else None,
+    )
+
+
 def _shifted(state: JobState, seconds: float, at: float) -> JobState:
     """The state with all that counts towards a deadline begun later by ``seconds``, though not later than now."""
     open_round = state.open
     if open_round is not None:
         quorum_at = open_round.quorum_at
+        counts_from = open_round.counts_from if open_round.counts_from is not None else open_round.opened_at
         open_round = replace(
             open_round,
-            opened_at=min(open_round.opened_at + seconds, at),
+            counts_from=max(counts_from, min(counts_from + seconds, at)),
             quorum_at=min(quorum_at + seconds, at) if quorum_at is not None else None,
         )
     return replace(state, open=open_round, evaluate_until=state.evaluate_until + seconds)

@@ -49,6 +49,7 @@ class Work:
         executors: Executors,
         retries: Retries,
         clock: Callable[[], float],
+        steady: Callable[[], float],
         faults: FaultHook,
         traces: Traces,
     ) -> None:
@@ -59,6 +60,7 @@ class Work:
         self._executors = executors
         self._retries = retries
         self._clock = clock
+        self._steady = steady
         self._faults = faults
         self._traces = traces
 
@@ -80,11 +82,13 @@ class Work:
         self._faults(FaultPoint.AFTER_PLAN)
         now = self._clock()
         self._traces.record("plan", parent=round_context(digest), start=started, end=now)
-        return [
-            PlanReady(
-                at=now, plan=plan, digest=digest, planned_at=written_at.timestamp() if written_at is not None else now
-            )
-        ]
+        planned_at = written_at.timestamp() if written_at is not None else self.written_at(key)
+        return [PlanReady(at=now, plan=plan, digest=digest, planned_at=planned_at if planned_at is not None else now)]
+
+    def written_at(self, key: str) -> float | None:
+        """When an object was written, by the store's clock; None when it is not there."""
+        info = self.store.head(key)
+        return info.last_modified.timestamp() if info is not None else None
 
     def roll_back(self, action: WriteRollback) -> list[Event]:
         """Create the commit of a rollback unless there is one of that round."""
@@ -129,7 +133,7 @@ class Work:
                 action,
                 context=self.context,
                 pool=self._executors.requests,
-                clock=self._clock,
+                clock=self._steady,
                 cancelled=self.cancelled,
                 retries=self._retries,
                 faults=self._faults,
@@ -141,4 +145,13 @@ class Work:
             reason = JobReason.STORAGE_CORRUPT if corrupt else JobReason.MERGE_FAILED
             return [Broken(at=self._clock(), reason=reason, message=f"round {action.plan.round}: {error}")]
         head = result.head
-        return [Committed(at=self._clock(), commit=head.commit, digest=head.digest, seconds=result.seconds)]
+        written_at = self._retries(lambda: self.written_at(keys.commit(head.round)))
+        return [
+            Committed(
+                at=self._clock(),
+                commit=head.commit,
+                digest=head.digest,
+                seconds=result.seconds,
+                written_at=written_at,
+            )
+        ]

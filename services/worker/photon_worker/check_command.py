@@ -9,7 +9,7 @@ from photon.api.learning import resolve
 from photon.api.model import ModelSpec
 from photon_worker import model as models
 from photon_worker import pretrained
-from photon_worker.init import require_fit
+from photon_worker.init import require_fit, require_parts
 from photon_worker.tokenizer import TextEncoder, tokenizer_beside, tokenizer_files
 
 
@@ -34,7 +34,9 @@ def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:
         config = models.read_config(checkpoint)
     require_fit(config, learning, vocabulary)
     model = models.build(config, without_weights=True)
-    return [f"checked       {type(model).__name__}, {models.layout(model).elements:,} parameters"]
+    elements = models.layout(model).elements
+    require_parts(elements, learning)
+    return [f"checked       {type(model).__name__}, {elements:,} parameters"]
 
 
 def _locations(model: ModelSpec) -> list[str]:

@@ -22,6 +22,7 @@ from photon.api.learning import LearningJob, resolve_against
 from photon.api.model import TokenizerSpec
 from photon.api.placement import StorageSpec
 from photon.protocol.canonical import canonical_json, digest
+from photon.protocol.ranges import MAX_PARTS
 from photon.protocol.records import Commit, FileRecord
 from photon.store import keys
 from photon.store.errors import NotFound
@@ -161,7 +162,9 @@ def make_model(
             _require_its_tokenizer(checkpoint, files, learning.model.init_from.uri)
             module = models.from_checkpoint(checkpoint)
             own = dict(pretrained.own_files(checkpoint))
-    log.info("initial model: %s, %d parameters", type(module).__name__, models.layout(module).elements)
+    elements = models.layout(module).elements
+    log.info("initial model: %s, %d parameters", type(module).__name__, elements)
+    require_parts(elements, learning)
     models.write_weights(module, made / keys.WEIGHTS)
     (made / "config.json").write_bytes(models.config_json(config))
     generation = GenerationConfig.from_model_config(config)
@@ -197,6 +200,18 @@ def require_fit(config: Any, learning: LearningJob, vocabulary: int) -> None:
         raise Mistake(
             f"spec.local.sequenceLength: {learning.local.sequence_length} is more than the model's "
             f"max_position_embeddings ({positions}); lower the one or raise the other"
+        )
+
+
+def require_parts(elements: int, learning: LearningJob) -> None:
+    """Raise Mistake when an update of the model would have more parts than a manifest can name."""
+    part_bytes = learning.exchange.part_bytes
+    parts = -(-4 * elements // part_bytes)
+    if parts > MAX_PARTS:
+        least = 2 ** (-(-4 * elements // MAX_PARTS) - 1).bit_length()
+        raise Mistake(
+            f"spec.exchange.partBytes: {part_bytes} cuts an update of this model ({elements:,} parameters) into "
+            f"{parts:,} parts, and {MAX_PARTS:,} are the most: use at least {least}"
         )
 
 

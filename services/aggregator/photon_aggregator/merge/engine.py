@@ -110,7 +110,7 @@ def merge_round(
             ),
             layers=Layers(header.entries),
         )
-        sums = _Run(task, sinks, on_progress, cancelled).work(settings.threads)
+        sums = _Run(task, sinks, on_progress, cancelled).work(task.layout.threads)
         sums.squares[:] = np.square([update.norm for update in ordered])
         _compare(task, expected)
         _require_finite(sums, names)

@@ -54,9 +54,11 @@ class Stripe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The cut of one merge. ``block`` and ``read`` are in elements; ``read`` is a multiple of ``block``."""
+    """The cut of one merge, worked on by ``threads``. ``block`` and ``read`` are in elements; ``read`` is a multiple of
+    ``block``."""
 
     header: Header
+    threads: int
     stripe_bytes: int
     block: int
     read: int
@@ -81,21 +83,24 @@ class Layout:
 def cut(header: Header, *, stripe_bytes: int, updates: int, states: int, settings: MergeSettings) -> Layout:
     """The layout for ``updates`` updates and ``states`` vectors of outer state.
 
+    The stripes of very large models are large: fewer threads then share the memory.
+
     Raises:
         ValueError: Stripes that blocks of a codec could straddle, or a memory budget too small for one block.
     """
     if stripe_bytes % MODEL_ALIGNMENT or header.data_offset % MODEL_ALIGNMENT:
         raise ValueError(f"stripes and the start of the data are multiples of {MODEL_ALIGNMENT} bytes")
     block = block_elements(updates)
-    fixed = settings.threads * ((1 + states) * stripe_bytes + 4 * 6 * block)
-    each = (settings.memory_bytes - fixed) // (4 * settings.threads * (updates + 1))
-    read = min(settings.read_bytes // 4, each, stripe_bytes // 4) // block * block
-    if each < block:
-        least = fixed + 4 * settings.threads * (updates + 1) * block
+    one = (1 + states) * stripe_bytes + 4 * 6 * block  # fixed buffers of a thread
+    least = one + 4 * (updates + 1) * block
+    threads = min(settings.threads, settings.memory_bytes // least)
+    if threads < 1:
         raise ValueError(
             f"merging {updates} updates needs {least >> 20} MiB, more than the {settings.memory_bytes} bytes"
         )
-    return Layout(header=header, stripe_bytes=stripe_bytes, block=block, read=max(read, block))
+    each = (settings.memory_bytes // threads - one) // (4 * (updates + 1))
+    read = min(settings.read_bytes // 4, each, stripe_bytes // 4) // block * block
+    return Layout(header=header, threads=threads, stripe_bytes=stripe_bytes, block=block, read=max(read, block))
 
 
 def block_elements(updates: int) -> int:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
-from typing import Final
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
@@ -14,14 +12,10 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from photon.protocol.messages import ErrorReason
-from photon.store import keys
-from photon.store.errors import StoreError
 from photon_aggregator.deps import EngineDep, bearer
 from photon_aggregator.errors import ApiError
 
 router = APIRouter(tags=["operations"])
-
-READY_SECONDS: Final = 5.0
 
 
 @router.get("/healthz", summary="The process answers")
@@ -30,18 +24,12 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="The bucket answers and the round is known")
+@router.get("/readyz", summary="The round is known")
 async def readyz(engine: EngineDep) -> dict[str, str]:
-    """Readiness: 503 until the bucket was read, and while it does not answer."""
+    """Readiness: 503 until the bucket was read. A store that is away later is a condition of the job, not of this: its
+    workers are still to be answered."""
     if engine.state.head is None:
         raise ApiError(ErrorReason.NOT_READY, "the bucket has not been read yet")
-    try:
-        async with asyncio.timeout(READY_SECONDS):
-            found = await engine.in_thread(lambda: engine.store.head(keys.JOB))
-    except (StoreError, TimeoutError) as error:
-        raise ApiError(ErrorReason.STORAGE_UNAVAILABLE, str(error) or "the bucket does not answer") from error
-    if found is None:
-        raise ApiError(ErrorReason.STORAGE_UNAVAILABLE, f"{engine.store.uri(keys.JOB)} is gone")
     return {"status": "ready"}
 
 

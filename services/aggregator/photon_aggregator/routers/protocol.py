@@ -92,7 +92,7 @@ async def get_task(
     arrived = engine.clock()
     # Only what arrives is a sign of life: a line that is held may end at a machine that died. So nobody is held so long
     # that it would seem absent.
-    until = arrived + min(wait_seconds, engine.state.settings.absent_seconds / 2)
+    until = engine.steady() + min(wait_seconds, engine.state.settings.absent_seconds / 2)
     while True:
         now = engine.clock()
         engine.send(Heard(at=arrived, participant=participant, done=done))
@@ -104,9 +104,10 @@ async def get_task(
             if context is not None:
                 response.headers[HEADER] = context.header
             return TaskReply(task=task)
-        if until - now <= 0 or engine.stopping:
+        left = until - engine.steady()
+        if left <= 0 or engine.stopping:
             return Response(status_code=204)
-        await engine.changed(until - now)
+        await engine.changed(left)
 
 
 def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, now: float) -> Task | None:
@@ -231,7 +232,7 @@ async def post_update(
     few = len(manifest.parts) <= FEW_PARTS
     name = digest(manifest) if few else await aside(lambda: digest(manifest))
     arrived = engine.clock()
-    until = arrived + wait_seconds
+    until = engine.steady() + wait_seconds
     while True:
         now = engine.clock()
         engine.send(Heard(at=arrived, participant=participant))
@@ -242,9 +243,10 @@ async def post_update(
         reply = tasks.verdict(engine.state, participant, round, name)
         if reply is not None:
             return _told(engine, participant, round, name, reply)
-        if until - now <= 0 or engine.stopping:
+        left = until - engine.steady()
+        if left <= 0 or engine.stopping:
             return UpdateReply(state="checking")
-        await engine.changed(min(until - now, LOOK_AGAIN_SECONDS))
+        await engine.changed(min(left, LOOK_AGAIN_SECONDS))
 
 
 def _cohort(engine: Engine, round_number: int) -> list[str]:

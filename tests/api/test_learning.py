@@ -1,0 +1,74 @@
+"""What of a job is fixed when it starts, and what may change while it runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from photon.api.job import FederatedTrainingJob
+from photon.api.learning import LearningJob, resolve, resolve_against
+from photon.api.training import OuterSpec, OuterType
+from photon.cli.advice import advice
+from photon.protocol.canonical import canonical_json
+
+
+def job(**spec: Any) -> FederatedTrainingJob:
+    given: dict[str, Any] = {
+        "model": {"preset": "llama-1m"},
+        "storage": {"bucket": "photon", "prefix": "p"},
+        "rounds": 3,
+        "participants": [{"name": "north", "remote": {}}],
+    }
+    document = {"apiVersion": "photon.dev/v1alpha1", "kind": "FederatedTrainingJob", "metadata": {"name": "a"}}
+    return FederatedTrainingJob.model_validate({**document, "spec": {**given, **spec}})
+
+
+def stored_by_an_earlier_release(of: FederatedTrainingJob, **changes: dict[str, Any]) -> LearningJob:
+    """job.json of a job, with what was in it then."""
+    record = json.loads(canonical_json(resolve(of)))
+    for part, fields in changes.items():
+        record[part] |= fields
+    return LearningJob.model_validate_json(json.dumps(record))
+
+
+def test_the_guards_of_a_job_may_change_while_it_runs() -> None:
+    stored = stored_by_an_earlier_release(job(), exchange={"maxUpdateNorm": 5.0})
+    now = job(exchange={"maxUpdateNorm": 100.0, "clipToMedian": 3.0})
+    assert resolve_against(now, stored) == stored
+    with pytest.raises(ValueError, match="other settings of exchange"):
+        resolve_against(job(exchange={"codec": "BlockInt8"}), stored)
+
+
+@pytest.mark.parametrize("clip", [8.0, 3.0, None])
+def test_clipping_is_no_part_of_job_json(clip: float | None) -> None:
+    assert canonical_json(resolve(job(exchange={"clipToMedian": clip}))) == canonical_json(resolve(job()))
+    assert b"clip_to_median" not in canonical_json(resolve(job()))
+    assert b"clipToMedian" not in canonical_json(resolve(job()))
+
+
+@pytest.mark.parametrize("kind", ["Nesterov", "FedAdam", "FedYogi", "FedAdagrad"])
+def test_a_job_that_began_with_the_former_default_rate_goes_on_with_it(kind: str) -> None:
+    began = stored_by_an_earlier_release(job(outer={"type": kind}), outer={"learningRate": 1.0})
+    assert resolve_against(job(outer={"type": kind}), began).outer.learning_rate == 1.0
+    with pytest.raises(ValueError, match="other settings of outer"):
+        resolve_against(job(outer={"type": kind, "learningRate": 0.5}), began)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"), [(None, 1.0), ("FedAvg", 1.0), ("FedMom", 1.0), ("Nesterov", 0.7), ("FedAdam", 1e-3)]
+)
+def test_the_default_of_the_outer_learning_rate_follows_the_type(kind: str | None, rate: float) -> None:
+    assert job(**({"outer": {"type": kind}} if kind else {})).spec.outer.learning_rate == rate
+
+
+@pytest.mark.parametrize("kind", OuterType)
+def test_no_default_is_warned_of(kind: OuterType) -> None:
+    assert advice(job(outer=OuterSpec.model_validate({"type": kind}).model_dump(mode="json", by_alias=True))) == []
+
+
+@pytest.mark.parametrize("outer", [{"type": "FedAdam", "learningRate": 1.0}, {"type": "Nesterov", "learningRate": 1.0}])
+def test_settings_that_are_known_to_diverge_are_warned_of(outer: dict[str, Any]) -> None:
+    (line,) = advice(job(outer=outer))
+    assert "outer.learningRate 1" in line
