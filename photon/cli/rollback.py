@@ -18,6 +18,7 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.placement import RetentionSpec, StorageSpec
 from photon.api.validate import load_job
 from photon.cli import outcome
+from photon.cli.environment import KEYS
 from photon.cli.errors import CommandError, UserMistake
 from photon.cli.rundir import RunDirectory
 from photon.protocol.canonical import canonical_json, digest
@@ -29,7 +30,6 @@ from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon.store.seaweed import HOST, Identity
 
-_KEYS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _ATTEMPTS: Final = 5
 _LONGEST_REASON: Final = 1000
 
@@ -160,10 +160,10 @@ def opened(job: str) -> Iterator[Opened]:
         )
     if path.is_file():
         document = load_job(path)
-        if document.spec.storage.endpoint is None and not os.environ.get(_KEYS[0]):
+        if document.spec.storage.endpoint is None and not os.environ.get(KEYS[0]):
             raise UserMistake(
                 f"{job} has no spec.storage.endpoint, so `photon run` keeps its bucket in the folder of the run: give "
-                f"that folder (runs/{document.metadata.name}), or set {' and '.join(_KEYS)} for a bucket at AWS"
+                f"that folder (runs/{document.metadata.name}), or set {' and '.join(KEYS)} for a bucket at AWS"
             )
         yield Opened(store=_with_environment(document.spec.storage), job=document)
         return
@@ -172,7 +172,7 @@ def opened(job: str) -> Iterator[Opened]:
 
 
 def _with_environment(spec: StorageSpec) -> ObjectStore:
-    missing = [name for name in _KEYS if not os.environ.get(name)]
+    missing = [name for name in KEYS if not os.environ.get(name)]
     if missing:
         raise UserMistake(f"the credentials of the bucket are not set in the environment: {' and '.join(missing)}")
     return ObjectStore.from_environment(spec)
