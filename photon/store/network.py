@@ -79,6 +79,14 @@ def proxy_for(url: str) -> Proxy | None:
     return None if not found else Proxy.parse(found, variable=f"{parts.scheme.upper()}_PROXY")
 
 
+def for_boto3(endpoint: str | None) -> tuple[dict[str, str] | None, str | None]:
+    """boto3's ``proxies`` and ``verify`` for an endpoint; None is Amazon's, reached by https. Raises Unusable."""
+    if endpoint is None:
+        return None, ca_file()
+    proxy, scheme = proxy_for(endpoint), urlsplit(endpoint).scheme
+    return {} if proxy is None else {scheme: proxy.url}, ca_file() if scheme == "https" else None
+
+
 def _in_network(host: str) -> bool:
     """Whether NO_PROXY names a network that ``host``, an address, is in: urllib knows only names and addresses."""
     try:

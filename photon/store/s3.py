@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from photon.api.placement import StorageSpec
 from photon.store.errors import StorageFull, StoreError, Unreachable, Unusable, translate
-from photon.store.network import ca_file, proxy_for
+from photon.store.network import for_boto3
 from photon.store.retry import RetryPolicy, TryAgain
 
 if TYPE_CHECKING:
@@ -100,10 +100,7 @@ def open_client(
     Keys, an endpoint, a proxy, certificates or an AWS configuration file that cannot be used.
     """
     endpoint = spec.endpoint
-    network: dict[str, Any] = {}
-    if endpoint is not None:
-        proxy = proxy_for(endpoint)
-        network["proxies"] = {} if proxy is None else {endpoint.partition("://")[0].lower(): proxy.url}
+    proxies, verify = for_boto3(endpoint)
     config = Config(
         signature_version="s3v4",
         # Stores of one's own seldom have DNS names per bucket.
@@ -116,9 +113,8 @@ def open_client(
         # The default since boto3 1.36 breaks stores that do not know CRC trailers; we bind sha256 where it counts.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        **network,
+        proxies=proxies,
     )
-    secure = endpoint is None or endpoint.lower().startswith("https")
     try:
         # A session of its own: boto3's default session is shared state, and not thread-safe to make clients from.
         session = boto3.session.Session(
@@ -127,7 +123,7 @@ def open_client(
             aws_session_token=_key("AWS_SESSION_TOKEN", session_token),
             region_name=spec.region,
         )
-        client = session.client("s3", endpoint_url=endpoint, config=config, verify=ca_file() if secure else None)
+        client = session.client("s3", endpoint_url=endpoint, config=config, verify=verify)
     except (BotoCoreError, ValueError) as error:
         file = os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"
         raise Unusable(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from photon.store.source import UrlSource
 from photon.store.transfer import download, upload
 from tests.faults import FaultProxy
 from tests.forwarding import ForwardProxy
+from tests.tls import make_authority, server_context
 
 pytestmark = pytest.mark.s3
 
@@ -155,26 +154,13 @@ def test_no_proxy_may_name_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ca.crt and a server's certificate that it signed."""
-    folder = tmp_path_factory.mktemp("ca")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    (folder / "names").write_text("subjectAltName=DNS:store.invalid,IP:127.0.0.1\n")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-subj", "/CN=A laboratory", "-days", "2", "-keyout", "ca.key", "-out", "ca.crt")
-    openssl("req", "-new", *key, "-subj", "/CN=store", "-keyout", "store.key", "-out", "store.csr")
-    signing = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
-    openssl("x509", "-req", "-in", "store.csr", *signing, "-days", "2", "-out", "store.crt")
-    return folder
+    return make_authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture
 def secure(authority: Path, s3: EmbeddedStore) -> Iterator[FaultProxy]:
     """The same store behind TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority / "store.crt", authority / "store.key")
-    with FaultProxy(s3.endpoint, tls=context) as running:
+    with FaultProxy(s3.endpoint, tls=server_context(authority)) as running:
         yield running
 
 

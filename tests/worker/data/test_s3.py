@@ -18,6 +18,9 @@ from photon_worker.data.index import Settings
 from photon_worker.data.prepare import prepare
 from photon_worker.endings import End, end_of
 from photon_worker.tokenizer import tokenizer_digest, write_tokenizer
+from tests.faults import FaultProxy
+from tests.forwarding import ForwardProxy
+from tests.tls import make_authority, server_context
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -58,6 +61,24 @@ def test_prepared_data_is_copied_once_and_read_like_a_local_folder(bucket: str, 
     TokenDataset.open(f"{uri}/", cache)
     assert (copy / "tokens-00000.bin").stat().st_mtime_ns == before
     assert not list(copy.glob(".*")), "no temporary file is left"
+
+
+def test_data_behind_a_private_authority_or_a_proxy_is_reached_like_the_jobs_store(
+    bucket: str, prepared: Path, tmp_path: Path, s3: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = put(remote.client(), prepared, f"{bucket}/data")
+    authority = make_authority(tmp_path)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(authority / "ca.crt"))
+    with FaultProxy(s3.endpoint, tls=server_context(authority)) as secure:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", secure.endpoint)
+        assert remote.read_bytes(f"{uri}/index.json") == (prepared / "index.json").read_bytes()
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with ForwardProxy({"store.invalid": int(s3.endpoint.rpartition(":")[2])}) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://store.invalid")
+        assert remote.read_bytes(f"{uri}/index.json") == (prepared / "index.json").read_bytes()
+        assert proxy.seen == ["GET store.invalid"]
 
 
 def test_a_damaged_object_is_refused_and_not_kept(bucket: str, prepared: Path, tmp_path: Path) -> None:

@@ -49,15 +49,21 @@ def _client(environment: tuple[tuple[str, str], ...]) -> S3Client:
     import boto3
     from botocore.config import Config
 
+    from photon.store.network import for_boto3
+
+    known = dict(environment)
+    # As the job's own store is reached.
+    proxies, verify = for_boto3(known.get("AWS_ENDPOINT_URL_S3") or known.get("AWS_ENDPOINT_URL"))
     config = Config(
+        proxies=proxies,
         signature_version="s3v4",
         connect_timeout=10,
         read_timeout=60,
         retries={"max_attempts": 5, "mode": "standard"},
     )
     # A session of its own: the default one keeps the first credentials it saw.
-    region = dict(environment).get("AWS_REGION", "us-east-1")
-    made: S3Client = boto3.session.Session().client("s3", region_name=region, config=config)
+    region = known.get("AWS_REGION", "us-east-1")
+    made: S3Client = boto3.session.Session().client("s3", region_name=region, config=config, verify=verify)
     return made
 
 
