@@ -141,6 +141,9 @@ PARTICIPANT_UPDATE_NORM: Final = _participant(
 PARTICIPANT_COSINE: Final = _participant(
     "photon_participant_cosine_to_mean", "gauge", "Cosine of that update with the mean of all."
 )
+PARTICIPANT_UPDATE_CLIP: Final = _participant(
+    "photon_participant_update_clip", "gauge", "Factor by which it was scaled before it was merged; 1: not at all."
+)
 
 # --- exchange ---------------------------------------------------------------------------------------------------------
 

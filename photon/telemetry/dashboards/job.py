@@ -259,10 +259,13 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Update norm by participant",
-            description="L2 norm of each update in the last commit. One that stands out has other data, or a fault.",
+            description="L2 norm of each update in the last commit, and by what it was scaled (1: not at all).",
             unit="none",
             width=6,
-            queries=[Query(expr=of_job(names.PARTICIPANT_UPDATE_NORM), legend=_BY)],
+            queries=[
+                Query(expr=of_job(names.PARTICIPANT_UPDATE_NORM), legend=_BY),
+                Query(expr=of_job(names.PARTICIPANT_UPDATE_CLIP), legend=f"{_BY}: scaled by"),
+            ],
         ),
         Panel(
             title="Cosine to the mean by participant",

@@ -169,6 +169,7 @@ class JobCollector(Collector):
         yield self._family(names.REFUSED_UPDATES, sorted(board.refusals.items()))
         accepted = state.head.commit.accepted if state.head is not None else []
         yield self._family(names.PARTICIPANT_UPDATE_NORM, [((u.participant,), u.norm) for u in accepted])
+        yield self._family(names.PARTICIPANT_UPDATE_CLIP, [((u.participant,), u.clip) for u in accepted])
         yield self._family(names.PARTICIPANT_COSINE, [((u.participant,), u.cosine_to_mean) for u in accepted])
 
     def _of_exchange(self) -> Iterator[Family]:
