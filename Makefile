@@ -13,7 +13,7 @@ NOT_IN_OPERATOR = --no-emit-package numpy --no-emit-package safetensors
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight stores fuzz sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight stores fuzz fuzz-input sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -118,6 +118,9 @@ stores: $(STAMP) ## Which object stores can hold a job: tries each that is insta
 
 bench-operator: $(STAMP) ## A thousand jobs before one operator: reconcile latency, API requests, memory
 	$(BIN)/python -m benchmarks.operator
+
+fuzz-input: $(STAMP) ## 5,000 mutations of the files of each reader and of job documents
+	$(BIN)/python -m benchmarks.fuzz_input
 
 sweep: $(STAMP) ## The sweep that chose the demo's recipe
 	$(BIN)/python -m benchmarks.sweep

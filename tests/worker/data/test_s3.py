@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import zstandard
 
 from photon.api.model import TokenizerSpec
 from photon.store.embedded import EmbeddedStore
@@ -156,3 +158,42 @@ def test_a_store_that_does_not_answer_is_named(bucket: str, tmp_path: Path, monk
     with pytest.raises(DataError, match=r"cannot be reached: .*127.0.0.1:9") as unreachable:
         TokenDataset.open(f"s3://{bucket}/data", tmp_path)
     assert end_of(unreachable.value) == End(code=1, message=str(unreachable.value)), "a worker is started again"
+
+
+def test_damage_in_the_store_is_named_like_damage_on_disk(bucket: str, tmp_path: Path) -> None:
+    rows = "".join(f'{{"text": "row {n} of the data"}}\n' for n in range(200)).encode()
+    files = {
+        "cut.jsonl.zst": zstandard.compress(rows)[:-9],
+        "cut.jsonl.gz": gzip.compress(rows)[:-9],
+        "bad.jsonl": rows + b"{\n",
+        "lfs.parquet": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "cut.parquet": b"PAR1" + bytes(1000),
+        "empty.jsonl.gz": b"",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    uri = put(remote.client(), tmp_path, bucket)
+    for name, said in (
+        ("cut.jsonl.zst", r" cannot be read: it is damaged or was cut short \(it ends in the middle of a zstd frame\)"),
+        ("cut.jsonl.gz", " cannot be read: it is damaged or was cut short"),
+        ("bad.jsonl", r", line 201 \(byte \d+\): is no JSON"),
+        ("lfs.parquet", ": is a Git LFS pointer"),
+        ("cut.parquet", " is no Parquet file, or was cut short"),
+        ("empty.jsonl.gz", ": is empty"),
+    ):
+        with pytest.raises(DataError, match=f"^{uri}/{name}{said}"):
+            prepare([f"{uri}/{name}"], tmp_path / "out" / name, Settings(), workers=1)
+    index = prepare([f"{uri}/bad.jsonl"], tmp_path / "done", Settings(bad_records="skip"), workers=1)
+    assert (index.left_out.bad_records, index.first["bad_records"][:18]) == (1, "bad.jsonl, line 20")
+
+
+def test_names_that_lie_and_prepared_data_in_the_store(bucket: str, prepared: Path, tmp_path: Path) -> None:
+    rows = "".join(f'{{"text": "row {n} of the data"}}\n' for n in range(200)).encode()
+    folder = tmp_path / "in"
+    shutil.copytree(prepared, folder / "old")
+    (folder / "c4-train.00000-of-01024.json.gz").write_bytes(gzip.compress(rows))
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["in a Parquet file"]}), folder / "a.txt")
+    uri = put(remote.client(), folder, bucket)
+    index = prepare([uri], tmp_path / "out", Settings(held_out_fraction=0), workers=1)
+    assert index.documents == 201
+    assert index.left_out.own_output == len(list(prepared.iterdir()))

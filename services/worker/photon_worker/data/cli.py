@@ -10,12 +10,14 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from pydantic import ValidationError
 
 from photon.api.model import TokenizerSpec
 from photon_worker.data.dataset import TokenDataset
 from photon_worker.data.errors import DataError
 from photon_worker.data.findings import describe, printable
 from photon_worker.data.index import Index, Settings
+from photon_worker.data.names import check_scheme
 from photon_worker.tokenizer import TextEncoder
 
 app = typer.Typer(
@@ -142,8 +144,8 @@ def prepare_command(
         invalid_bytes=invalid_bytes.value if invalid_bytes is not None else None,
         bad_records=bad_records.value,
     )
-    spec = TokenizerSpec() if tokenizer == "byte" else TokenizerSpec(kind="file", path=tokenizer)
     with _clear_errors(), reporter() as report:
+        spec = TokenizerSpec() if tokenizer == "byte" else _file_spec(tokenizer)
         index = prepare(inputs, output, settings, tokenizer=spec, workers=workers, restart=restart, report=report)
     typer.echo(summary(index, output))
 
@@ -167,6 +169,14 @@ def inspect_command(
             tokens = np.empty(count, dtype=np.int64)
             dataset.read((dataset.tokens - count) // 2, tokens)
             typer.echo(f"\nfrom the middle of the training text:\n{TextEncoder.load(spec).decode(tokens)}")
+
+
+def _file_spec(path: str) -> TokenizerSpec:
+    check_scheme(path)
+    try:
+        return TokenizerSpec(kind="file", path=path)
+    except ValidationError as error:
+        raise DataError(f"--tokenizer {printable(path)!r}: {error.errors()[0]['msg']}") from error
 
 
 def summary(index: Index, where: Path | str) -> str:

@@ -48,7 +48,7 @@ def _texts(reading: Reading) -> Iterator[bytes]:
             yield from rows(piece.uri, reading)
         else:
             start = max(0, piece.start - 1)
-            with stream(piece.uri, start) as file:
+            with stream(piece.uri, start, label=piece.label) as file:
                 yield from json_lines(file, reading, start)
         return
     if piece.size_bytes == 0:
@@ -56,7 +56,7 @@ def _texts(reading: Reading) -> Iterator[bytes]:
             raise reading.error("is empty, which no such file is: copy it again")
         reading.note("empty")
         return
-    with stream(piece.uri) as file:
+    with stream(piece.uri, label=piece.label) as file:
         head = file.read(HEAD)
         content = recognize(head, reading, whole=len(head) < HEAD, last=False)
         if content is None:

@@ -19,7 +19,7 @@ def row_group_sizes(path: str) -> list[int]:
     Raises:
         DataError: It is no Parquet file, or cannot be read.
     """
-    with _explained(path):
+    with _explained(printable(path)):
         metadata = _opened(path).metadata
         return [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
 
@@ -31,7 +31,7 @@ def rows(path: str, reading: Reading) -> Iterator[bytes]:
         DataError: It is no Parquet file, is damaged, or has no such column of text.
     """
     piece, field = reading.piece, reading.settings.text_field
-    with _explained(piece.uri):
+    with _explained(piece.label):
         file = _opened(path)
         metadata = file.metadata
         first, stop = piece.start, metadata.num_row_groups if piece.stop is None else piece.stop
@@ -111,16 +111,16 @@ def _opened(path: str) -> Any:
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """Turn what pyarrow raises for the input ``uri`` into one clear DataError."""
+def _explained(name: str) -> Iterator[None]:
+    """Turn what pyarrow raises for the input ``name`` into one clear DataError."""
     import pyarrow
 
     try:
         yield
     except PermissionError as error:
-        raise DataError(f"{printable(uri)} cannot be read: Permission denied: change that, or --exclude it") from error
+        raise DataError(f"{name} cannot be read: Permission denied: change that, or --exclude it") from error
     except (pyarrow.ArrowException, OSError, MemoryError, ValueError, OverflowError) as error:
-        name, said = printable(uri), " ".join(str(error).split())
+        said = " ".join(str(error).split())
         magic = "magic bytes not found" in said or "file size is" in said or "size is 0 bytes" in said
         problem = "is no Parquet file, or was cut short" if magic else "is a damaged Parquet file"
         raise DataError(f"{name} {problem}: {said[:300]}") from error

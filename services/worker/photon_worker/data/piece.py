@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from photon_worker.data.findings import printable
 from photon_worker.data.names import Kind
 
 
@@ -24,3 +25,8 @@ class Piece:
     named: bool = False
     start: int = 0
     stop: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return printable(self.name if "/.prepare/stream-" in self.uri else self.uri)

@@ -48,7 +48,7 @@ class Reading:
 
     def error(self, problem: str) -> DataError:
         """``problem`` at this place."""
-        return DataError(f"{printable(self.piece.uri)}{self.place}: {problem}")
+        return DataError(f"{self.piece.label}{self.place}: {problem}")
 
     def bad(self, problem: str) -> None:
         """A record without a text: counted with --bad-records skip.

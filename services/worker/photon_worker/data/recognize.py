@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from photon_worker.data.names import COMPRESSED, Kind, ending
 from photon_worker.data.reading import Reading, wide_encoding
@@ -65,11 +65,12 @@ def recognize(head: bytes, reading: Reading, *, whole: bool, last: bool) -> Cont
     if kind == "source" or not (auto or kind == "jsonl"):
         return Content(kind=kind, mark=mark, encoding=encoding)
     text = codecs.getincrementaldecoder(encoding or "utf-8")(errors="replace").decode(head[mark:], final=whole)
-    shape = _shape(text, "json" if kind == "parquet" else kind, reading, whole=whole, last=whole or last)
+    if kind == "parquet":
+        rows = _rows(text.lstrip(), "unknown", reading, whole=whole, last=True)
+        return Content(kind="parquet" if rows == "none" or rows is None else rows, mark=mark, encoding=encoding)
+    shape = _shape(text, kind, reading, whole=whole, last=whole or last)
     if shape is None:
         return None
-    if kind == "parquet" and shape == "source":
-        return Content(kind="parquet")
     if shape == "jsonl" and mark == 0 and encoding is not None and not wide_encoding(encoding):
         encoding = None  # row by row
     return Content(kind=shape, mark=mark, encoding=encoding)
@@ -94,43 +95,55 @@ def _other_encoding(head: bytes, reading: Reading, *, whole: bool) -> str | None
 
 def _shape(text: str, kind: Kind, reading: Reading, *, whole: bool, last: bool) -> Kind | None:
     """``jsonl``, ``json`` (an array, or one object over several lines), or how text that is no JSON is read."""
-    text = text.lstrip()
-    plain: Kind = "source" if kind == "json" else "text" if kind == "unknown" else kind
+    shape = _rows(text.lstrip(), kind, reading, whole=whole, last=last)
+    if shape == "none":
+        if kind == "jsonl" or (kind == "json" and _is_data(reading)):
+            return "jsonl"
+        if kind == "json":
+            reading.note("json_as_text")
+        return "source" if kind == "json" else "text" if kind == "unknown" else kind
+    return shape
+
+
+def _rows(text: str, kind: Kind, reading: Reading, *, whole: bool, last: bool) -> Kind | Literal["none"] | None:
     if not text or text[0] not in "[{":
-        return plain
+        return "none"
     line, newline, rest = text.partition("\n")
     if text[0] == "[":
         if isinstance(_decode(line)[0], list) and (rest.strip() or (newline and not whole)):
-            return plain  # lists, a line each
-        return _rows("json", _decode(text[1:].lstrip())[0], kind, plain, reading)
+            return "none"  # lists, a line each
+        return "json" if _meant(_decode(text[1:].lstrip())[0], kind, reading) else "none"
     if not newline and not last:
         return None
     first, end = _decode(line)
     if isinstance(first, dict) and not line[end:].strip():
         second = rest.lstrip().partition("\n")
         if kind == "text" and (second[0] if whole else second[1]) and not isinstance(_decode(second[0])[0], dict):
-            return plain
-        return _rows("jsonl", first, kind, plain, reading)
+            return "none"
+        return "jsonl" if _meant(first, kind, reading) else "none"
     value, end = _decode(text)
     if not isinstance(value, dict) or end <= len(line):
-        return plain
+        return "none"
     if kind == "jsonl" or (text[end:].strip() and _has_text(value, reading)):
         raise reading.error(
             "holds JSON objects that span several lines, and one object per line is needed: `jq -c . FILE` writes that"
         )
-    return plain if text[end:].strip() else _rows("json", value, kind, plain, reading)
+    return "json" if not text[end:].strip() and _meant(value, kind, reading) else "none"
 
 
-def _rows(shape: Kind, first: Any, kind: Kind, plain: Kind, reading: Reading) -> Kind:
-    """``shape`` if the first record has a text where it is looked for, or if nothing but records can be meant."""
-    if kind == "jsonl" or _has_text(first, reading):
-        return shape
-    if kind in ("json", "unknown") and isinstance(first, dict):
-        # Data whose field has another name, or the settings of a program?
-        if kind == "unknown" or reading.piece.named or ending(reading.piece.name) in COMPRESSED:
-            return shape
-        reading.note("json_as_text")
-    return plain
+def _meant(first: Any, kind: Kind, reading: Reading) -> bool:
+    """Whether the records are data: the first has a text where it is looked for, or nothing else can be meant."""
+    return (
+        kind == "jsonl"
+        or _has_text(first, reading)
+        or (kind == "unknown" and isinstance(first, dict))
+        or (kind == "json" and _is_data(reading))
+    )
+
+
+def _is_data(reading: Reading) -> bool:
+    """Whether a ``.json`` file is data, not the settings of a program: it was named itself, or is compressed."""
+    return reading.piece.named or ending(reading.piece.name) in COMPRESSED
 
 
 def _has_text(record: Any, reading: Reading) -> bool:

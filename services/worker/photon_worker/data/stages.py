@@ -109,7 +109,7 @@ def scan(unit: Unit) -> None:
 def is_scanned(unit: Unit) -> bool:
     """Whether there is a whole scan of the unit's present content that would be the same under its policies."""
     try:
-        with np.load(unit.scanned) as data:
+        with unit.scanned.open("rb") as file, np.load(file) as data:
             note = _Scanned.model_validate_json(data["note"].tobytes())
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or cut short by a lost machine
         return False

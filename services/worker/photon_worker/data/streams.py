@@ -36,27 +36,26 @@ _LARGEST_WINDOW: Final = 2**31  # what `zstd --long=31` needs; archives of web t
 
 
 @contextmanager
-def stream(uri: str, start: int = 0) -> Iterator[BinaryIO]:
-    """``uri`` from byte ``start`` on; the whole of it (``start`` 0) is decompressed.
+def stream(uri: str, start: int = 0, *, label: str | None = None) -> Iterator[BinaryIO]:
+    """``uri`` from byte ``start`` on; the whole of it (``start`` 0) is decompressed. Messages call it ``label``.
 
     Raises:
         DataError: It is gone, may not be read, is damaged or cut short.
     """
-    with _explained(uri), ExitStack() as opened:
+    with _explained(uri, label), ExitStack() as opened:
         yield _opened(uri, start, opened)
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
+def _explained(uri: str, label: str | None = None) -> Iterator[None]:
     try:
         with remote.explained(uri) if remote.is_remote(uri) else nullcontext():
             yield
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, MemoryError) as error:
-        raise _unreadable(uri, error) from error
+        raise _unreadable(label or printable(uri), error) from error
 
 
-def _unreadable(uri: str, error: BaseException) -> DataError:
-    name = printable(uri)
+def _unreadable(name: str, error: BaseException) -> DataError:
     if isinstance(error, MemoryError):
         return DataError(f"{name} cannot be read: there is not enough memory for it")
     if isinstance(error, PermissionError):

@@ -106,7 +106,7 @@ def test_a_compressed_file_that_is_cut_is_an_error(
         assert error.startswith(f"error: {path} cannot be read: it is damaged or was cut short (")
         assert error.endswith("; copy it again")
     else:
-        assert "stream-0 cannot be read" in photon_data("-", stdin=path.read_bytes()).error
+        assert "error: standard input cannot be read: it is damaged" in photon_data("-", stdin=path.read_bytes()).error
 
 
 @pytest.mark.parametrize("packed", PACKED)
@@ -180,10 +180,7 @@ def test_a_wrong_name_does_not_make_text_of_what_is_none(
     path.write_bytes(make(TEXTS))
     done = photon_data(path)
     if real in ("text", "source") and ("json" in claimed or "parquet" in claimed):
-        if claimed == "x.json":
-            assert done.texts == texts
-        else:
-            assert str(path) in done.error
+        assert str(path) in done.error
     else:
         assert done.texts == texts
 
@@ -407,7 +404,7 @@ def test_json_in_a_source_tree_is_source_and_said_where_it_looks_like_data(
     (folder / "rows.json").write_text('{"body": "one"}\n{"body": "two"}\n')
     done = photon_data(folder)
     assert len(done.texts) == 3
-    assert (done.index["changed"], done.index["first"]["json_as_text"]) == ({"json_as_text": 2}, "package.json")
+    assert (done.index["changed"], done.index["first"]["json_as_text"]) == ({"json_as_text": 3}, "numbers.json")
     assert photon_data(folder, "--text-field", "body", output=tmp_path / "body").texts[-2:] == ["one", "two"]
     assert "has no field 'text' (it has 'body')" in photon_data(folder / "rows.json", output=tmp_path / "n").error
 
