@@ -148,12 +148,22 @@ class StopSpec(ApiModel):
         ),
     ] = DivergenceSpec()
 
+    @property
+    def looks_at_evaluations(self) -> bool:
+        """Whether an evaluation may end the job."""
+        return self.target_perplexity is not None or self.plateau is not None
+
 
 class EvaluationSpec(ApiModel):
     """Perplexity on held-out text that every participant keeps at home."""
 
     every_rounds: Annotated[
-        int, Field(ge=0, le=10**6, description="Evaluate each so many rounds; 0: only the last.")
+        int,
+        Field(
+            ge=0,
+            le=10**6,
+            description="Evaluate every N rounds; 0: only the last, or every round if a stop rule needs it.",
+        ),
     ] = 1
     max_tokens: Annotated[
         int | None,

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from photon.api.base import ApiModel, Name
+from photon.api.participation import PlateauSpec
 from photon.api.training import CLIP_TO_MEDIAN, Codec
 from photon.protocol.ranges import (
     MAX_LOSS,
@@ -259,6 +260,23 @@ class Evaluation(ApiModel):
     commit: Sha256
     participant: Name
     result: HeldOutResult
+
+
+class End(ApiModel):
+    """rounds/00012/end.json: a stop rule that looks at evaluations ended the job with this round. Created if absent.
+
+    Which evaluations are in is a matter of seconds, so the decision is a record: a restart and a second aggregator end
+    the same way. It holds for the limits that it names; with others the job goes on. ``results``: those of the round.
+    """
+
+    job: Sha256
+    round: RoundNumber
+    commit: Sha256
+    reason: Annotated[str, Field(max_length=64)]
+    message: Annotated[str, Field(max_length=1024)] = ""
+    target_perplexity: float | None = None
+    plateau: PlateauSpec | None = None
+    results: dict[Name, HeldOutResult] = {}
 
 
 Phase = Literal["wait", "pull", "train", "encode", "push", "admit", "merge", "commit", "evaluate"]

@@ -29,6 +29,11 @@ def plan(round_number: int) -> str:
     return f"{round_folder(round_number)}/plan.json"
 
 
+def end(round_number: int) -> str:
+    """That evaluations ended the job with a round."""
+    return f"{round_folder(round_number)}/end.json"
+
+
 def closing(round_number: int, number: int = 1) -> str:
     """The first closing of a round, or the ``number``-th of its chain: ``closing-2.json``."""
     return f"{round_folder(round_number)}/closing{f'-{number}' if number > 1 else ''}.json"

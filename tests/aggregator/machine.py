@@ -24,6 +24,7 @@ from photon_aggregator.events import (
     Admitted,
     Check,
     Committed,
+    Ended,
     Event,
     Head,
     Merge,
@@ -31,6 +32,7 @@ from photon_aggregator.events import (
     PlanReady,
     Recovered,
     Submitted,
+    WriteEnd,
     WritePlan,
 )
 from photon_aggregator.state import JobState, Settings, Stage
@@ -136,6 +138,9 @@ class Machine:
     def send(self, event: Event) -> list[Action]:
         self.state, actions = rounds.advance(self.state, event)
         self.actions += actions
+        for action in actions:
+            if isinstance(action, WriteEnd):
+                return [*actions, *self.send(Ended(at=self.at, record=action.record))]
         return actions
 
     def recovered(self, base: Head | None = None, *, planned: bool = False, **fields: Any) -> list[Action]:

@@ -46,6 +46,7 @@ from photon_aggregator.events import (
     Outcome,
     Recovered,
     Tick,
+    WriteEnd,
     WritePlan,
     WriteRollback,
 )
@@ -280,6 +281,8 @@ class Engine:
                 pass
             case Finish():
                 self._spawn(self._finish())
+            case WriteEnd():
+                self._spawn(self._guarded(lambda: self._work.write_end(action)))
             case WriteRollback():
                 self._spawn(self._guarded(lambda: self._work.roll_back(action)))
             case WritePlan():
@@ -382,6 +385,7 @@ class Engine:
                 head=found.head,
                 planned=found.planned,
                 first_planned_at=found.first_planned_at,
+                end=self._work.end_of(found.head),
                 written_at=self._work.written_at(keys.commit(found.head.round)),
                 evaluations=found.evaluations,
                 trail=found.commits[-rollback.TRAIL :],

@@ -13,7 +13,7 @@ from enum import StrEnum
 from photon.api.status import JobReason
 from photon.api.text import printable
 from photon.protocol.messages import RefusalReason
-from photon.protocol.records import Commit, HeldOutResult, Phase, Plan, UpdateManifest
+from photon.protocol.records import Commit, End, HeldOutResult, Phase, Plan, UpdateManifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,7 @@ class Recovered:
     planned: bool
     first_planned_at: float | None = None
     written_at: float | None = None
+    end: End | None = None
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
     trail: tuple[Head, ...] = ()
 
@@ -220,6 +221,14 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The bucket says that evaluations ended the job with the head: decided here, or by another aggregator."""
+
+    at: float
+    record: End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Jumped:
     """The clock went on (or back) by ``seconds`` that have not passed: it was set, or this process did not run."""
 
@@ -260,6 +269,7 @@ Event = (
     | Looked
     | Tick
     | Broken
+    | Ended
     | Jumped
     | StorageAway
     | StorageBack
@@ -311,6 +321,13 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WriteEnd:
+    """Create this record unless the round has one; answer with Ended."""
+
+    record: End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriteRollback:
     """Create this commit, a rollback, unless the round has one; answer with Committed."""
 
@@ -358,4 +375,4 @@ class Note:
         object.__setattr__(self, "message", printable(self.message))
 
 
-Action = WritePlan | WriteRollback | Check | Look | Merge | Finish | Note
+Action = WritePlan | WriteEnd | WriteRollback | Check | Look | Merge | Finish | Note

@@ -7,10 +7,11 @@ from dataclasses import replace
 from photon.api.participation import SampleFrom
 from photon.api.status import JobReason
 from photon.protocol.cohort import sample_cohort
-from photon.protocol.records import Commit, LeftOut, Plan
+from photon.protocol.records import Commit, End, LeftOut, Plan
 from photon_aggregator import divergence, rollback
 from photon_aggregator.events import (
     Committed,
+    Ended,
     Head,
     Note,
     NoteKind,
@@ -18,6 +19,7 @@ from photon_aggregator.events import (
     Outcome,
     PlanReady,
     Recovered,
+    WriteEnd,
     WritePlan,
     WriteRollback,
 )
@@ -74,7 +76,24 @@ def recovered(state: JobState, event: Recovered) -> Step:
     if event.planned:
         # It was decided already to train this round; a stop condition that holds by now ends the job after it.
         return _plan(state)
+    if event.end is not None:
+        return _as_recorded(state, event.end, event.at)
     return after_commit(state, event.at)
+
+
+def ended(state: JobState, event: Ended) -> Step:
+    if state.stage is not Stage.PLAN or state.head is None or event.record.commit != state.head.digest:
+        return state, []
+    return _as_recorded(state, event.record, event.at)
+
+
+def _as_recorded(state: JobState, record: End, at: float) -> Step:
+    """End as the bucket says, if that was decided by the limits that the job has now."""
+    stop = state.settings.stop
+    if (record.target_perplexity, record.plateau) != (stop.target_perplexity, stop.plateau):
+        state = replace(state, ending=ends_by_commit(state, at))
+        return end(state, state.ending, at) if state.ending is not None else _plan(state)
+    return end(state, Outcome(reason=JobReason(record.reason), message=record.message), at)
 
 
 def committed(state: JobState, event: Committed) -> Step:
@@ -156,10 +175,23 @@ def settle(state: JobState, at: float) -> Step:
 
 def _conclude(state: JobState, at: float) -> Step:
     assert state.head is not None
-    ending = state.ending or ends_by_evaluation(state)
+    if state.ending is not None:
+        return end(state, state.ending, at)
+    ending = ends_by_evaluation(state)
     if ending is None:
         return _plan(state)
-    return end(state, ending, at)
+    stop = state.settings.stop
+    record = End(
+        job=state.settings.job,
+        round=state.head.round,
+        commit=state.head.digest,
+        reason=ending.reason.value,
+        message=ending.message,
+        target_perplexity=stop.target_perplexity,
+        plateau=stop.plateau,
+        results=dict(sorted(state.evaluations.get(state.head.round, {}).items())),
+    )
+    return replace(state, stage=Stage.PLAN, open=None), [WriteEnd(record=record)]
 
 
 def _plan(state: JobState) -> Step:

@@ -22,6 +22,7 @@ from photon_aggregator.events import (
     Broken,
     Closed,
     Committed,
+    Ended,
     Evaluated,
     Event,
     Found,
@@ -41,7 +42,7 @@ from photon_aggregator.events import (
     Tick,
     Told,
 )
-from photon_aggregator.opening import committed, not_finite, plan_ready, recovered, settle
+from photon_aggregator.opening import committed, ended, not_finite, plan_ready, recovered, settle
 from photon_aggregator.presence import evaluated, heard
 from photon_aggregator.state import JobState, Stage
 from photon_aggregator.steps import Step, end, look_wanted, soon
@@ -82,6 +83,8 @@ def advance(state: JobState, event: Event) -> Step:
             return _looked(state, event.at)
         case Tick():
             return _tick(state, event.at)
+        case Ended():
+            return ended(state, event)
         case Jumped():
             return jumped(state, event.seconds), []
         case StorageAway():

@@ -85,7 +85,8 @@ class Settings:
             deadline_seconds=spec.participation.round_deadline_seconds,
             grace_seconds=spec.participation.grace_seconds,
             stop=spec.stop,
-            evaluate_every=spec.evaluation.every_rounds,
+            # A stop rule that looks at evaluations needs them, whatever everyRounds says.
+            evaluate_every=spec.evaluation.every_rounds or int(spec.stop.looks_at_evaluations),
             suspend=spec.suspend,
             retention=spec.storage.retention,
             when_quorum_lost=spec.participation.when_quorum_lost,
@@ -95,7 +96,7 @@ class Settings:
     @property
     def waits_for_evaluations(self) -> bool:
         """Whether an evaluation may end the job, so that the next plan must wait for it."""
-        return self.stop.target_perplexity is not None or self.stop.plateau is not None
+        return self.stop.looks_at_evaluations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from photon.api.learning import LearningJob
 from photon.api.status import JobReason
 from photon.api.training import ExchangeSpec
+from photon.protocol.records import End
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces, round_context
@@ -22,11 +23,14 @@ from photon_aggregator.events import (
     Broken,
     Check,
     Committed,
+    Ended,
     Event,
+    Head,
     Merge,
     NotFinite,
     PlanReady,
     Refused,
+    WriteEnd,
     WritePlan,
     WriteRollback,
 )
@@ -89,6 +93,16 @@ class Work:
         """When an object was written, by the store's clock; None when it is not there."""
         info = self.store.head(key)
         return info.last_modified.timestamp() if info is not None else None
+
+    def write_end(self, action: WriteEnd) -> list[Event]:
+        """Create the record of the end unless there is one."""
+        record, _, _ = bucket.create(self.store, keys.end(action.record.round), action.record)
+        return [Ended(at=self._clock(), record=record)]
+
+    def end_of(self, head: Head) -> End | None:
+        """The record that evaluations ended the job with ``head``, if there is one."""
+        found = bucket.find(self.store, keys.end(head.round), End)
+        return found[0] if found is not None and found[0].commit == head.digest else None
 
     def roll_back(self, action: WriteRollback) -> list[Event]:
         """Create the commit of a rollback unless there is one of that round."""
