@@ -149,11 +149,11 @@ class Child:
             self._handle.terminate()
 
     def kill(self, *, deadline: float) -> None:
-        """Wait for the end until ``deadline`` on the clock, then kill the whole process group."""
+        """Wait for the end until ``deadline`` on time.monotonic, then kill the whole process group."""
         if self._handle is None:
             return
         try:
-            self._handle.wait(timeout=max(0.0, deadline - self._clock()))
+            self._handle.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             pass
         finally:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import Condition, ConditionType, JobStatus
 from photon.cli import lines
+from photon.cli.awake import AwakeClock
 from photon.cli.children import Child, Exit, stop_all
 from photon.cli.display import Display
 from photon.cli.environment import Keys, environment
@@ -51,13 +52,15 @@ class Supervisor:
         keys: Keys,
         display: Display,
         watch_store: Callable[[], None],
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._job = job
         self._watch_store = watch_store
         self._display = display
         self._run = run
         self._limit_seconds = job.spec.active_deadline_seconds
-        self._began_at = time.monotonic()
+        self._clock = clock or AwakeClock()
+        self._began_at = self._clock()
         self._final: Condition | None = None
         self._lost: dict[str, Exit] = {}
         # Held for the whole run and handed to every start of the aggregator: its address is the same after a restart,
@@ -89,6 +92,7 @@ class Supervisor:
                 cwd=folder,
                 log_path=run.log(process.name),
                 pass_fds=(self._door.fileno(),) if process.name == AGGREGATOR else (),
+                clock=self._clock,
             )
             for process in processes(job, context)
         ]
@@ -131,7 +135,7 @@ class Supervisor:
         next_status, ended_at = 0.0, None
         aggregator = next(child for child in self._children if child.process.name == AGGREGATOR)
         while True:
-            now = time.monotonic()
+            now = self._clock()
             self._watch_store()
             for child in self._others():
                 self._handle(child.poll())
@@ -154,7 +158,7 @@ class Supervisor:
             raise JobFailed(f"the job failed ({self._final.reason}){why}")
 
     def _check_deadline(self) -> None:
-        if self._limit_seconds is not None and time.monotonic() - self._began_at > self._limit_seconds:
+        if self._limit_seconds is not None and self._clock() - self._began_at > self._limit_seconds:
             raise RunFailed(f"spec.activeDeadlineSeconds ({self._limit_seconds} s) is over; the same command resumes")
 
     def _poll_status(self) -> None:
