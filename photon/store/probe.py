@@ -19,8 +19,6 @@ from photon.store import keys
 from photon.store.errors import (
     AccessDenied,
     BucketMissing,
-    DigestMismatch,
-    NotFound,
     PreconditionFailed,
     StorageFull,
     StoreError,
@@ -104,16 +102,18 @@ class _Probe:
         self._store = store
         self._created = f"{folder}created"
         self._uploaded = f"{folder}uploaded"
+        self._damaged = f"{folder}damaged"
         self._assembled = f"{folder}assembled"
         self._folder = folder
+        self._takes_uploads = False
         self._etag = ""
 
     def findings(self) -> Iterator[Finding]:
         steps: list[tuple[str, Callable[[], str | None]]] = [
             (CONDITIONAL_CREATE, self._create),
-            (CHECKSUMS, self._other_bytes),
             (UPLOAD_URLS, self._upload),
             (UPLOAD_ONCE, self._upload_again),
+            (CHECKSUMS, self._other_bytes),
             (LISTING, self._list),
             (PINNED_READS, self._read),
             (MULTIPART, self._multipart),
@@ -138,32 +138,29 @@ class _Probe:
         won += self._store.create(self._created, secrets.token_bytes(8))
         return None if won == 1 else f"of {WRITERS + 1} writers of one object {won} were told that they created it"
 
-    def _other_bytes(self) -> str | None:
-        try:
-            self._send(TEXT[::-1])
-        except DigestMismatch:
-            return None
-        except (PreconditionFailed, NotFound, Unreachable, StorageFull):
-            raise
-        except StoreError as error:
-            # Any refusal will do, as long as the announced bytes are taken next.
-            log.debug("other bytes than announced: %s", error)
-            return None
-        self._store.delete([self._uploaded])
-        return "it took other bytes than the checksum was of"
-
     def _upload(self) -> str | None:
-        return None if self._send(TEXT) is UploadOutcome.CREATED else "there was no object, and it said that there was"
+        self._takes_uploads = self._send(self._uploaded, TEXT) is UploadOutcome.CREATED
+        return None if self._takes_uploads else "there was no object, and it said that there was"
 
     def _upload_again(self) -> str | None:
-        return None if self._send(TEXT) is UploadOutcome.ALREADY_THERE else "it wrote over an object"
+        return None if self._send(self._uploaded, TEXT) is UploadOutcome.ALREADY_THERE else "it wrote over an object"
 
-    def _send(self, data: bytes) -> UploadOutcome:
+    def _other_bytes(self) -> str | None:
+        if not self._takes_uploads:
+            return "it takes no upload at all"
+        try:
+            self._send(self._damaged, TEXT[::-1])
+        except (Unreachable, StorageFull):
+            raise
+        except StoreError as error:
+            # Stores differ in the code of this refusal.
+            log.debug("other bytes than announced: %s", error)
+            return None
+        return "it took other bytes than the checksum was of"
+
+    def _send(self, key: str, data: bytes) -> UploadOutcome:
         put = self._store.presign_put(
-            self._uploaded,
-            size_bytes=len(TEXT),
-            sha256=hashlib.sha256(TEXT).hexdigest(),
-            valid_seconds=URL_SECONDS,
+            key, size_bytes=len(TEXT), sha256=hashlib.sha256(TEXT).hexdigest(), valid_seconds=URL_SECONDS
         )
         return upload(put.url, put.headers, memoryview(data), retry=RETRY)
 
@@ -206,7 +203,7 @@ class _Probe:
         return None if listed else "what a crash leaves unfinished has to be removed by a lifecycle rule"
 
     def _delete(self) -> str | None:
-        self._store.delete([self._created, self._uploaded, self._assembled])
+        self._store.delete([self._created, self._uploaded, self._damaged, self._assembled])
         left = [info.key for info in self._store.list(self._folder)]
         return f"{', '.join(left)} is still there" if left else None
 

@@ -154,6 +154,10 @@ def test_a_feature_that_is_needed_and_missing_is_named(
     store = lacking(lack)
     missing = {finding.feature: finding for finding in probe(store) if not finding.holds and finding.needed}
     assert next(iter(missing)) == feature
+    if feature == probing.UPLOAD_URLS:
+        assert {f.feature: f.holds for f in probe(store)}[probing.CHECKSUMS] is False, (
+            "what takes nothing verifies nothing"
+        )
     with pytest.raises(Unusable, match=said) as caught:
         require(store)
     assert str(caught.value).startswith(f"the object store at {store.endpoint} cannot hold a job, it lacks {feature}: ")
