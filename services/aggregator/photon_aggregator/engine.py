@@ -23,7 +23,7 @@ from photon.store import keys
 from photon.store.errors import Contradiction, StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces
-from photon_aggregator import bucket, log, rollback, rounds, starting, tracing
+from photon_aggregator import bucket, log, rounds, starting, summary, tracing
 from photon_aggregator.board import Board
 from photon_aggregator.bucket import Retries, Stopped
 from photon_aggregator.clock import BEAT_SECONDS, Drift
@@ -55,6 +55,7 @@ from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
 from photon_aggregator.housekeeping import Housekeeping
 from photon_aggregator.look import look
 from photon_aggregator.parts import Grants
+from photon_aggregator.past import Past, read_past
 from photon_aggregator.patience import Patience
 from photon_aggregator.recovery import Recovery
 from photon_aggregator.state import JobState, Settings
@@ -127,6 +128,8 @@ class Engine:
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tidy = asyncio.Lock()
+        self._past: Past | None = None
+        self._looking_back: asyncio.Task[None] | None = None
 
     # --- for the outside ----------------------------------------------------------------------------------------------
 
@@ -142,10 +145,11 @@ class Engine:
                 for task in work:
                     task.cancel()
         except BaseExceptionGroup as errors:
+            self.stop()
             raise _first(errors) from errors
         finally:
+            # Whoever serves an ended job goes on reading the bucket, until ``stop``.
             self._group = None
-            self.stop()
         assert self.state.outcome is not None
         return self.state.outcome
 
@@ -154,6 +158,8 @@ class Engine:
         self._stopping = True
         self._end_pauses()
         self._work.cancelled.set()
+        if self._looking_back is not None:
+            self._looking_back.cancel()
         self.wake()
         self.executors.shutdown()
 
@@ -196,6 +202,9 @@ class Engine:
         for action in actions:
             if isinstance(action, Note):
                 self._note(action)
+        if isinstance(event, Evaluated) and self.state.evaluations is not before.evaluations:
+            with contained("an evaluation"):
+                self.board.curves.evaluated(event.round, {event.participant: event.result})
         if isinstance(event, Committed) and self.state.head is not before.head:
             self._ended_round(before, event)
         elif before.open is not None and before.outcome is None and self.state.outcome is not None:
@@ -366,18 +375,29 @@ class Engine:
             resolve_against(self.job, learning)
         except ValueError as error:
             raise JobMismatch(str(error)) from error
-        commits: list[Head] = []
 
         def read() -> list[Event]:
-            found = self._work.read_bucket(learning, digest)
-            commits[:] = found.commits
-            return self._restore(digest, found)
+            return self._restore(digest, self._work.read_bucket(learning, digest, self.state.settings))
 
         await self._guarded(read)
-        self._spawn(self._keep_house(lambda: self.housekeeping.sweep(commits)))
+        if self._past is not None:
+            # Not of the group: the page goes on being filled when the job has ended and is still served.
+            self._looking_back = asyncio.create_task(self._look_back(self._past))
+
+    async def _look_back(self, past: Past) -> None:
+        message = await read_past(past, self.board)
+        self._past = None
+        if message is not None:
+            self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=message))
+            return
+        returns, last = dict(self.board.returns), max(self.board.commits)
+        await self._keep_house(lambda: self.housekeeping.sweep(returns, last))
 
     def _restore(self, digest: str, found: Recovery) -> list[Event]:
-        self.board.restored(found.commits, found.logs)
+        self.board.restored(found.recent, found.logs, totals=found.totals, counted_before=found.counted_before)
+        for number, results in found.evaluations.items():
+            self.board.curves.evaluated(number, results)
+        self._past = Past(self.store, digest, found)
         return [
             Recovered(
                 at=self.clock(),
@@ -388,7 +408,8 @@ class Engine:
                 end=self._work.end_of(found.head),
                 written_at=self._work.written_at(keys.commit(found.head.round)),
                 evaluations=found.evaluations,
-                trail=found.commits[-rollback.TRAIL :],
+                past_losses=found.past_losses,
+                trail=found.recent,
             )
         ]
 
@@ -418,10 +439,12 @@ class Engine:
             tracing.committed(self.traces, event, before.open, job=self.job.metadata.name)
             entry = log.round_log(self.board, head, before.open, event.at)
         records = list(self.board.round_events)
+        sums = summary.summary_of(self.board.totals, before, round_number=head.round, commit=head.digest)
         self.board.committed(head, entry, event.at)
         self.grants.forget_before(head.round + 1)
-        heads = dict(self.board.commits)
-        self._spawn(self._keep_house(lambda: self.housekeeping.after_round(entry, records, heads)))
+        # While the past is read a rollback may be unknown that needs a model; the sweep at its end takes what is left.
+        returns = dict(self.board.returns) if self._past is None else None
+        self._spawn(self._keep_house(lambda: self.housekeeping.after_round(entry, records, returns, sums)))
 
     async def _keep_house(self, chores: Callable[[], Sequence[RoundLog]]) -> None:
         async with self._tidy:
@@ -441,6 +464,7 @@ class Engine:
             with contained(f"the log of round {head.round}"):
                 entry = log.with_evaluations(entry, self.board)
             self.board.logs[head.round] = entry
+            self.board.curves.logged(entry)
             self._options.faults(FaultPoint.BEFORE_FINISH)
             if state.outcome.reason is not JobReason.STORAGE_FAILED:
                 records = list(self.board.round_events)

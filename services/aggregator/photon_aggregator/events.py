@@ -14,6 +14,7 @@ from photon.api.status import JobReason
 from photon.api.text import printable
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import Commit, End, HeldOutResult, Phase, Plan, UpdateManifest
+from photon_aggregator.losses import PastLosses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,7 @@ class Recovered:
     written_at: float | None = None
     end: End | None = None
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
+    past_losses: PastLosses = field(default_factory=PastLosses)
     trail: tuple[Head, ...] = ()
 
 

@@ -15,13 +15,14 @@ from photon.api.placement import RetentionSpec
 from photon.protocol.records import RoundLog
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
-from photon_aggregator import leftovers, log, retention
+from photon_aggregator import leftovers, log, retention, summary
 from photon_aggregator.board import EventRecord
 from photon_aggregator.events import Head
+from photon_aggregator.summary import Summary
 
 logger = logging.getLogger(__name__)
 
-Chore = Literal["log", "prune", "sweep"]
+Chore = Literal["log", "summary", "prune", "sweep"]
 CHORES: Final[tuple[Chore, ...]] = get_args(Chore)
 # Rounds whose log or pruning may be outstanding; older ones are given up (a restart sweeps again).
 OUTSTANDING: Final = 64
@@ -37,23 +38,32 @@ class Housekeeping:
         self._prunes: dict[int, Mapping[int, Head]] = {}
         self.failures: Counter[Chore] = Counter()
 
-    def sweep(self, commits: Sequence[Head]) -> list[RoundLog]:
+    def sweep(self, returns: Mapping[int, Head], last: int) -> list[RoundLog]:
         """Catch up on pruning after a restart; it writes no log."""
-        if commits:
-            self._try("sweep", partial(retention.sweep, self._store, self._spec, commits))
-            leftovers.drop(self._store, commits[-1].round)
+        self._try("sweep", partial(retention.sweep, self._store, self._spec, returns, last))
+        leftovers.drop(self._store, last)
         return []
 
-    def after_round(self, entry: RoundLog, records: Sequence[EventRecord], heads: Mapping[int, Head]) -> list[RoundLog]:
-        """Write the log of a round, delete what it made too old, and what is outstanding; the logs that are written."""
+    def after_round(
+        self,
+        entry: RoundLog,
+        records: Sequence[EventRecord],
+        returns: Mapping[int, Head] | None,
+        sums: Summary | None,
+    ) -> list[RoundLog]:
+        """Write the log of a round and the summary, delete what the round made too old, and do what is outstanding; the
+        logs that are written. ``returns``: the rollbacks by round; None: a sweep is to come."""
         self._logs[entry.round] = (entry, records)
-        self._prunes[entry.round] = heads
+        if returns is not None:
+            self._prunes[entry.round] = returns
         written: list[RoundLog] = []
         for number, (due, events) in sorted(self._logs.items()):
             if not self._try("log", partial(log.write, self._store, due, events)):
                 break
             written.append(due)
             del self._logs[number]
+        if sums is not None and not self._logs:
+            self._try("summary", partial(summary.write, self._store, sums))
         for number, known in sorted(self._prunes.items()):
             if not self._try("prune", partial(retention.prune, self._store, self._spec, known, number)):
                 break

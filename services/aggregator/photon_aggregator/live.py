@@ -55,11 +55,9 @@ class Live(ApiModel):
 
 def revision(engine: Engine) -> str:
     """Another one whenever a commit, a log or an evaluation came, or none is expected any more."""
-    head = engine.state.head
-    results = sum(len(found) for found in engine.state.evaluations.values())
     judged = under_evaluation(engine.state, engine.clock()) is None
     ended = "e" if engine.state.outcome is not None else ""
-    return f"{head.round if head is not None else -1}.{results}{'j' if judged else ''}{ended}"
+    return f"{engine.board.curves.revision}{'j' if judged else ''}{ended}"
 
 
 def live(engine: Engine, status: JobStatus, instance: str) -> Live:

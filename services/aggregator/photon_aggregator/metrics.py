@@ -26,6 +26,7 @@ from photon_aggregator.engine import Engine
 from photon_aggregator.housekeeping import CHORES
 from photon_aggregator.state import Stage
 from photon_aggregator.stopping import perplexity
+from photon_aggregator.totals import Totals
 
 
 def _there(participant: ParticipantStatus) -> bool:
@@ -126,9 +127,11 @@ class JobCollector(Collector):
             yield self._one(names.ROUND_DEADLINE, state.deadline(open_round))
         yield self._one(names.LAST_COMMIT, board.committed_at)
         yield self._one(names.ROUND_PACE, board.seconds_per_round())
-        yield self._durations()
         totals = board.totals
-        yield self._family(names.PHASE_SECONDS, [((phase,), sum_) for phase, sum_ in sorted(totals.seconds.items())])
+        if totals.complete:
+            yield self._durations()
+            phases = sorted(totals.seconds.items())
+            yield self._family(names.PHASE_SECONDS, [((phase,), sum_) for phase, sum_ in phases])
 
     def _durations(self) -> Family:
         totals, below, buckets = self._engine.board.totals, 0, []
@@ -160,12 +163,16 @@ class JobCollector(Collector):
 
     def _of_participants(self, status: JobStatus) -> Iterator[Family]:
         state, board, people = self._engine.state, self._engine.board, status.participants
+        # Counters that would jump once older rounds are counted are not there until then.
+        complete = board.totals.complete
         for metric, value_of in _PARTICIPANT_FIGURES:
+            if metric.kind == "counter" and not complete:
+                continue
             yield self._family(metric, [((person.name,), value_of(person)) for person in people])
         yield self._family(names.PARTICIPANT_STATE, [((person.name, person.state.value), 1.0) for person in people])
         yield self._family(names.PARTICIPANT_LAST_SEEN, [((name,), at) for name, at in sorted(state.seen.items())])
-        outcomes = sorted(board.totals.outcomes.items())
-        yield self._family(names.PARTICIPANT_ROUNDS, outcomes)
+        if complete:
+            yield self._family(names.PARTICIPANT_ROUNDS, sorted(board.totals.outcomes.items()))
         yield self._family(names.REFUSED_UPDATES, sorted(board.refusals.items()))
         accepted = state.head.commit.accepted if state.head is not None else []
         yield self._family(names.PARTICIPANT_UPDATE_NORM, [((u.participant,), u.norm) for u in accepted])
@@ -175,14 +182,8 @@ class JobCollector(Collector):
     def _of_exchange(self) -> Iterator[Family]:
         engine, board = self._engine, self._engine.board
         totals, participants = board.totals, engine.state.settings.participants
-        yield self._family(names.PARTICIPANT_BYTES_UP, [((name,), totals.bytes_up[name]) for name in participants])
-        yield self._family(names.PARTICIPANT_BYTES_DOWN, [((name,), totals.bytes_down[name]) for name in participants])
-        seconds = sorted(totals.participant_seconds.items())
-        yield self._family(names.PARTICIPANT_PHASE_SECONDS, seconds)
-        # There from the first scrape on, or the first increase would not be seen.
-        retries: dict[tuple[str, str], int] = {(name, phase): 0 for name in participants for phase in ("pull", "push")}
-        retries |= {(name, phase): count for (name, phase), count in totals.retries.items()}
-        yield self._family(names.PARTICIPANT_RETRIES, sorted(retries.items()))
+        if totals.complete:
+            yield from self._of_totals(totals, participants)
         yield self._family(names.STORAGE_RETRIES, [((work,), engine.retries.counts[work]) for work in WORK])
         failures = engine.housekeeping.failures
         yield self._family(names.HOUSEKEEPING_FAILURES, [((chore,), failures[chore]) for chore in CHORES])
@@ -191,6 +192,16 @@ class JobCollector(Collector):
         moved += [((name, "down"), float(task.bytes_down)) for name, task in tasks]
         yield self._family(names.PARTICIPANT_TASK_BYTES, moved)
         yield self._family(names.COMPRESSION, self._compression())
+
+    def _of_totals(self, totals: Totals, participants: tuple[str, ...]) -> Iterator[Family]:
+        yield self._family(names.PARTICIPANT_BYTES_UP, [((name,), totals.bytes_up[name]) for name in participants])
+        yield self._family(names.PARTICIPANT_BYTES_DOWN, [((name,), totals.bytes_down[name]) for name in participants])
+        seconds = sorted(totals.participant_seconds.items())
+        yield self._family(names.PARTICIPANT_PHASE_SECONDS, seconds)
+        # There from the first scrape on, or the first increase would not be seen.
+        retries: dict[tuple[str, str], int] = {(name, phase): 0 for name in participants for phase in ("pull", "push")}
+        retries |= {(name, phase): count for (name, phase), count in totals.retries.items()}
+        yield self._family(names.PARTICIPANT_RETRIES, sorted(retries.items()))
 
     def _of_process(self) -> Iterator[Family]:
         yield self._one(names.AGGREGATOR_MEMORY, _resident_bytes())

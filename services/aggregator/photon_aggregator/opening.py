@@ -25,7 +25,7 @@ from photon_aggregator.events import (
 )
 from photon_aggregator.state import JobState, OpenRound, Stage
 from photon_aggregator.steps import Step, end, look_wanted
-from photon_aggregator.stopping import awaited, ends_by_commit, ends_by_evaluation, evaluation_due
+from photon_aggregator.stopping import awaited, bounded, ends_by_commit, ends_by_evaluation, evaluation_due
 from photon_aggregator.waiting import counted
 
 
@@ -72,7 +72,9 @@ def recovered(state: JobState, event: Recovered) -> Step:
         first_planned_at=event.first_planned_at,
         written_at=event.written_at,
         evaluations=event.evaluations,
+        past_losses=event.past_losses,
     )
+    state = bounded(state)
     if event.planned:
         # It was decided already to train this round; a stop condition that holds by now ends the job after it.
         return _plan(state)

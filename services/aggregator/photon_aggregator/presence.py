@@ -10,18 +10,18 @@ from photon_aggregator.events import Action, Evaluated, Heard, Note, NoteKind
 from photon_aggregator.opening import settle
 from photon_aggregator.state import JobState
 from photon_aggregator.steps import Step, soon
-from photon_aggregator.stopping import mean_loss, perplexity
+from photon_aggregator.stopping import bounded, mean_loss, perplexity
 
 
 def evaluated(state: JobState, event: Evaluated) -> Step:
     head = state.head
-    if head is None or event.round > head.round:
+    if head is None or event.round > head.round or _is_forgotten(state, event.round):
         return state, []
     before: Mapping[str, object] = state.evaluations.get(event.round, {})
     if event.participant in before:
         return state, []
     results = {**state.evaluations.get(event.round, {}), event.participant: event.result}
-    state = replace(state, evaluations={**state.evaluations, event.round: results})
+    state = bounded(replace(state, evaluations={**state.evaluations, event.round: results}))
     loss = mean_loss({event.participant: event.result})
     note = Note(
         at=event.at,
@@ -32,6 +32,11 @@ def evaluated(state: JobState, event: Evaluated) -> Step:
     )
     state, actions = settle(state, event.at)
     return state, [note, *actions]
+
+
+def _is_forgotten(state: JobState, round_number: int) -> bool:
+    """Whether the results of this round are no longer kept one by one: they were counted as they were."""
+    return round_number <= state.past_losses.through and round_number not in state.evaluations
 
 
 def heard(state: JobState, event: Heard) -> Step:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from photon.api.learning import LearningJob
 from photon.protocol.records import Closing, Commit, Evaluation, HeldOutResult, Plan, RoundLog, UpdateManifest
@@ -14,25 +15,43 @@ from photon.store.chain import last_round
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from photon_aggregator import bucket, closings, rollback
+from photon_aggregator import summary as summaries
 from photon_aggregator.bucket import RecordError
 from photon_aggregator.events import Head
+from photon_aggregator.losses import PastLosses
+from photon_aggregator.state import JobState, Settings
+from photon_aggregator.stopping import bounded
+from photon_aggregator.summary import Summary
+from photon_aggregator.totals import Totals
 
 logger = logging.getLogger(__name__)
+
+# The newest rounds, whose commits and logs are read before work goes on: all that deciding looks back to.
+RECENT_ROUNDS: Final = rollback.TRAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """All commits (by round, from 0), their logs and evaluations, and whether the next round was planned."""
+    """What is needed to go on, and no more of it after many rounds than after few.
 
-    commits: tuple[Head, ...]
+    ``recent`` are the last commits by round, with their ``logs``; ``totals`` say what the rounds before
+    ``counted_before`` add up to, but those of ``uncounted``. ``past_losses`` and ``evaluations`` are what the stop
+    rules need.
+    """
+
+    recent: tuple[Head, ...]
     logs: dict[int, RoundLog]
+    totals: Totals
+    counted_before: int
+    uncounted: range
     evaluations: dict[int, dict[str, HeldOutResult]]
+    past_losses: PastLosses
     planned: bool
     first_planned_at: float | None
 
     @property
     def head(self) -> Head:
-        return self.commits[-1]
+        return self.recent[-1]
 
 
 def stored_job(store: ObjectStore) -> tuple[LearningJob, str] | None:
@@ -45,62 +64,108 @@ def stored_job(store: ObjectStore) -> tuple[LearningJob, str] | None:
     return found[0], found[1]
 
 
-def recover(store: ObjectStore, job: str, pool: Executor) -> Recovery:
-    """Read all commits, verify their chain, and gather what else is needed to go on.
+def recover(store: ObjectStore, job: str, settings: Settings, pool: Executor) -> Recovery:
+    """Read the last rounds and what the summary says of those before. What is older is for ``past`` to read, later.
 
     Raises:
         RecordError: A record is damaged, belongs to another job, or does not follow from the one before it.
         StoreError: The store does not answer.
     """
     last = last_round(store)
-    rounds = range(last + 1)
-    commits = tuple(pool.map(lambda r: _commit(store, r), rounds))
-    verify_chain(commits, job, store)
+    rounds = range(max(0, last - RECENT_ROUNDS + 1), last + 1)
+    recent = tuple(pool.map(lambda r: read_commit(store, r), rounds))
+    verify_chain(recent, job, store)
     logs = {r: log for r, log in zip(rounds, pool.map(lambda r: log_of(store, r), rounds), strict=True) if log}
-    found = pool.map(lambda r: evaluations_of(store, commits[r]), rounds)
-    evaluations = {r: results for r, results in zip(rounds, found, strict=True) if results}
-    first = store.head(keys.plan(1))
+    summary = _summary(store, recent)
+    totals = summary.totals() if summary is not None else Totals()
+    first = rounds[0]
+    counted = summary.round if summary is not None else 0
+    totals.complete = counted >= first
+    evaluations, past_losses = _losses(store, settings, recent, summary, pool)
+    planned_first = store.head(keys.plan(1))
     return Recovery(
-        commits=commits,
+        recent=recent,
         logs=logs,
+        totals=totals,
+        counted_before=max(counted, first),
+        uncounted=range(counted, first),
         evaluations=evaluations,
+        past_losses=past_losses,
         planned=store.head(keys.plan(last + 1)) is not None,
-        first_planned_at=first.last_modified.timestamp() if first is not None else None,
+        first_planned_at=planned_first.last_modified.timestamp() if planned_first is not None else None,
     )
 
 
-def verify_chain(commits: Sequence[Head], job: str, store: ObjectStore) -> None:
-    """Raise RecordError unless each commit names the digest of the one before it, its own round, and this job."""
-    previous: str | None = None
-    for number, head in enumerate(commits):
+def _summary(store: ObjectStore, recent: Sequence[Head]) -> Summary | None:
+    """The summary, if it is one of this chain."""
+    found = summaries.find(store)
+    if found is None or found.round > recent[-1].round:
+        return None
+    head = next((head for head in recent if head.round == found.round), None) or commit_of(store, found.round)
+    return found if head is not None and head.digest == found.commit else None
+
+
+def _losses(
+    store: ObjectStore, settings: Settings, recent: Sequence[Head], summary: Summary | None, pool: Executor
+) -> tuple[dict[int, dict[str, HeldOutResult]], PastLosses]:
+    """Evaluations of the last evaluated rounds, and the losses of those before as far as a stop rule asks for them."""
+    last, every = recent[-1].round, settings.evaluate_every
+    known = PastLosses() if summary is None else summary.past_losses()
+    counted = 0 if summary is None else summary.round
+    kept = [] if summary is None else [number for number in summary.evaluated if number < counted]
+    if settings.stop.plateau is not None:
+        # All that the summary does not count: every round, in a bucket of a release that wrote none.
+        rounds = sorted({*kept, *range(counted, last + 1)})
+    else:
+        rounds = sorted({last, last - last % every if every else last, *kept[-1:]})
+    heads = {head.round: head for head in recent}
+    state = JobState(settings=settings, started_at=0.0, trail=tuple(recent), past_losses=known)
+    for number in rounds:
+        results = evaluations_of(store, heads.get(number) or read_commit(store, number), pool=pool)
+        if results:
+            state = bounded(replace(state, evaluations={**state.evaluations, number: results}))
+    return {number: dict(results) for number, results in state.evaluations.items()}, state.past_losses
+
+
+def verify_chain(heads: Sequence[Head], job: str, store: ObjectStore) -> None:
+    """Raise RecordError unless each commit, from the first given, is of this job and follows the one before it."""
+    for i, head in enumerate(heads):
+        number = heads[0].round + i
         where = store.uri(keys.commit(number))
         if head.commit.job != job:
             raise RecordError(f"{where} belongs to another job ({head.commit.job[:12]}, this one is {job[:12]})")
         if head.commit.round != number:
             raise RecordError(f"{where} says that it is of round {head.commit.round}")
-        if head.commit.previous != previous:
+        before = heads[i - 1].digest if i else None
+        if (i > 0 or number == 0) and head.commit.previous != before:
             raise RecordError(f"{where} does not follow the commit before it: the chain of commits is broken")
         if head.commit.rollback is not None and head.commit.rollback.to < number:
-            rollback.check(store, head.commit, commits[head.commit.rollback.to])
-        previous = head.digest
+            to = head.commit.rollback.to - heads[0].round
+            rollback.check(store, head.commit, heads[to] if to >= 0 else None)
 
 
-def evaluations_of(store: ObjectStore, head: Head, known: frozenset[str] = frozenset()) -> dict[str, HeldOutResult]:
-    """Results for the model of ``head``, by participant, but those of ``known``."""
-    results: dict[str, HeldOutResult] = {}
-    for info in store.list(f"{keys.evaluations_folder(head.round)}/"):
-        name = info.key.rsplit("/", 1)[-1].removesuffix(".json")
-        if name in known:
-            continue
-        try:
-            evaluation, _, _ = bucket.read(store, info.key, Evaluation)
-        except RecordError as error:
-            # An earlier release let any number in. What no longer is an evaluation counts as none.
-            logger.warning("not counted: %s", error)
-            continue
-        if evaluation.commit == head.digest:
-            results[name] = evaluation.result
-    return results
+def evaluations_of(
+    store: ObjectStore, head: Head, known: frozenset[str] = frozenset(), *, pool: Executor | None = None
+) -> dict[str, HeldOutResult]:
+    """Results for the model of ``head``, by participant, but those of ``known``; read side by side with ``pool``."""
+    found = {
+        name: info.key
+        for info in store.list(f"{keys.evaluations_folder(head.round)}/")
+        if (name := info.key.rsplit("/", 1)[-1].removesuffix(".json")) not in known
+    }
+    each = (pool.map if pool is not None else map)(lambda key: _evaluation(store, key), found.values())
+    return {
+        name: one.result for name, one in zip(found, each, strict=True) if one is not None and one.commit == head.digest
+    }
+
+
+def _evaluation(store: ObjectStore, key: str) -> Evaluation | None:
+    try:
+        return bucket.read(store, key, Evaluation)[0]
+    except RecordError as error:
+        # An earlier release let any number in. What no longer is an evaluation counts as none.
+        logger.warning("not counted: %s", error)
+        return None
 
 
 def manifests_of(store: ObjectStore, plan: Plan, known: frozenset[str]) -> list[tuple[UpdateManifest, str]]:
@@ -132,7 +197,8 @@ def commit_of(store: ObjectStore, round_number: int) -> Head | None:
     return Head(commit=found[0], digest=found[1]) if found is not None else None
 
 
-def _commit(store: ObjectStore, round_number: int) -> Head:
+def read_commit(store: ObjectStore, round_number: int) -> Head:
+    """The commit of a round that there must be."""
     try:
         commit, digest, _ = bucket.read(store, keys.commit(round_number), Commit)
     except NotFound as error:

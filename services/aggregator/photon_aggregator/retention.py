@@ -5,40 +5,48 @@ A rollback names the model of an earlier round: that stays as long as the rollba
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
+from typing import Final
 
 from photon.api.placement import RetentionSpec
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon_aggregator import recovery
 from photon_aggregator.events import Head
 
+_OWNER: Final = re.compile(r"rounds/(\d+)/")
 
-def prune(store: ObjectStore, spec: RetentionSpec, heads: Mapping[int, Head], last: int) -> int:
+
+def prune(store: ObjectStore, spec: RetentionSpec, returns: Mapping[int, Head], last: int) -> None:
     """Delete what the round that has become too old with round ``last`` no longer keeps.
 
-    ``heads``: the commits by round, those that are kept and the one that is not. Returns how many objects went.
+    ``returns``: the rollbacks by round.
     """
-    past = heads.get(last - spec.keep_last_rounds) if spec.keep_last_rounds is not None else None
-    return _prune(store, spec, heads, past, last) if past is not None else 0
+    number = last - (spec.keep_last_rounds or 0)
+    if spec.keep_last_rounds is not None and number >= 0:
+        _prune(store, spec, returns, recovery.read_commit(store, number), last)
 
 
-def _prune(store: ObjectStore, spec: RetentionSpec, heads: Mapping[int, Head], past: Head, last: int) -> int:
-    kept = {f"{head.commit.folder}/" for number, head in heads.items() if keeps_model(spec, number, last)}
+def _prune(store: ObjectStore, spec: RetentionSpec, returns: Mapping[int, Head], past: Head, last: int) -> int:
+    named = [*returns.values(), past]
+    kept = {f"{head.commit.folder}/" for head in named if keeps_model(spec, head.round, last)}
     models = [f"{keys.round_folder(past.round)}/global/"]
-    returned = past.commit.rollback
-    if returned is not None and not keeps_model(spec, returned.to, last):
+    owner = _OWNER.match(past.commit.folder)
+    if owner is not None and not keeps_model(spec, int(owner[1]), last):
+        # Of a rollback: the round whose model it is may have gone long ago and left it.
         models.append(f"{past.commit.folder}/")
-    doomed = [
-        info.key
+    doomed = {
+        info.key: None
         for folder in models
         for info in store.list(folder)
         if not any(info.key.startswith(stays) for stays in kept)
-    ]
-    doomed += [
-        info.key
+    }
+    doomed |= {
+        info.key: None
         for info in store.list(f"{keys.updates_folder(past.round)}/")
         if not info.key.endswith("/manifest.json")
-    ]
+    }
     if doomed:
         store.delete(doomed)
     return len(doomed)
@@ -55,12 +63,11 @@ def keeps_model(spec: RetentionSpec, round_number: int, last: int) -> bool:
     return not is_past(spec, round_number, last) or (every is not None and round_number % every == 0)
 
 
-def sweep(store: ObjectStore, spec: RetentionSpec, commits: Sequence[Head]) -> None:
+def sweep(store: ObjectStore, spec: RetentionSpec, returns: Mapping[int, Head], last: int) -> None:
     """Catch up on pruning after a restart: backwards from the newest past round to the first that is clean."""
-    last = commits[-1].round
-    heads = {head.round: head for head in commits}
-    for past in reversed(commits):
-        if not is_past(spec, past.round, last):
-            continue
-        if _prune(store, spec, heads, past, last) == 0 and past.commit.rollback is None:
+    if spec.keep_last_rounds is None:
+        return
+    for number in range(last - spec.keep_last_rounds, -1, -1):
+        past = recovery.read_commit(store, number)
+        if _prune(store, spec, returns, past, last) == 0 and past.commit.rollback is None:
             return

@@ -14,6 +14,7 @@ from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Plan
 from photon_aggregator.events import Admission, Head, Outcome
+from photon_aggregator.losses import PastLosses
 
 # A worker posts its progress each second, and asks for work at least twice in this time; silence for so long means that
 # it is gone, for now. People are promised to see it within 15 s.
@@ -25,6 +26,10 @@ SHORTEST_LOOK_SECONDS: Final = 0.5
 # A check reads a whole update. A worker that was refused may do better after a restart; one that is refused more often
 # in one round is broken, or means to keep the store busy.
 CHECKS_A_ROUND: Final = 16
+
+
+# Evaluated rounds whose results are kept one by one, beyond those that a plateau asks for: some come late.
+EVALUATIONS_KEPT: Final = 8
 
 
 class Stage(StrEnum):
@@ -92,6 +97,11 @@ class Settings:
             when_quorum_lost=spec.participation.when_quorum_lost,
             sample=spec.participation.sample,
         )
+
+    @property
+    def evaluations_kept(self) -> int:
+        """Evaluated rounds whose results the stop rules may ask for one by one."""
+        return EVALUATIONS_KEPT + (self.stop.plateau.evaluations if self.stop.plateau is not None else 0)
 
     @property
     def waits_for_evaluations(self) -> bool:
@@ -171,10 +181,11 @@ class Away:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
-    """All that the machine knows. ``evaluations``: results by round and participant; ``declined``: who says that it is
-    through with evaluating the head although no result came. ``away``: what the store does not do for us now.
-    ``trail``: the commits up to the head (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by
-    the store's clock, all other times by ours."""
+    """All that the machine knows. ``evaluations``: results of the last evaluated rounds by participant, and
+    ``past_losses`` what is left of those before; ``declined``: who says that it is through with evaluating the head
+    although no result came. ``away``: what the store does not do for us now. ``trail``: the commits up to the head
+    (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by the store's clock, all other times by
+    ours."""
 
     settings: Settings
     started_at: float
@@ -187,6 +198,7 @@ class JobState:
     seen: Mapping[str, float] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
+    past_losses: PastLosses = field(default_factory=PastLosses)
     declined: frozenset[str] = frozenset()
     evaluate_until: float = 0.0
     away: Away | None = None

@@ -114,7 +114,7 @@ def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Co
     measured = evaluated_round(state, at)
     results = state.evaluations[measured] if measured is not None else {}
     loss = mean_loss(results)
-    people = [_participant(state, board.desk(name), name, results, at) for name in state.settings.participants]
+    people = [_participant(state, board, name, results, at) for name in state.settings.participants]
     committed = head.round if head is not None else 0
     under_way = committed if state.outcome is not None or head is None else committed + 1
     return JobStatus(
@@ -149,8 +149,9 @@ def _eta(state: JobState, board: Board, at: float) -> float | None:
 
 
 def _participant(
-    state: JobState, desk: Desk, name: str, results: Mapping[str, HeldOutResult], at: float
+    state: JobState, board: Board, name: str, results: Mapping[str, HeldOutResult], at: float
 ) -> ParticipantStatus:
+    desk, totals = board.desk(name), board.totals
     progress = desk.progress
     where, message = participant_state(state, desk, name, at)
     result = results.get(name)
@@ -161,9 +162,9 @@ def _participant(
         state=where,
         in_cohort=state.open is not None and name in state.open.plan.cohort,
         message=message[:1024],
-        last_round=desk.last_round,
+        last_round=totals.last_round.get(name),
         step=progress.step if progress is not None and training else 0,
-        tokens=desk.tokens,
+        tokens=totals.tokens[name],
         tokens_per_second=progress.tokens_per_second if progress is not None else None,
         learning_rate=desk.learning_rate,
         memory_bytes=progress.memory_bytes if progress is not None else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from photon.api.participation import EvaluationSpec, PlateauSpec
 from photon.api.placement import MAX_DATA_SOURCES
@@ -11,6 +12,7 @@ from photon.api.status import JobReason
 from photon.protocol.ranges import MAX_LOSS
 from photon.protocol.records import HeldOutResult
 from photon_aggregator.events import Outcome
+from photon_aggregator.losses import least
 from photon_aggregator.rollback import abandoned
 from photon_aggregator.state import JobState, OpenRound
 
@@ -26,6 +28,20 @@ def mean_loss(results: Mapping[str, HeldOutResult]) -> float | None:
 def perplexity(loss: float) -> float:
     """exp(loss), held within what JSON can say: a model that diverged has a huge perplexity, not an infinite one."""
     return math.exp(min(loss, 700.0))
+
+
+def bounded(state: JobState) -> JobState:
+    """``state`` with the results of the last evaluated rounds, and only the least losses of those before."""
+    rounds, past, gone = sorted(state.evaluations), state.past_losses, abandoned(state.trail)
+    old = rounds[: max(0, len(rounds) - state.settings.evaluations_kept)]
+    if not old:
+        return state
+    for number in old:
+        results = {} if number in gone else state.evaluations[number]
+        if number > past.through:
+            past = past.followed_by(number, mean_loss(results), _own_losses(results))
+    kept = {number: state.evaluations[number] for number in rounds[len(old) :]}
+    return replace(state, evaluations=kept, past_losses=past)
 
 
 def evaluation_due(state: JobState) -> bool:
@@ -93,8 +109,8 @@ def ends_by_evaluation(state: JobState) -> Outcome | None:
     """The condition that the evaluations up to the head fulfil."""
     assert state.head is not None
     stop = state.settings.stop
-    gone = abandoned(state.trail)
-    rounds = sorted(r for r in state.evaluations if r <= state.head.round and r not in gone)
+    gone, past = abandoned(state.trail), state.past_losses
+    rounds = sorted(r for r in state.evaluations if past.through < r <= state.head.round and r not in gone)
     own = [_own_losses(state.evaluations[r]) for r in rounds]
     losses = [loss for r in rounds if (loss := mean_loss(state.evaluations[r])) is not None]
     if not losses:
@@ -109,10 +125,10 @@ def ends_by_evaluation(state: JobState) -> Outcome | None:
             f"{len(last)} participants)",
         )
     plateau = stop.plateau
-    if plateau is not None and len(losses) > plateau.evaluations:
+    if plateau is not None and len(losses) >= plateau.evaluations:
         curves = {name: [results[name] for results in own if name in results] for name in last}
-        if _most(_flat(curve, plateau) for curve in curves.values()):
-            before = min(losses[: -plateau.evaluations])
+        before = least([past.least, *losses[: -plateau.evaluations]])
+        if before is not None and _most(_flat(curve, plateau, past.own.get(name)) for name, curve in curves.items()):
             recent = min(losses[-plateau.evaluations :])
             return Outcome(
                 reason=JobReason.PLATEAU_REACHED,
@@ -133,12 +149,11 @@ def _most(votes: Iterable[bool]) -> bool:
     return 2 * sum(answers) > len(answers)
 
 
-def _flat(curve: Sequence[float], plateau: PlateauSpec) -> bool:
-    """Whether the last losses of one participant are no improvement over those before."""
-    if len(curve) <= plateau.evaluations:
-        return False
-    before, recent = min(curve[: -plateau.evaluations]), min(curve[-plateau.evaluations :])
-    return recent >= before - plateau.min_improvement
+def _flat(curve: Sequence[float], plateau: PlateauSpec, past: float | None) -> bool:
+    """Whether the last losses of one participant are no improvement over those before; ``past``: its least of those
+    that are no longer in ``curve``."""
+    before = least([past, *curve[: -plateau.evaluations]])
+    return before is not None and min(curve[-plateau.evaluations :]) >= before - plateau.min_improvement
 
 
 def short_of_quorum(state: JobState, open_round: OpenRound, at: float) -> str:

@@ -38,6 +38,7 @@ from photon_aggregator.executors import Executors
 from photon_aggregator.faults import FaultHook, FaultPoint
 from photon_aggregator.merge import CorruptError, MergeError, NotFiniteModelError
 from photon_aggregator.recovery import Recovery
+from photon_aggregator.state import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +69,9 @@ class Work:
         self._faults = faults
         self._traces = traces
 
-    def read_bucket(self, learning: LearningJob, digest: str) -> Recovery:
+    def read_bucket(self, learning: LearningJob, digest: str, settings: Settings) -> Recovery:
         """What the bucket says of the job, from which its rounds go on."""
-        found = recovery.recover(self.store, digest, self._executors.requests)
+        found = recovery.recover(self.store, digest, settings, self._executors.requests)
         self.context = open_context(learning, digest, self.store, found.head.commit, exchange=self._exchange)
         logger.info("round %d is committed; going on from there", found.head.round)
         return found

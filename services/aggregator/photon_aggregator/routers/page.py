@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+from functools import partial
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
@@ -10,9 +11,10 @@ from fastapi import Path as PathParameter
 
 from photon.api.base import Name
 from photon_aggregator.assets import INDEX, Asset
-from photon_aggregator.curves import CurveBook, Curves
+from photon_aggregator.curves import Curves
 from photon_aggregator.deps import EngineDep, StatusDep, bearer
 from photon_aggregator.live import Live, live, revision
+from photon_aggregator.pieces import gzipped, plain
 from photon_aggregator.status import under_evaluation
 
 files = APIRouter(include_in_schema=False)
@@ -68,27 +70,23 @@ async def get_curves(
 ) -> Response:
     """Some thirty numbers a round, of the last 2,000 rounds; /v1/history has the records themselves.
 
-    Of a round that was committed lately more may become known (evaluations), so ask for some rounds again.
+    Of a round that was committed lately more may become known (evaluations), so ask for some rounds again. When what is
+    before the dot in ``revision`` is another, there are more of the old rounds, or less.
     """
-    book: CurveBook = request.app.state.curves
+    book = engine.board.curves
     known = frozenset(engine.state.settings.participants)
-    names = [name for name in dict.fromkeys(participant or ()) if name in known]
-    first, columns, people = book.columns(
-        engine.board,
-        engine.state.evaluations,
+    ask = partial(
+        book.pieces,
+        instance=request.app.state.instance,
+        revision=revision(engine),
         unfinished=under_evaluation(engine.state, engine.clock()),
         after=after,
-        participants=names,
+        participants=[name for name in dict.fromkeys(participant or ()) if name in known],
     )
-    last = max(engine.board.commits, default=-1)
-    # A plain Curves: to check 30,000 numbers that we made ourselves would hold up the event loop for nothing.
-    found = {
-        "instance": request.app.state.instance,
-        "revision": revision(engine),
-        "first": first,
-        "last": max(last, first - 1),
-        "columns": columns,
-        "participants": people,
-    }
-    body = json.dumps(found, separators=(",", ":"), allow_nan=False)
-    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+    packed = "gzip" in request.headers.get("accept-encoding", "")
+    # In a thread: it may be a million numbers, and somebody is waiting for a task.
+    body = await asyncio.to_thread(lambda: (gzipped if packed else plain)(ask()))
+    headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"} | (
+        {"Content-Encoding": "gzip"} if packed else {}
+    )
+    return Response(body, media_type="application/json", headers=headers)

@@ -9,7 +9,11 @@ export class Columns {
 
   merge(first, last, columns) {
     if (last < first) return;
-    if (!this.length) this.first = first;
+    if (!this.length || first < this.first) { // older rounds came: an answer that has them has all
+      this.first = first;
+      this.length = 0;
+      this.byName.clear();
+    }
     const offset = first - this.first;
     this.length = Math.max(this.length, last - this.first + 1);
     for (const name of Object.keys(columns)) if (!this.byName.has(name)) this.byName.set(name, []);

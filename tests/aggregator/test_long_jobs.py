@@ -1,0 +1,202 @@
+"""A job of many rounds: a restart goes on from the head, the past is read behind it, and nothing grows with rounds."""
+
+from __future__ import annotations
+
+import gzip
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.long_history import EVALUATE_EVERY, job_of, records
+from benchmarks.page_history import made_up_engine
+from photon.api.job import FederatedTrainingJob
+from photon.api.participation import PlateauSpec, StopSpec
+from photon.api.placement import StorageSpec
+from photon.api.status import JobReason
+from photon.protocol.records import Commit, RoundLog
+from photon.store import keys
+from photon.store.embedded import EmbeddedStore
+from photon.store.objects import ObjectStore
+from photon.telemetry import metric_names as names
+from photon_aggregator import past, summary
+from photon_aggregator.board import RECORDS_KEPT
+from photon_aggregator.curves import BLOCK_ROUNDS, ROUNDS_KEPT, CurveBook, Curves
+from photon_aggregator.engine import Engine
+from photon_aggregator.events import Evaluated, Heard
+from photon_aggregator.pieces import glue, gzipped, pack, plain
+from photon_aggregator.recovery import RECENT_ROUNDS
+from photon_aggregator.stopping import mean_loss
+from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
+from tests.aggregator.machine import Machine, head, result, settings, train_round
+from tests.aggregator.running import aggregator, working
+from tests.aggregator.test_metrics import counters, series
+from tests.faults import FaultProxy
+
+SITES = 3
+
+
+def written(storage: StorageSpec, store: ObjectStore, rounds: int) -> FederatedTrainingJob:
+    """A job of so many rounds in the bucket, as the last release left it: without a summary."""
+    job = job_of(storage, SITES, rounds)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda record: store.put(*record), records(job, rounds)))
+    return job
+
+
+def looked_back(engine: Engine) -> bool:
+    """Whether nothing of the past is left to read."""
+    return engine._looking_back is not None and engine._looking_back.done()
+
+
+def started_with(job: FederatedTrainingJob, s3: EmbeddedStore) -> int:
+    """Requests to the store until a participant holds a task."""
+    with FaultProxy(s3.endpoint) as proxy:
+        spec = job.spec.storage.model_copy(update={"endpoint": proxy.endpoint})
+        seen = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        with aggregator(job, seen, stop_when_done=False) as running:
+            worker = FakeWorker("site-00", [running.url])
+            task = worker.next_task(None, wait_seconds=30)
+            requests = len(proxy.requests)
+            worker.http.close()
+    assert task is not None
+    return requests
+
+
+def test_a_restart_costs_the_same_after_many_rounds_as_after_few(
+    s3: EmbeddedStore, store: ObjectStore, storage: StorageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is read behind it would be counted too, as far as it has come by then.
+    monkeypatch.setattr(past.Past, "work", lambda _: None)
+    few, many = RECENT_ROUNDS + 10, 6 * RECENT_ROUNDS
+    requests = []
+    for rounds in (few, many):
+        there = storage.model_copy(update={"prefix": f"{storage.prefix}-{rounds}"})
+        requests.append(started_with(written(there, store.at(there.prefix), rounds), s3))
+    # The last round is found by doubling and halving: two more requests for each doubling.
+    assert requests[1] <= requests[0] + 8, requests
+    assert requests[0] < 2 * RECENT_ROUNDS + 100
+
+
+def test_the_past_of_an_older_release_comes_behind(store: ObjectStore, storage: StorageSpec) -> None:
+    """Counters are not there before all rounds are counted: whoever reads them would take the rest for new."""
+    rounds = RECENT_ROUNDS + 2 * BLOCK_ROUNDS
+    job = written(storage, store, rounds)
+    with aggregator(job, store, stop_when_done=False) as running:
+        running.until(lambda engine: engine.state.open is not None)
+        early = counters(series(running.text("/metrics")))
+        running.until(looked_back, seconds=90)
+        late = counters(series(running.text("/metrics")))
+        found = Curves.model_validate(running.get("/v1/curves?participant=site-01"))
+        status = running.get("/v1/status")
+        old = running.get("/v1/history?after=9&limit=1")
+    logs = [RoundLog.model_validate_json(store.get(keys.round_log(number))) for number in range(1, rounds + 1)]
+    commits = [Commit.model_validate_json(store.get(keys.commit(number))) for number in range(rounds + 1)]
+    assert not [name for name, _ in early if name in names.PARTICIPANT_BYTES_UP.series()]
+    sent = sum(log.participants["site-01"].bytes_up for log in logs)
+    assert late[names.PARTICIPANT_BYTES_UP, (("job", "long"), ("participant", "site-01"))] == sent
+    assert status["bytesUp"] == sum(log.bytes_up for log in logs)
+    tokens = sum(u.tokens for commit in commits for u in commit.accepted if u.participant == "site-01")
+    assert [p["tokens"] for p in status["participants"] if p["name"] == "site-01"] == [tokens]
+    assert (found.first, found.last) == (0, rounds)
+    assert found.columns["tokens"] == [commit.tokens for commit in commits]
+    assert found.columns["at"].count(None) == 1
+    evaluated = [number for number, loss in enumerate(found.columns["validationLoss"]) if loss is not None]
+    assert evaluated == list(range(EVALUATE_EVERY, rounds + 1, EVALUATE_EVERY))
+    assert found.participants["site-01"]["weight"] == [None] + [pytest.approx(1 / SITES, rel=1e-4)] * rounds
+    assert (old[0]["commit"]["round"], len(old[0]["evaluations"])) == (10, SITES)
+
+
+@pytest.mark.parametrize("broken", [3, RECENT_ROUNDS])
+def test_a_break_far_back_in_the_chain_ends_the_job(broken: int, store: ObjectStore, storage: StorageSpec) -> None:
+    job = written(storage, store, 2 * RECENT_ROUNDS)
+    data = store.get(keys.commit(broken))
+    store.put(keys.commit(broken), data.replace(b'"sequentialSteps":', b'"sequentialSteps":1', 1))
+    with aggregator(job, store) as running:
+        running.wait()
+    outcome = running.engine.state.outcome
+    assert outcome is not None
+    assert outcome.reason is JobReason.STORAGE_FAILED
+    assert f"rounds/{broken + 1:05d}/commit.json does not follow" in outcome.message
+
+
+def test_what_the_summary_says_is_what_the_records_say(store: ObjectStore, storage: StorageSpec) -> None:
+    job = job_document(storage, ["north", "south"], rounds=4)
+    write_round_zero(job, store)
+    with aggregator(job, store) as running, working(*(FakeWorker(n, [running.url]) for n in ("north", "south"))):
+        running.wait()
+    kept = summary.find(store)
+    assert kept is not None
+    assert kept.round == 4, "the last round's log may still grow"
+    assert kept.participants["north"].tokens == 3 * 128
+    assert kept.participants["north"].outcomes == {"Accepted": 3}
+    found = []
+    for data in (
+        store.get(keys.SUMMARY),
+        None,
+        b"{}",
+        store.get(keys.SUMMARY).replace(kept.commit.encode(), b"0" * 64),
+    ):
+        store.delete([keys.SUMMARY]) if data is None else store.put(keys.SUMMARY, data)
+        with aggregator(job, store, stop_when_done=False) as again:
+            again.until(lambda engine: engine.state.outcome is not None)
+            found.append((counters(series(again.text("/metrics"))), again.engine.state.past_losses))
+    assert found == found[:1] * 4
+
+
+def test_no_more_is_kept_after_many_rounds_than_after_few() -> None:
+    engine, _ = made_up_engine(2, ROUNDS_KEPT + 5 * BLOCK_ROUNDS)
+    board, book = engine.board, engine.board.curves
+    assert len(board.commits) == len(board.logs) == RECORDS_KEPT
+    assert ROUNDS_KEPT <= book.last - book.first + 1 <= ROUNDS_KEPT + BLOCK_ROUNDS
+    assert len(book._blocks) <= ROUNDS_KEPT // BLOCK_ROUNDS + 1
+    assert len(engine.state.evaluations) == engine.state.settings.evaluations_kept
+
+
+@given(st.lists(st.floats(1.0, 3.0), min_size=1, max_size=40), st.integers(1, 4))
+def test_a_plateau_is_found_as_if_all_results_were_kept(losses: list[float], patience: int) -> None:
+    stop = StopSpec(plateau=PlateauSpec(evaluations=patience))
+    machine = Machine(settings(["north"], rounds=100, stop=stop))
+    machine.recovered()
+    machine.send(Heard(at=machine.at, participant="north"))
+    for number, loss in enumerate(losses, 1):
+        train_round(machine, ("north",))
+        machine.send(Evaluated(at=machine.at, round=number, participant="north", result=result(loss)))
+        known = [mean_loss({"": result(one)}) or 0.0 for one in losses[:number]]
+        flat = number > patience and min(known[-patience:]) >= min(known[:-patience])
+        assert (machine.state.outcome is not None) == flat
+        assert len(machine.state.evaluations) <= machine.state.settings.evaluations_kept
+        if flat:
+            break
+
+
+@given(st.lists(st.tuples(st.booleans(), st.binary(max_size=3000))))
+def test_pieces_packed_one_by_one_are_one_gzip_file(texts: list[tuple[bool, bytes]]) -> None:
+    pieces = [pack(text) if packed else glue(text) for packed, text in texts]
+    assert gzip.decompress(gzipped(pieces)) == plain(pieces) == b"".join(text for _, text in texts)
+
+
+def test_curves_are_the_same_from_any_round_on() -> None:
+    """Blocks are kept as text; where a reader begins is no matter of blocks."""
+    book, last = CurveBook(), 2 * BLOCK_ROUNDS + 7
+    for number in range(last + 1):
+        book.committed(head(number, tokens=number), None)
+        book.evaluated(number, {"north": result(1.0 + number)})
+
+    def ask(after: int) -> Curves:
+        pieces = book.pieces(instance="", revision="", unfinished=None, after=after, participants=["north", "south"])
+        return Curves.model_validate_json(plain(pieces))
+
+    whole = ask(-1)
+    assert whole.columns["tokens"] == list(range(last + 1))
+    for after in (-1, 0, BLOCK_ROUNDS - 2, BLOCK_ROUNDS - 1, BLOCK_ROUNDS, last - 1, last, last + 5):
+        for _ in range(2):
+            some = ask(after)
+            assert (some.first, some.last) == (after + 1, max(last, after))
+            columns: dict[str, Any] = {name: cells[after + 1 :] for name, cells in whole.columns.items()}
+            assert some.columns == {name: cells for name, cells in columns.items() if cells}
+            assert some.participants.keys() == {"north", "south"}
+    book.evaluated(0, {"south": result(9.0)})
+    assert ask(-1).participants["south"]["perplexity"][0] is not None, "what became known later is in the next answer"
