@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from photon.store import keys
 from photon.store.objects import ObjectStore
 
 _READERS: Final = 8
+_AT_ONCE: Final = 256
 _RECORD: Final = re.compile(r"^rounds/\d+/(?:(commit)\.json|(log)\.json|(evaluation)s/[^/]+\.json|(event)s\.jsonl)$")
 
 
@@ -48,15 +50,16 @@ class History:
 
 
 def read_bucket(store: ObjectStore) -> Iterator[str]:
-    """The lines of the history, in the order of rounds."""
-    found = sorted(info.key for info in store.list("rounds/") if _RECORD.match(info.key))
+    """The lines of the history, in the order of rounds. Some records are in memory at a time, whatever their number."""
     job = [keys.JOB] if store.head(keys.JOB) is not None else []
+    found = chain(job, (info.key for info in store.list(keys.ROUNDS) if _RECORD.match(info.key)))
     with ThreadPoolExecutor(_READERS) as pool:
-        for key, body in zip(job + found, pool.map(store.get, job + found), strict=True):
-            match = _RECORD.match(key)
-            kind = next(filter(None, match.groups())) if match else "job"
-            for line in _events(body) if kind == "event" else [_line(kind, body)]:
-                yield json.dumps(line, separators=(",", ":"), allow_nan=False)
+        while some := list(islice(found, _AT_ONCE)):
+            for key, body in zip(some, pool.map(store.get, some), strict=True):
+                match = _RECORD.match(key)
+                kind = next(filter(None, match.groups())) if match else "job"
+                for line in _events(body) if kind == "event" else [_line(kind, body)]:
+                    yield json.dumps(line, separators=(",", ":"), allow_nan=False)
 
 
 def _line(kind: str, body: bytes) -> dict[str, Any]:

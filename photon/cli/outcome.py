@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,11 +29,11 @@ _URL_SECONDS: Final = 3600
 def export_history(store: ObjectStore, run: RunDirectory, job: FederatedTrainingJob) -> History:
     """Write history.jsonl from the bucket and the run's events, and give it back."""
     settings = job.model_dump(mode="json", by_alias=True, exclude={"status"})
-    lines = [json.dumps({"kind": "settings", "record": settings}), *histories.read_bucket(store)]
-    if run.events.exists():
-        lines += run.events.read_text(encoding="utf-8").splitlines()
-    write_atomic(run.history, "".join(f"{line}\n" for line in lines))
-    return histories.parse(lines, name=run.root.name)
+    own = run.events.read_text(encoding="utf-8").splitlines() if run.events.exists() else []
+    first = json.dumps({"kind": "settings", "record": settings})
+    write_atomic(run.history, (f"{line}\n" for line in chain([first], histories.read_bucket(store), own)))
+    with run.history.open(encoding="utf-8") as lines:
+        return histories.parse(lines, name=run.root.name)
 
 
 def write_figures(run: RunDirectory, history: History, *, with_checkpoint: bool) -> dict[str, Any]:

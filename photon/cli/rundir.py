@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,13 +137,14 @@ class RunDirectory:
         return token
 
 
-def write_atomic(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Write ``text`` so that ``path`` holds the old or the new content, never half; ``mode`` from the first byte on."""
+def write_atomic(path: Path, text: str | Iterable[str], *, mode: int = 0o644) -> None:
+    """Write ``text``, whole or in pieces, so that ``path`` holds the old or the new content, never half; ``mode`` from
+    the first byte on."""
     partial = path.with_name(f".{path.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

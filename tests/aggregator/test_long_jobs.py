@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,6 +22,7 @@ from photon.store import keys
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names
+from photon.telemetry.trackers import Trackers
 from photon_aggregator import past, summary
 from photon_aggregator.board import RECORDS_KEPT
 from photon_aggregator.curves import BLOCK_ROUNDS, ROUNDS_KEPT, CurveBook, Curves
@@ -29,6 +31,7 @@ from photon_aggregator.events import Evaluated, Heard
 from photon_aggregator.pieces import glue, gzipped, pack, plain
 from photon_aggregator.recovery import RECENT_ROUNDS
 from photon_aggregator.stopping import mean_loss
+from photon_aggregator.tracking import tracking
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import Machine, head, result, settings, train_round
 from tests.aggregator.running import aggregator, working
@@ -200,3 +203,39 @@ def test_curves_are_the_same_from_any_round_on() -> None:
             assert some.participants.keys() == {"north", "south"}
     book.evaluated(0, {"south": result(9.0)})
     assert ask(-1).participants["south"]["perplexity"][0] is not None, "what became known later is in the next answer"
+
+
+class Kept(Trackers):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.last_step = None
+        self.steps: list[tuple[int, bool]] = []
+
+    def __bool__(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+    def log(self, step: int, values: Any) -> None:
+        self.steps.append((step, "tokens" in values))
+
+
+def test_a_job_that_was_not_tracked_so_far_is_tracked_from_its_first_round(
+    store: ObjectStore, storage: StorageSpec
+) -> None:
+    rounds = RECENT_ROUNDS + 10
+    job = written(storage, store, rounds)
+    kept = Kept()
+    with aggregator(job, store, stop_when_done=False) as running:
+        running.until(lambda engine: engine.state.open is not None)
+
+        async def track() -> None:
+            async with tracking(running.engine, kept):
+                while (rounds, True) not in kept.steps:
+                    await asyncio.sleep(0.05)
+
+        asyncio.run_coroutine_threadsafe(track(), running.loop).result(60)
+    assert [step for step, committed in kept.steps if committed] == list(range(1, rounds + 1))
+    assert next(step for step, committed in kept.steps if not committed) == EVALUATE_EVERY

@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from photon.api.placement import StorageSpec
 from photon.cli.errors import CommandError, UserMistake
 from photon.cli.history import History, load, parse, read_bucket
 from photon.cli.report.data import chain, events, run_data, settings
@@ -32,7 +34,9 @@ from photon.protocol.records import (
 )
 from photon.protocol.rollback import rollback_commit
 from photon.store import keys
+from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
+from tests.faults import FaultProxy
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028&"
 NAMES = ("cpp", "docs")
@@ -297,3 +301,16 @@ def test_the_history_of_a_bucket(store: ObjectStore) -> None:
     assert events(history) == [
         {"time": "2026-01-01T00:00:01.000Z", "message": "round 1: UpdateRefused cpp NotFinite: NaN in part 0"}
     ]
+
+
+def test_a_long_history_is_read_some_records_at_a_time(
+    s3: EmbeddedStore, store: ObjectStore, storage: StorageSpec
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.put(keys.round_log(number), b"{}"), range(600)))
+    with FaultProxy(s3.endpoint) as proxy:
+        spec = storage.model_copy(update={"endpoint": proxy.endpoint})
+        reading = read_bucket(ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key))
+        assert json.loads(next(reading))["kind"] == "log"
+        assert proxy.seen("GET") < 300
+        assert sum(1 for _ in reading) == 599

@@ -84,8 +84,9 @@ def _participants(
     names = {a.participant for c in commits for a in c.accepted}
     names |= {name for evaluations in history.evaluations.values() for name in evaluations}
     found: dict[str, dict[str, Column]] = {}
+    by_name = [{a.participant: a for a in c.accepted} for c in commits]
     for name in sorted(names):
-        accepted = [next((a for a in c.accepted if a.participant == name), None) for c in commits]
+        accepted = [of_round.get(name) for of_round in by_name]
         evaluations = [history.evaluations.get(r, {}).get(name) for r in rounds]
         shares = [log.participants.get(name) if log else None for log in logs]
         found[name] = {

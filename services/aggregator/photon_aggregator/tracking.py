@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from photon.protocol.records import Commit, HeldOutResult, RoundLog
+from photon.store.errors import StoreError
 from photon.telemetry.trackers import Trackers
+from photon_aggregator import recovery
+from photon_aggregator.bucket import Stopped
 from photon_aggregator.engine import Engine
+from photon_aggregator.events import Head
 from photon_aggregator.status import evaluated_round
 from photon_aggregator.stopping import mean_loss, perplexity
+
+logger = logging.getLogger(__name__)
 
 Values = dict[str, float | None]
 LOOK_SECONDS: Final = 1.0
@@ -45,9 +52,31 @@ class JobTracker:
         self._evaluated = self._round
 
     async def follow(self) -> None:
+        while self._engine.state.head is None:
+            await self._engine.changed(LOOK_SECONDS)
+        await self._catch_up()
         while True:
             self.look()
             await self._engine.changed(LOOK_SECONDS)
+
+    async def _catch_up(self) -> None:
+        """Track the rounds that are in the bucket and no longer in memory: of a job that was not tracked so far."""
+        engine, store = self._engine, self._engine.store
+        for number in range(self._round + 1, min(engine.board.commits, default=0)):
+
+            def read(number: int = number) -> tuple[Head, RoundLog | None, Mapping[str, HeldOutResult]]:
+                head = recovery.read_commit(store, number)
+                return head, recovery.log_of(store, number), recovery.evaluations_of(store, head)
+
+            try:
+                head, log, results = await engine.in_thread(read)
+            except (StoreError, Stopped) as error:
+                logger.warning("rounds before %d are not tracked: %s", min(engine.board.commits), error)
+                return
+            self._trackers.log(number, of_commit(head.commit, log))
+            if results:
+                self._trackers.log(number, of_evaluation(results))
+            self._round = self._evaluated = number
 
     def look(self) -> None:
         """Track every round that was committed, and every one whose evaluation is whole, since the last look."""
