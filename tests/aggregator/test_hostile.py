@@ -97,9 +97,8 @@ def test_control_characters_of_a_part_reach_no_log_no_event_and_no_status(
     verdicts: list[RefusalReason | None] = []
 
     def crafted(worker: FakeWorker, task: TrainTask, prepared: Prepared) -> None:
-        data = prepared.parts[0]
-        evil = b"v\x1b[2K\r2026Z ERROR disk full"[: len(b"values")]
-        prepared.parts[0] = data.replace(b"values", evil.ljust(6, b"\r"))
+        # The tensor of the part is called by an escape character, as JSON spells it.
+        prepared.parts[0] = prepared.parts[0].replace(b"values", b"\\u001b")
         record = prepared.records[0].model_copy(update={"sha256": sha256_hex(prepared.parts[0])})
         prepared.records[0] = record
         parts = list(prepared.records)
