@@ -33,7 +33,11 @@ class RetentionSpec(ApiModel):
 
     keep_last_rounds: Annotated[
         int | None,
-        Field(ge=1, le=10**6, description="Keep global models and updates of so many last rounds; default all."),
+        Field(
+            ge=1,
+            le=10**6,
+            description="Keep global models and updates of the last N rounds; default all: the bucket grows with each.",
+        ),
     ] = None
     keep_every_rounds: Annotated[
         int | None, Field(ge=1, le=10**6, description="Keep besides each so-many-th global model.")

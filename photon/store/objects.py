@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from botocore.exceptions import ClientError
 
@@ -252,6 +252,15 @@ class ObjectStore:
             )
         except NotFound:
             return
+
+    def keys_valid_seconds(self) -> float | None:
+        """For how long the keys sign URLs that the store takes; None when they do not expire, or do not say when.
+
+        A URL ends with the keys that signed it: those of a role or a web identity are good for an hour or so.
+        """
+        signer: Any = getattr(self._s3.client, "_request_signer", None)
+        expires: datetime | None = getattr(getattr(signer, "_credentials", None), "_expiry_time", None)
+        return (expires - datetime.now(UTC)).total_seconds() if expires is not None else None
 
     def presign_get(self, key: str, *, valid_seconds: int) -> str:
         """A URL that reads this object, whole or in ranges (HEAD needs another)."""

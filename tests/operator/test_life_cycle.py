@@ -156,6 +156,19 @@ def test_a_job_that_failed_is_not_tried_again_although_its_last_words_are_lost()
     assert world.jobs() == ["first-aggregator", "first-init"]
 
 
+@pytest.mark.parametrize("reason", [JobReason.WAITING_FOR_QUORUM, JobReason.STORAGE_REFUSED])
+def test_a_job_that_waits_says_for_what_and_goes_on(reason: JobReason) -> None:
+    world = World().training(round=4, committed=3)
+    world.says(said("Running", reason, "round 4 has 1 of the 2 updates of its quorum", round=4, committed=3))
+    world.settle()
+    assert world.state == ("Running", reason.value)
+    assert "1 of the 2" in world.message
+    assert "first-aggregator" in world.jobs()
+    world.training(round=4, committed=3)
+    world.settle()
+    assert world.state == ("Running", "Training")
+
+
 def test_a_finished_job_is_left_as_it_is() -> None:
     world = World().training()
     finish(world)

@@ -65,7 +65,7 @@ class Housekeeping:
         if sums is not None and not self._logs:
             self._try("summary", partial(summary.write, self._store, sums))
         for number, known in sorted(self._prunes.items()):
-            if not self._try("prune", partial(retention.prune, self._store, self._spec, known, number)):
+            if not self._try("prune", partial(self._prune, known, number)):
                 break
             del self._prunes[number]
         leftovers.drop(self._store, entry.round)
@@ -77,6 +77,11 @@ class Housekeeping:
     def last_log(self, entry: RoundLog, records: Sequence[EventRecord]) -> list[RoundLog]:
         """Write the last round's log once more, with what came after its commit."""
         return [entry] if self._try("log", partial(log.append, self._store, entry, records)) else []
+
+    def _prune(self, heads: Mapping[int, Head], last: int) -> None:
+        # The round before once more: a worker's URLs outlive it, and what came late is swept with the next one.
+        for number in (last - 1, last):
+            retention.prune(self._store, self._spec, heads, number)
 
     def _try(self, chore: Chore, work: Callable[[], object]) -> bool:
         """Whether a chore need not be tried again: it is done, or fails for what another try would meet too."""
