@@ -1,7 +1,7 @@
 """What a store must be able to do for a job, tried on the bucket itself before a job relies on it.
 
 A store may accept a condition and ignore it: then two writers both believe that they were the first, and nothing ever
-says so. Sixteen small requests below the job's prefix, in a folder that is removed afterwards.
+says so. Some twenty small requests below the job's prefix, in a folder that is removed afterwards.
 """
 
 from __future__ import annotations
