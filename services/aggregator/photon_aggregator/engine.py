@@ -466,7 +466,8 @@ class Engine:
             self.board.logs[head.round] = entry
             self.board.curves.logged(entry)
             self._options.faults(FaultPoint.BEFORE_FINISH)
-            if state.outcome.reason is not JobReason.STORAGE_FAILED:
+            # A superseded aggregator leaves the log to the one that goes on: for the job nothing has ended.
+            if state.outcome.reason not in (JobReason.STORAGE_FAILED, JobReason.SUPERSEDED):
                 records = list(self.board.round_events)
                 # After what is being written now, whose place it takes.
                 await self._keep_house(lambda: self.housekeeping.last_log(entry, records))
