@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from photon.api.job import FederatedTrainingJob
@@ -24,6 +24,7 @@ from photon.store.errors import Contradiction, StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces
 from photon_aggregator import bucket, log, rounds, starting, summary, tracing
+from photon_aggregator.bell import Bell, concerned, noticed
 from photon_aggregator.board import Board
 from photon_aggregator.bucket import Retries, Stopped
 from photon_aggregator.clock import BEAT_SECONDS, Drift
@@ -122,7 +123,7 @@ class Engine:
         self._patience = Patience(in_thread=self.in_thread, retries=self.retries, elsewhere=self._committed_elsewhere)
         self._drift = Drift(options.clock, options.steady) if options.steady is not None else None
         self._options = options
-        self._changed = asyncio.Event()
+        self._bell = Bell()
         self._finished = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
@@ -212,8 +213,8 @@ class Engine:
             tracing.ended_without_commit(self.traces, before.open, outcome, event.at, job=name)
         for action in actions:
             self._start(action)
-        if _matters(before, self.state):
-            self.wake()
+        if noticed(before, self.state):
+            self._bell.ring(concerned(before, self.state, event))
 
     def _mind_the_clock(self) -> None:
         """Let time that has not passed for the job count for nothing, before anything is decided by it."""
@@ -243,7 +244,7 @@ class Engine:
     def told_to_finish(self, participant: str) -> None:
         """A participant was given the last task."""
         self.finish_told.add(participant)
-        self.wake()
+        self._bell.ring(())
 
     def all_left(self) -> bool:
         """Whether everyone who is here knows that the job has ended."""
@@ -252,12 +253,9 @@ class Engine:
         here = {n for n in names if n in self.state.seen and self.state.present(n, now)}
         return here <= self.finish_told
 
-    async def changed(self, timeout_seconds: float) -> None:
-        """Wait until the state has changed, or so long."""
-        event = self._changed
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds):
-                await event.wait()
+    async def changed(self, timeout_seconds: float, participant: str | None = None) -> None:
+        """Wait until the state has changed, in what concerns ``participant`` if one is named, or this long."""
+        await self._bell.wait(timeout_seconds, participant)
 
     async def in_thread(self, work: Callable[[], Result], kind: Kind = "control") -> Result:
         """The result of blocking ``work``; raises Stopped when the process is about to exit."""
@@ -269,8 +267,7 @@ class Engine:
 
     def wake(self) -> None:
         """Let everyone who waits, and the timer, look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._bell.ring()
 
     async def _keep_time(self) -> None:
         while True:
@@ -473,14 +470,6 @@ class Engine:
                 await self._keep_house(lambda: self.housekeeping.last_log(entry, records))
         self.wake()
         self._finished.set()
-
-
-_MATTERS: Final = tuple(field.name for field in fields(JobState) if field.name != "seen")
-
-
-def _matters(before: JobState, after: JobState) -> bool:
-    """Whether more changed than who was heard when: waking everyone for a sign of life would make them speak again."""
-    return any(getattr(before, name) is not getattr(after, name) for name in _MATTERS)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -107,7 +107,7 @@ async def get_task(
         left = until - engine.steady()
         if left <= 0 or engine.stopping:
             return Response(status_code=204)
-        await engine.changed(left)
+        await engine.changed(left, participant)
 
 
 def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, now: float) -> Task | None:
@@ -246,7 +246,7 @@ async def post_update(
         left = until - engine.steady()
         if left <= 0 or engine.stopping:
             return UpdateReply(state="checking")
-        await engine.changed(min(left, LOOK_AGAIN_SECONDS))
+        await engine.changed(min(left, LOOK_AGAIN_SECONDS), participant)
 
 
 def _cohort(engine: Engine, round_number: int) -> list[str]:
