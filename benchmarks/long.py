@@ -103,6 +103,10 @@ class Process:
 
     pid: int
 
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -137,10 +141,11 @@ def aggregator(folder: Path, job: Any, names: list[str], keys: dict[str, str]) -
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | keys)
     try:
         yield Process(pid=process.pid), f"http://127.0.0.1:{port}"
+    except Exception as error:
         if process.poll() is not None:
-            raise RuntimeError(
-                f"the aggregator ended with {process.returncode}: {(folder / 'aggregator.log').read_text()}"
-            )
+            words = (folder / "aggregator.log").read_text()[-2000:]
+            raise RuntimeError(f"the aggregator ended with {process.returncode}: {words}") from error
+        raise
     finally:
         process.kill()
         process.wait()
@@ -154,11 +159,11 @@ def _free_port() -> int:
         return int(held.getsockname()[1])
 
 
-def first_task(url: str, name: str) -> None:
-    """Ask for a task until there is one."""
+def first_task(process: Process, url: str, name: str) -> None:
+    """Ask for a task until there is one, or the aggregator has ended."""
     deadline = time.monotonic() + START_SECONDS
     with httpx.Client(trust_env=False, timeout=60) as client:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and process.running():
             with contextlib.suppress(httpx.TransportError):
                 reply = client.get(f"{url}/v1/task?wait_seconds=5", headers={"Authorization": f"Bearer {name}"})
                 if reply.status_code == 200:
@@ -215,7 +220,7 @@ def measure(participants: int, rounds: int, *, repeats: int = REPEATS) -> dict[s
         environment = {"AWS_ACCESS_KEY_ID": running.access_key, "AWS_SECRET_ACCESS_KEY": running.secret_key}
         began = time.monotonic()
         with aggregator(folder, job, names, environment) as (process, url):
-            first_task(url, names[0])
+            first_task(process, url, names[0])
             found: dict[str, Any] = {
                 "first_task_seconds": round(time.monotonic() - began, 2),
                 "requests": relay.requests,
