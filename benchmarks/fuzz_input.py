@@ -320,10 +320,11 @@ def _rows_of_parquet(plain: bytes, settings: Settings) -> tuple[int, set[bytes]]
     try:
         column = pyarrow.parquet.read_table(io.BytesIO(plain)).column("text").cast(pyarrow.large_binary())
         values = column.to_pylist()
+        count = pyarrow.parquet.ParquetFile(io.BytesIO(plain)).metadata.num_rows
     except Exception:
         return None
     texts = [_forms(v.decode("utf-8", "surrogateescape"), settings) for v in values if v is not None]
-    return len(values), set().union(*texts)
+    return count, set().union(*texts)
 
 
 def main() -> None:

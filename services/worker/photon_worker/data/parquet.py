@@ -36,6 +36,8 @@ def rows(path: str, reading: Reading) -> Iterator[bytes]:
         metadata = file.metadata
         first, stop = piece.start, metadata.num_row_groups if piece.stop is None else piece.stop
         counts = [metadata.row_group(number).num_rows for number in range(stop)]
+        if sum(counts) != metadata.num_rows and stop == metadata.num_row_groups:
+            raise ValueError(f"its row groups have {sum(counts)} rows, and its footer says {metadata.num_rows}")
         column, problem = _column(file.schema_arrow, field)
         if problem:
             for number in range(sum(counts[:first]), sum(counts)):
@@ -52,6 +54,8 @@ def rows(path: str, reading: Reading) -> Iterator[bytes]:
                 text = b"" if raw is None else reading.utf8(raw)
                 if text is not None:
                     yield text
+        if reading.row != sum(counts):
+            raise ValueError(f"{reading.row} rows were read, and its footer says {sum(counts)}")
 
 
 def _column(schema: Any, field: str) -> tuple[str, str]:
