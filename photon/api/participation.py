@@ -167,6 +167,14 @@ class EvaluationSpec(ApiModel):
     ] = 1
     max_tokens: Annotated[
         int | None,
-        Field(ge=1, le=10**12, description="At most so many held-out tokens a participant; default all."),
+        Field(
+            ge=1,
+            le=10**12,
+            description="At most N held-out tokens of each data folder, sampled over all of it. Default: as many as"
+            " take a tenth of the time of the training between two evaluations.",
+        ),
     ] = None
-    batch_size: Annotated[int | None, Field(ge=1, le=10**6, description="Default: local.batchSize.")] = None
+    batch_size: Annotated[
+        int | None,
+        Field(ge=1, le=10**6, description="Rows of one process. Default: the rows of its micro batch in training."),
+    ] = None

@@ -257,7 +257,9 @@ class FakeAggregator:
         path = request.url.path
         if path == "/v1/job":
             return self._json(
-                JobForWorkers(name="tiny", participant="a", learning=self.learning, evaluation=EvaluationSpec())
+                JobForWorkers(
+                    name="tiny", participant="a", learning=self.learning, evaluation=EvaluationSpec(max_tokens=10**6)
+                )
             )
         if path == "/v1/task":
             self.done.append(request.url.params.get("done"))

@@ -24,7 +24,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """How held-out text is read. ``max_tokens`` is of one source."""
+    """How held-out text is read. ``max_tokens`` is of one source; ``batch_size`` of one process."""
 
     sequence_length: int
     batch_size: int
@@ -32,15 +32,31 @@ class EvaluationSettings:
     precision: Precision
 
     @classmethod
-    def of_job(cls, job: JobForWorkers) -> EvaluationSettings:
-        """As the job says."""
+    def of_job(cls, job: JobForWorkers, *, processes: int, sources: int) -> EvaluationSettings:
+        """As the job says; by default with the rows and within a tenth of the time that training takes.
+
+        Args:
+            processes: Of the participant: they share a micro batch, in training and here.
+            sources: Data folders of the participant: they share the tokens.
+        """
         local = job.learning.local
+        micro = local.micro_batch_size or local.batch_size
         return cls(
             sequence_length=local.sequence_length,
-            batch_size=job.evaluation.batch_size or local.batch_size,
-            max_tokens=job.evaluation.max_tokens,
+            batch_size=job.evaluation.batch_size or max(1, micro // processes),
+            max_tokens=job.evaluation.max_tokens or max(local.sequence_length, affordable_tokens(job) // sources),
             precision=local.precision,
         )
+
+
+def affordable_tokens(job: JobForWorkers) -> int:
+    """Held-out tokens whose evaluation takes about a tenth of the time of the training since the one before.
+
+    Forward and backward take three times as long as forward alone.
+    """
+    local, every = job.learning.local, job.evaluation.every_rounds
+    steps = local.steps * every if every else job.learning.total_steps
+    return 3 * steps * local.batch_size * local.sequence_length // 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +116,11 @@ def held_out_loss(
             losses = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
             if counts:
                 total += losses.sum(dtype=torch.float64)
-    predicted = held_out.predicted_tokens(settings.max_tokens)
+    predicted = held_out.predicted_tokens(settings.sequence_length, settings.max_tokens)
     return HeldOutResult(
         loss_sum=_within_range(share.sum(total).item(), predicted),
         tokens=predicted,
-        bytes=held_out.text_bytes(settings.max_tokens),
+        bytes=held_out.text_bytes(settings.sequence_length, settings.max_tokens),
     )
 
 

@@ -140,7 +140,7 @@ class Participant:
                 strategy.load(source)
             finally:
                 source.close()
-        settings = EvaluationSettings.of_job(self._around.job)
+        settings = EvaluationSettings.of_job(self._around.job, processes=strategy.size, sources=len(sources))
         conductor = self._around.conductor
 
         def check() -> None:

@@ -25,18 +25,44 @@ def test_held_out_windows_predict_every_token_once(prepared: Path) -> None:
     held.stream.read(0, everything)
 
     @settings(max_examples=50, deadline=None)
-    @given(length=st.integers(1, 6000), batch=st.integers(1, 9), limit=st.none() | st.integers(1, 6000))
-    def check(length: int, batch: int, limit: int | None) -> None:
+    @given(length=st.integers(1, 6000), batch=st.integers(1, 9), more=st.none() | st.integers(0, 10))
+    def check(length: int, batch: int, more: int | None) -> None:
+        limit = None if more is None else len(everything) - 1 + more
         rows = [row for rows in held.windows(length, batch, limit) for row in rows]
         inputs = np.concatenate([row[:-1] for row in rows])
         targets = np.concatenate([row[1:] for row in rows])
-        assert len(targets) == held.predicted_tokens(limit) == min(len(everything) - 1, limit or len(everything))
-        np.testing.assert_array_equal(targets, everything[1 : len(targets) + 1])
-        np.testing.assert_array_equal(inputs, everything[: len(targets)])
-        assert held.text_bytes(limit) == np.count_nonzero(targets < EOS - 1)
+        assert len(targets) == held.predicted_tokens(length, limit) == len(everything) - 1
+        np.testing.assert_array_equal(targets, everything[1:])
+        np.testing.assert_array_equal(inputs, everything[:-1])
+        assert held.text_bytes(length, limit) == np.count_nonzero(targets < EOS - 1)
         assert all(rows.shape[0] <= batch for rows in held.windows(length, batch, limit))
 
     check()
+
+
+def test_a_part_of_the_held_out_text_is_windows_of_all_of_it(prepared: Path) -> None:
+    held = TokenDataset.open(prepared).held_out
+    there = held.stream.tokens - 1
+    everything = np.empty(held.stream.tokens, dtype=np.int64)
+    held.stream.read(0, everything)
+
+    @settings(max_examples=50, deadline=None)
+    @given(length=st.integers(1, 200), limit=st.integers(1, there - 1))
+    def check(length: int, limit: int) -> None:
+        rows = [row for rows in held.windows(length, 3, limit) for row in rows]
+        targets = sum(len(row) - 1 for row in rows)
+        assert targets == held.predicted_tokens(length, limit) <= limit
+        assert targets >= min(limit, limit // length * length or limit)
+        again = [row for rows in held.windows(length, 5, limit) for row in rows]
+        assert all(np.array_equal(one, other) for one, other in zip(rows, again, strict=True)), "at each evaluation"
+        for row in rows:
+            assert row.tobytes() in everything.tobytes(), "text as it is, not glued together"
+
+    check()
+    # A tenth of the windows lies all over the text, not at its beginning.
+    places, _ = held._places(16, there // 10)
+    quarters = np.bincount(places * 16 * 4 // there, minlength=4)
+    assert (quarters > 0).all()
 
 
 def test_the_index_counts_what_is_there(prepared: Path) -> None:

@@ -67,7 +67,8 @@ async def get_job(engine: EngineDep, participant: ParticipantDep, context: Conte
         name=engine.job.metadata.name,
         participant=participant,
         learning=context.learning,
-        evaluation=engine.job.spec.evaluation,
+        # How often it really is: by default that decides how much text an evaluation reads.
+        evaluation=engine.job.spec.evaluation.model_copy(update={"every_rounds": engine.state.settings.evaluate_every}),
     )
 
 

@@ -12,18 +12,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from photon_worker.data import remote
+from photon_worker.data import remote, sampler
 from photon_worker.data.errors import DataError, MissingError
 from photon_worker.data.index import INDEX, Index, Split
 from photon_worker.data.names import check_scheme
 
 Tokens = NDArray[Any]  # uint16 or uint32
+# Rows in memory while bytes are counted.
+_COUNTED_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,51 +65,69 @@ class TokenStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """Held-out text, read once from its first token to its last (or to ``max_tokens``)."""
+    """Held-out text: all of it, or a sample of its windows that represents all of its sources.
+
+    Documents are in the order of preparation, source after source. So a part is not the beginning: it is the first
+    windows of a fixed pseudo-random permutation, the same at each evaluation.
+    """
 
     stream: TokenStream
     split: Split
     byte_tokens: bool
 
-    def predicted_tokens(self, max_tokens: int | None = None) -> int:
-        """Tokens that :meth:`windows` predicts: all but the very first, at most ``max_tokens``."""
+    def predicted_tokens(self, sequence_length: int = 1, max_tokens: int | None = None) -> int:
+        """Tokens that :meth:`windows` predicts: all but the very first, or whole windows of at most ``max_tokens``."""
         there = max(0, self.stream.tokens - 1)
-        return there if max_tokens is None else min(there, max_tokens)
+        if max_tokens is None or max_tokens >= there:
+            return there
+        return max_tokens // sequence_length * sequence_length or max_tokens
 
-    def text_bytes(self, max_tokens: int | None = None) -> int:
+    def text_bytes(self, sequence_length: int = 1, max_tokens: int | None = None) -> int:
         """Bytes of text that the predicted tokens stand for.
 
         Exact for the byte tokenizer (ends of documents are no text); for others the index's count, in proportion when
         only a part is predicted.
         """
-        predicted = self.predicted_tokens(max_tokens)
+        predicted = self.predicted_tokens(sequence_length, max_tokens)
         if not self.byte_tokens:
             return round(self.split.bytes * predicted / max(1, self.stream.tokens - 1))
-        buffer = np.empty(predicted, dtype=np.int64)
-        if predicted:
-            self.stream.read(1, buffer)
-        return int(np.count_nonzero(buffer < 256))
+        text = 0
+        for rows in self.windows(sequence_length, _COUNTED_ROWS, max_tokens):
+            text += int(np.count_nonzero(rows[:, 1:] < 256))
+        return text
 
     def windows(
         self, sequence_length: int, batch_size: int, max_tokens: int | None = None
     ) -> Iterator[NDArray[np.int64]]:
-        """Consecutive windows in batches: inputs ``[:, :-1]``, targets ``[:, 1:]``, every target once.
+        """Windows in batches, in the order of the text: inputs ``[:, :-1]``, targets ``[:, 1:]``, no target twice.
 
         Yields:
             int64 [rows <= batch_size, sequence_length + 1]; what is left at the end comes as one shorter row
             [1, rest + 1], so nothing is padded.
         """
-        predicted = self.predicted_tokens(max_tokens)
-        whole, rest = divmod(predicted, sequence_length)
-        for first in range(0, whole, batch_size):
-            rows = np.empty((min(batch_size, whole - first), sequence_length + 1), dtype=np.int64)
-            for row in range(len(rows)):
-                self.stream.read((first + row) * sequence_length, rows[row])
+        places, rest = self._places(sequence_length, max_tokens)
+        for first in range(0, len(places), batch_size):
+            rows = np.empty((min(batch_size, len(places) - first), sequence_length + 1), dtype=np.int64)
+            for row, place in enumerate(places[first : first + batch_size].tolist()):
+                self.stream.read(place * sequence_length, rows[row])
             yield rows
-        if rest:
-            last = np.empty((1, rest + 1), dtype=np.int64)
-            self.stream.read(whole * sequence_length, last[0])
+        if rest is not None:
+            place, length = rest
+            last = np.empty((1, length + 1), dtype=np.int64)
+            self.stream.read(place * sequence_length, last[0])
             yield last
+
+    def _places(self, sequence_length: int, max_tokens: int | None) -> tuple[NDArray[np.int64], tuple[int, int] | None]:
+        """Numbers of the whole windows, ascending, and (number, length) of a shorter one."""
+        there = max(0, self.stream.tokens - 1)
+        whole, left = divmod(there, sequence_length)
+        if max_tokens is None or max_tokens >= there:
+            return np.arange(whole, dtype=np.int64), (whole, left) if left else None
+        count = max_tokens // sequence_length
+        if count and whole:
+            return np.sort(sampler.sample(min(count, whole), whole, name="held-out")), None
+        place = int(sampler.sample(1, whole, name="held-out")[0]) if whole else 0
+        return np.empty(0, dtype=np.int64), (place, max_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,6 +74,11 @@ def permute(places: Int64s, size: int, keys: Uint64s) -> Int64s:
     return values.astype(np.int64)
 
 
+def sample(count: int, size: int, *, name: str) -> Int64s:
+    """The first ``count`` of [0, size) in an order that depends on ``name`` and ``size`` only; int64 [count]."""
+    return permute(np.arange(count, dtype=np.int64), size, _keys(0, name, 0)[:-1])
+
+
 def _feistel(values: Uint64s, half: int, keys: Uint64s) -> Uint64s:
     """A permutation of [0, 4 ** half)."""
     shift, mask = np.uint64(half), np.uint64((1 << half) - 1)

@@ -122,17 +122,17 @@ class Follower:
         self._interrupts.check()
 
     def _evaluate(self) -> None:
-        settings = EvaluationSettings.of_job(self._job)
-        for source in self._data.sources.values():
-            if has_held_out(source):
-                held_out_loss(
-                    self._strategy.infer,
-                    source.held_out,
-                    settings,
-                    device=self._device,
-                    check=self._attend,
-                    share=Share.of(self._strategy),
-                )
+        sources = [source for source in self._data.sources.values() if has_held_out(source)]
+        settings = EvaluationSettings.of_job(self._job, processes=self._strategy.size, sources=len(sources))
+        for source in sources:
+            held_out_loss(
+                self._strategy.infer,
+                source.held_out,
+                settings,
+                device=self._device,
+                check=self._attend,
+                share=Share.of(self._strategy),
+            )
 
     def _attend(self) -> None:
         """Between two steps: do what the main process wants done before the next."""
