@@ -13,7 +13,7 @@ NOT_IN_OPERATOR = --no-emit-package numpy --no-emit-package safetensors
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long stores fuzz fuzz-input sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long stores chaos fuzz fuzz-input sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -103,6 +103,9 @@ bench-merge: $(STAMP) ## Merging beside Flower, a plain pass over the bytes, and
 
 bench-worker: $(STAMP) ## The worker's loop beside a plain PyTorch loop; what of a round is not training
 	$(BIN)/python -m benchmarks.worker
+
+chaos: $(STAMP) ## A job of 40 rounds in which everything goes wrong, beside the same job undisturbed (half an hour)
+	$(BIN)/python -m tests.chaos
 
 fuzz: $(STAMP) ## 10,000 mutations of what participants and strangers may send, against a real aggregator
 	$(BIN)/python -m benchmarks.fuzz

@@ -23,8 +23,8 @@ from photon.api.status import JobStatus
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from tests.aggregator.fake_worker import token_digests
+from tests.chaos.clock import Clock
 
-FAKETIME: Final = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 START: Final = "from photon_aggregator.main import main; main()"
 
 
@@ -51,7 +51,7 @@ class Scene:
         self._embedded.start()
 
     @contextmanager
-    def aggregator(self, job: FederatedTrainingJob, *, port: int, clock: Path | None = None) -> Iterator[Aggregator]:
+    def aggregator(self, job: FederatedTrainingJob, *, port: int, clock: Clock | None = None) -> Iterator[Aggregator]:
         running = Aggregator(self, job, port=port, clock=clock)
         try:
             yield running
@@ -60,9 +60,9 @@ class Scene:
 
 
 class Aggregator:
-    """The process. ``clock``: a file whose text (``+86400``) is added to the wall clock, by libfaketime."""
+    """The process. ``clock``: what its wall clock is ahead by (see clock.py)."""
 
-    def __init__(self, scene: Scene, job: FederatedTrainingJob, *, port: int, clock: Path | None) -> None:
+    def __init__(self, scene: Scene, job: FederatedTrainingJob, *, port: int, clock: Clock | None) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.deaths: list[int] = []
         self.log = scene.folder / f"aggregator-{port}.log"
@@ -81,12 +81,7 @@ class Aggregator:
             "OMP_NUM_THREADS": "1",
         }
         if clock is not None:
-            self._environment |= {
-                "LD_PRELOAD": str(FAKETIME),
-                "FAKETIME_TIMESTAMP_FILE": str(clock),
-                "FAKETIME_CACHE_DURATION": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            self._environment |= clock.environment
         self._closing = threading.Event()
         self._started = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keep-aggregator")
