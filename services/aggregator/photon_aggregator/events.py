@@ -204,6 +204,7 @@ class Looked:
     """The look into the bucket that was asked for is over; what it found came as events of its own."""
 
     at: float
+    open_round: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ def look(action: Look, *, state: JobState, store: ObjectStore, now: float) -> li
     elif action.open_round is None and head is not None:
         # No round is open, and none may be opened here: but `photon rollback` and other aggregators go on.
         events += commit(head.round + 1, store, now)
-    return [*events, Looked(at=now)]
+    return [*events, Looked(at=now, open_round=action.open_round)]
 
 
 def commit(number: int, store: ObjectStore, now: float) -> list[Event]:

@@ -211,6 +211,7 @@ def plan_ready(state: JobState, event: PlanReady) -> Step:
         plan_digest=event.digest,
         opened_at=event.at,
         counts_from=event.at + state.settings.deadline_seconds if evaluation_due(state) else None,
+        looked=False,
     )
     state = replace(
         state,

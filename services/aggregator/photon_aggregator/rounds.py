@@ -80,7 +80,7 @@ def advance(state: JobState, event: Event) -> Step:
         case Ahead():
             return soon(state, event.at), []
         case Looked():
-            return _looked(state, event.at)
+            return _looked(state, event)
         case Tick():
             return _tick(state, event.at)
         case Ended():
@@ -115,7 +115,10 @@ def next_wake(state: JobState) -> float | None:
     return min(times, default=None)
 
 
-def _looked(state: JobState, at: float) -> Step:
+def _looked(state: JobState, event: Looked) -> Step:
+    at = event.at
+    if state.open is not None and not state.open.looked and state.open.round == event.open_round:
+        state = replace(state, open=replace(state.open, looked=True))
     state = replace(state, looking=False, looked_at=at, next_look_at=at + state.settings.look_seconds)
     waiting = lacks_quorum(state)
     if waiting is not None and at < state.deadline(waiting):

@@ -137,7 +137,8 @@ class OpenRound:
     ``counts_from``: when its deadline starts to count, if that is later: no worker that still evaluates can train.
 
     ``closing``: the updates that it takes (digests by participant), when that is decided already. ``overdue``: its
-    deadline was over before it had its quorum, and that was said.
+    deadline was over before it had its quorum, and that was said. ``looked``: whether it is known what the bucket held
+    when this aggregator opened it; until then nobody is told that an update counts.
     """
 
     plan: Plan
@@ -147,6 +148,7 @@ class OpenRound:
     quorum_at: float | None = None
     closing: Mapping[str, str] | None = None
     overdue: bool = False
+    looked: bool = True
     submissions: Mapping[str, Submission] = field(default_factory=dict)
 
     @property

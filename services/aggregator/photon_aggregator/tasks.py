@@ -136,9 +136,10 @@ def verdict(state: JobState, participant: str, round_number: int, digest: str) -
     if participant not in open_round.plan.cohort:
         return _refuse(RefusalReason.NOT_IN_COHORT, f"{participant} is not in the cohort of round {round_number}")
     submission = open_round.submissions.get(participant)
-    if submission is not None and submission.check is Check.ACCEPTED:
+    if submission is not None and submission.check is Check.ACCEPTED and open_round.takes(participant):
         if submission.digest == digest:
-            return UpdateReply(state="accepted")
+            # An aggregator before us may have closed the round without it.
+            return UpdateReply(state="accepted") if open_round.looked else None
         return _refuse(
             RefusalReason.ALREADY_SUBMITTED, f"round {round_number} has another update of {participant} already"
         )
