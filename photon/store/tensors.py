@@ -148,12 +148,12 @@ class Header:
                 )
                 for name, value in document.items()
             ]
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
             raise HeaderError(f"not a safetensors header: {error}") from error
         entries.sort(key=lambda entry: (entry.start, entry.stop))
         position = 0
         for entry in entries:
-            if entry.dtype not in DTYPE_BYTES:
+            if not isinstance(entry.dtype, str) or entry.dtype not in DTYPE_BYTES:
                 raise HeaderError(f"tensor {entry.name}: unknown dtype {entry.dtype}")
             if min(entry.shape, default=0) < 0 or entry.start != position:
                 raise HeaderError(f"tensor {entry.name}: gaps or overlaps at byte {position} of the data")

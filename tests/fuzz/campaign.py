@@ -262,8 +262,9 @@ class Campaign:
     def _until(self, holds: Any, problem: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not holds():
-            if time.monotonic() > deadline or self._program.dead or self._failed:
-                self.result.deaths += self._program.dead
+            ended = "JobEnded" in self._program.log.read_text() and not holds()
+            if time.monotonic() > deadline or self._program.dead or self._failed or ended:
+                self.result.deaths += self._program.dead or ended
                 raise RuntimeError(f"{problem}:\n{self._program.log.read_text()[-3000:]}")
             time.sleep(0.05)
 
