@@ -33,6 +33,7 @@ from photon_aggregator import last_words
 from photon_aggregator.app import create_app
 from photon_aggregator.auth import ReadToken, Tokens, TokensError
 from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
+from photon_aggregator.memory import few_heaps
 from photon_aggregator.purge import purge
 from photon_aggregator.routers.health import MetricsOnly
 from photon_aggregator.serve import ListenError, is_loopback, listen, serve
@@ -171,6 +172,7 @@ def _open(document: FederatedTrainingJob) -> ObjectStore:
 def main() -> NoReturn:
     """Entry point."""
     code = 1
+    few_heaps()
     try:
         app(prog_name="photon-aggregator")
     except (JobFileError, TokensError, ListenError, JobMismatch, TrackerMistake, TracesMistake, Unusable) as error:
