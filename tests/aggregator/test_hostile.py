@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from photon.protocol.canonical import sha256_hex
 from photon.protocol.messages import RefusalReason, TrainTask
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator import log
+from photon_aggregator import admission, log
 from photon_aggregator.board import Board
 from photon_aggregator.faults import FaultPoint
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, token_of, write_round_zero
@@ -191,3 +192,37 @@ def test_a_manifest_outside_its_ranges_is_refused_and_the_round_goes_on(
     assert answer.status_code == 422
     assert next(iter(metrics)) in answer.json()["error"]["message"]
     assert [update.participant for update in chain(store)[1].accepted] == ["north", "south"]
+
+
+def test_bytes_that_no_reader_expects_end_an_update_and_not_the_job(
+    store: ObjectStore, storage: StorageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_document(storage, ["north", "south"], rounds=1, participation={"quorum": 1, "graceSeconds": 0})
+    write_round_zero(job, store)
+    check_update = admission.check_update
+
+    def misread(sources: Any, *rest: Any) -> Any:
+        if "/south/" in sources[0]._url:
+            raise TypeError("unhashable type: 'list'")
+        return check_update(sources, *rest)
+
+    monkeypatch.setattr(admission, "check_update", misread)
+    south = FakeWorker("south", [])
+    with aggregator(job, store) as running:
+        south.urls.append(running.url)
+        held = threading.Event()
+
+        def wait(worker: FakeWorker, task: Any, prepared: Any) -> None:
+            assert held.wait(30)
+            worker.train_honestly(task, prepared)
+
+        with working(FakeWorker("north", [running.url], tamper=wait), south):
+            running.until(lambda engine: bool(engine.state.open and engine.state.open.submissions.get("south")))
+            running.until(lambda _: bool(south.replies))
+            held.set()
+            running.wait()
+        outcome = running.engine.state.outcome
+    ((_, reply),) = south.replies
+    assert (reply.state, reply.reason) == ("refused", RefusalReason.WRONG_SHAPE)
+    assert outcome is not None
+    assert outcome.reason is JobReason.ROUNDS_DONE

@@ -28,7 +28,7 @@ class PatientWorker(FakeWorker):
         while time.monotonic() < until:
             try:
                 response = self.http.request(method, f"{self.urls[0]}{path}", **arguments)
-                if response.status_code < 500:
+                if response.status_code < 500 and response.status_code != 429:
                     return response
             except httpx.TransportError:
                 pass

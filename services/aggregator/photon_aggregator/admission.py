@@ -6,9 +6,11 @@ value. What was found good is pinned by ETag for the merge, and its manifest is 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -23,6 +25,12 @@ from photon_aggregator.context import JobContext
 from photon_aggregator.events import Admission, Check
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
 from photon_aggregator.merge import check_update
+
+logger = logging.getLogger(__name__)
+
+# What parsing raises over bytes that are not what they should be. Not what a machine in trouble raises (OSError,
+# MemoryError): an honest update must not be refused for that.
+_MISREAD: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +114,10 @@ def admit(check: Check, *, context: JobContext, pool: Executor, faults: FaultHoo
         values = check_update(sources, context.layout.codec, ranges)
     except CodecError as error:
         return _refuse(RefusalReason.WRONG_SHAPE, str(error))
+    except _MISREAD as error:
+        # Bytes that our reader did not expect are the sender's; they end its update, not the job.
+        logger.exception("the update of %s cannot be read", participant)
+        return _refuse(RefusalReason.WRONG_SHAPE, f"its parts cannot be read: {type(error).__name__}: {error}")
     for part, sha256 in zip(manifest.parts, values.sha256, strict=False):
         if sha256 != part.sha256:
             return _refuse(
