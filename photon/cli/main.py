@@ -180,7 +180,7 @@ def rollback(
     ] = None,
     reason: Annotated[str, typer.Option(help="Why; it is kept in the commit.")] = "",
 ) -> None:
-    """Make a job go on from an earlier round's model, whether it is running or not."""
+    """Make a job, running or not, go on from an earlier round."""
     from photon.cli.rollback import roll_back
 
     for line in roll_back(job, to, quarantine=sorted(set(quarantine or ())), reason=reason):
