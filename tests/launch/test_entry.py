@@ -28,7 +28,9 @@ def test_ctrl_c_in_the_middle_of_importing_is_quiet(name: str, tmp_path: Path) -
     for library in ("typer", "kopf"):
         (tmp_path / f"{library}.py").write_text(SLOW)
     module, _, function = SCRIPTS[name].partition(":")
-    code = f"from {module} import {function}; {function}()"
+    # As in a terminal, whatever the tests' own shell ignores.
+    ready = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = f"{ready}from {module} import {function}; {function}()"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
