@@ -5,7 +5,7 @@ Names that only it can resolve (``routes``) prove that a request went through it
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 from base64 import b64encode
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from contextlib import suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 
@@ -84,13 +84,16 @@ def _handler(proxy: ForwardProxy, routes: dict[str, int], credentials: str | Non
             with socket.create_connection(("127.0.0.1", routes[host])) as server:
                 self.send_response(200, "Connection established")
                 self.end_headers()
-                ends = {self.connection: server, server: self.connection}
-                while True:
-                    for end in select.select(list(ends), [], [])[0]:
-                        data = end.recv(65536)
-                        if not data:
-                            return
-                        ends[end].sendall(data)
+                # Not select(), which takes no file descriptor above 1,023.
+                with selectors.DefaultSelector() as ready:
+                    ready.register(self.connection, selectors.EVENT_READ, server)
+                    ready.register(server, selectors.EVENT_READ, self.connection)
+                    while True:
+                        for key, _ in ready.select():
+                            data = cast(socket.socket, key.fileobj).recv(65536)
+                            if not data:
+                                return
+                            key.data.sendall(data)
 
         def known(self) -> bool:
             if wanted is None or self.headers.get("Proxy-Authorization") == wanted:
