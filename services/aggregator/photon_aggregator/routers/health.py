@@ -36,7 +36,7 @@ async def readyz(engine: EngineDep) -> dict[str, str]:
 class MetricsOnly:
     """The ASGI application of a port of its own for Prometheus: /metrics, made at most once a second, and nothing else.
 
-    A PodMonitor for all jobs cannot name a token for each; so whoever may reach this port sees metrics, and no more.
+    A PodMonitor for all jobs cannot name a token for each; so everyone who reaches this port sees metrics, and no more.
     """
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float]) -> None:
