@@ -285,7 +285,11 @@ def override(document: Document, assignment: str) -> None:
     steps = re.findall(r"[^.\[\]]+", path_text)
     if not separator or not steps:
         raise JobFileError([Mistake(where=where, path="", problem="write path=value, like spec.local.steps=16")])
-    value = parse(value_text, where).data if value_text.strip() else None
+    given = parse(value_text, where) if value_text.strip() else None
+    if given is not None and given.mistakes:
+        problems = [Mistake(where=where, path=path_text, problem=mistake.problem) for mistake in given.mistakes]
+        raise JobFileError(problems)
+    value = given.data if given is not None else None
     target: Any = document.data
     path: Path = ()
     for last, step in ((i == len(steps) - 1, step) for i, step in enumerate(steps)):

@@ -290,6 +290,10 @@ class TestOverrides:
         expected = "--set spec.local.stepz=3: spec.local.stepz: unknown field; did you mean steps?"
         assert mistakes(GOOD, "spec.local.stepz=3") == [expected]
 
+    def test_a_value_that_is_refused_in_a_file_is_refused_here(self) -> None:
+        (found,) = mistakes(GOOD, "spec.rounds=010")
+        assert found.startswith("--set spec.rounds=010: spec.rounds: 010 is one number to kubectl")
+
     @pytest.mark.parametrize("wrong", ["steps", "=3", "spec.participants[west].name=x", "spec.rounds.x.y=1"])
     def test_one_that_leads_nowhere_is_a_mistake(self, wrong: str) -> None:
         assert mistakes(GOOD, wrong)[0].startswith(f"--set {wrong}")
