@@ -127,6 +127,15 @@ class Program:
         fresh = strategy.infer(torch.zeros((1, 4), dtype=torch.int64)).detach().numpy()
         self.save("evaluation", loss_sum=result.loss_sum, tokens=result.tokens, fresh=fresh)
 
+    def compiled(self) -> None:
+        spec = LocalSpec.model_validate(self.cases["local"])
+        strategy = FSDP(models.config_from(self.cases["config"]), spec, device=self.device, compile=True)
+        strategy.load(self.source)
+        torch._dynamo.utils.counters.clear()
+        logits = strategy.infer(torch.zeros((1, 4), dtype=torch.int64)).detach().numpy()
+        compiled = torch._dynamo.utils.counters["frames"]["total"]
+        self.save("compiled", logits=logits, compiled=compiled)
+
     def memory(self) -> None:
         models.BLOCK_ELEMENTS = 2048
         base = FileSource(self.cases["large_weights"])
@@ -174,6 +183,7 @@ def main() -> None:
     program = Program(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
     program.vectors()
     program.memory()
+    program.compiled()
     program.training("fp32")
     program.training("bf16", precision="bf16")
     program.training("accumulated", microBatchSize=2, steps=5)

@@ -181,6 +181,12 @@ def test_an_evaluation_is_that_of_one_process(outcome: Outcome) -> None:
     np.testing.assert_allclose(found["fresh"], fresh, atol=1e-5)
 
 
+def test_an_evaluation_of_a_compiled_model_compiles_nothing(outcome: Outcome) -> None:
+    found = outcome.arrays("compiled")
+    assert found["compiled"] == 0
+    np.testing.assert_array_equal(found["logits"], outcome.arrays("evaluation")["fresh"])
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_no_process_ever_holds_the_model(outcome: Outcome, rank: int) -> None:
     seen = json.loads((outcome.folder / f"memory-{rank}.json").read_text())

@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from photon.api.training import Precision
 from photon_worker.errors import Mistake
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,6 @@ def choose(threads: int | None) -> torch.device:
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision("high")
         return device
     torch.use_deterministic_algorithms(True)
     # Fills every new tensor with NaN otherwise, to make reads of unset memory repeatable; there are none here.
@@ -75,9 +75,15 @@ def peak_flops(device: torch.device) -> float | None:
     return next((peak for part, peak in _PEAKS if part in name), None)
 
 
-def flops_per_token(parameters: int, *, layers: int, hidden: int, sequence_length: int) -> float:
-    """Of forward and backward: 6 N for the weights and 12 L d T for attention (PaLM, arXiv 2204.02311, appendix B)."""
-    return 6.0 * parameters + 12.0 * layers * hidden * sequence_length
+def use_precision(precision: Precision) -> None:
+    """Whether matrix products of fp32 may round their inputs to TF32 on a GPU: with ``tf32`` only.
+
+    With bf16 they may not either: what autocast leaves in fp32, positions for example, is there on purpose.
+    """
+    allowed = precision is Precision.TF32
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    # For convolutions; torch allows it unless told otherwise.
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def memory_bytes(device: torch.device) -> int:

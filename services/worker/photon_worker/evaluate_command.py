@@ -44,13 +44,15 @@ def evaluate_checkpoint(
     sources = Mixture.open(data_by_name(data, "data"), cache_dir, tokenizer_digest=digest).sources
     require_held_out(sources)
     device = devices.choose(threads)
+    precision = Precision.BF16 if bf16 else Precision.FP32
+    devices.use_precision(precision)
     model: Any = models.from_checkpoint(checkpoint, field="--checkpoint").to(device)
     model.eval()
     settings = EvaluationSettings(
         sequence_length=sequence_length,
         batch_size=batch_size,
         max_tokens=max_tokens,
-        precision=Precision.BF16 if bf16 else Precision.FP32,
+        precision=precision,
     )
 
     def forward(tokens: Any) -> Any:

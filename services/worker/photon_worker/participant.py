@@ -35,6 +35,7 @@ from photon_worker.conductor import Conductor
 from photon_worker.data import Mixture
 from photon_worker.errors import Mistake, WorkerError
 from photon_worker.evaluate import EvaluationSettings, Share, added, has_held_out, held_out_loss
+from photon_worker.flops import flops_per_token
 from photon_worker.global_models import GlobalModels
 from photon_worker.interrupt import Interrupts
 from photon_worker.journal import Journal
@@ -77,7 +78,8 @@ class Participant:
         )
         self._strategy: Strategy | None = None
         self._flops_per_token = 0.0
-        self._peak_flops = devices.peak_flops(around.device)
+        self._peak_of_one = devices.peak_flops(around.device)
+        self._peak_flops: float | None = None
         # The round whose end the optimiser's state in memory is; None while a round is under way.
         self._optimizer_round: int | None = None
 
@@ -189,12 +191,11 @@ class Participant:
                         f"the model one of {text.vocab_size}: prepare it with the tokenizer of spec.model.tokenizer"
                     )
             self._strategy = self._around.conductor.strategy(config)
-            self._flops_per_token = devices.flops_per_token(
-                self._strategy.header.elements,
-                layers=text.num_hidden_layers,
-                hidden=text.hidden_size,
-                sequence_length=self._local.sequence_length,
+            self._flops_per_token = flops_per_token(
+                self._strategy.header, config, sequence_length=self._local.sequence_length
             )
+            if self._peak_of_one is not None:
+                self._peak_flops = self._strategy.size * self._peak_of_one
         return self._strategy
 
     def _start(self, task: TrainTask, base: FileSource, strategy: Strategy) -> tuple[Totals, bool]:

@@ -90,6 +90,7 @@ def run(
         peers.post(_JOB, job.model_dump_json(by_alias=True).encode())
     with _data(job, settings, peers) as data, _journal(job, settings) as journal:
         device = device or devices.choose(settings.threads)
+        devices.use_precision(local.precision)
         compiled = local.compile and devices.can_compile(device)
         several = None
         conductor: Conductor
@@ -129,6 +130,7 @@ def follow(settings: RunSettings, interrupts: Interrupts, *, device: torch.devic
     from photon_worker.distributed.follow import Follower
 
     job = JobForWorkers.model_validate_json(peers.wait(_JOB))
+    devices.use_precision(job.learning.local.precision)
     with _data(job, settings, peers) as data:
         compiled = job.learning.local.compile and devices.can_compile(device)
         Follower(peers, job, data, device=device, interrupts=interrupts).run(compile=compiled)

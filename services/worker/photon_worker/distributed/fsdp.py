@@ -94,7 +94,9 @@ class FSDP:
     def infer(self, tokens: torch.Tensor) -> torch.Tensor:
         self.module.eval()
         try:
-            return self.forward(tokens)
+            # The layers were compiled in place, for the shapes of training.
+            with torch.compiler.set_stance("force_eager"):
+                return self.forward(tokens)
         finally:
             self.module.train()
             # Without a backward pass the root would keep its gathered parameters, and not see those written next.
