@@ -27,6 +27,10 @@ LISTEN_FD: Final = "PHOTON_LISTEN_FD"
 # A file into which it writes its last status when the job has ended.
 TERMINATION_LOG: Final = "PHOTON_TERMINATION_LOG"
 
+# Environment of a worker that shares the machine's GPUs with others: which of them its first process takes, counted
+# around. Where a launcher gives it GPUs of its own it is unset.
+DEVICE_TURN: Final = "PHOTON_DEVICE_TURN"
+
 # A process that dies is started again so often before the run gives up: enough for a machine's hiccups (out of memory
 # for a moment, a lost connection at start), too few to hide a program that cannot work.
 RESTARTS: Final = 5
@@ -145,13 +149,13 @@ def processes(job: FederatedTrainingJob, context: LaunchContext) -> list[Process
             **_resources(spec.aggregator),
         ),
     ]
-    distributed = spec.local.strategy is ParallelStrategy.FSDP
-    plan += [_worker(name, worker, context, distributed=distributed) for name, worker in here]
+    plan += [_worker(name, worker, context, spec.local.strategy) for name, worker in here]
     return plan
 
 
-def _worker(name: str, worker: WorkerSpec, context: LaunchContext, *, distributed: bool) -> Process:
-    threads = max(1, worker.resources.cpus // worker.processes_per_node)
+def _worker(name: str, worker: WorkerSpec, context: LaunchContext, strategy: ParallelStrategy) -> Process:
+    processes_per_node = worker.processes(strategy)
+    threads = max(1, worker.resources.cpus // processes_per_node)
     command = (
         *context.worker_program,
         *("run", "--aggregator", context.aggregator_url),
@@ -160,8 +164,8 @@ def _worker(name: str, worker: WorkerSpec, context: LaunchContext, *, distribute
         *("--threads", str(threads)),
         *("--checkpoint-every", str(worker.checkpoint_every_steps)),
     )
-    if distributed:
-        command = (*_torchrun(name, worker, context), *command)
+    if strategy is ParallelStrategy.FSDP:
+        command = (*_torchrun(name, worker.nodes, processes_per_node, context), *command)
     uris = [worker.data.uri] if worker.data.uri is not None else [s.uri for s in worker.data.sources or ()]
     reads_s3 = any(uri.startswith("s3://") for uri in uris)
     token = SecretEnv(name="PHOTON_TOKEN", source=SecretSource.TOKEN)
@@ -171,15 +175,20 @@ def _worker(name: str, worker: WorkerSpec, context: LaunchContext, *, distribute
         resources["env"]["AWS_ENDPOINT_URL"] = worker.data.endpoint
     return Process(
         role=Role.WORKER,
-        name=f"worker-{name}",
+        name=worker_name(name),
         participant=name,
         command=command,
         secret_env=(token, *_aws_keys(SecretSource.DATA)) if reads_s3 else (token,),
         nodes=worker.nodes,
-        processes_per_node=worker.processes_per_node,
+        processes_per_node=processes_per_node,
         after=(INIT,),
         **resources,
     )
+
+
+def worker_name(participant: str) -> str:
+    """The name of a participant's process in the plan."""
+    return f"worker-{participant}"
 
 
 def cleanup(job: FederatedTrainingJob, context: LaunchContext) -> Process:
@@ -200,21 +209,21 @@ def data_arguments(data: DataSpec) -> list[str]:
     return [f"{source.name}={source.uri}" for source in data.sources or ()]
 
 
-def _torchrun(name: str, worker: WorkerSpec, context: LaunchContext) -> tuple[str, ...]:
+def _torchrun(name: str, nodes: int, processes_per_node: int, context: LaunchContext) -> tuple[str, ...]:
     """torchrun before the worker's command; by the worker's program, whose exit codes tell a mistake from a failure.
 
     The launch plan restarts processes, so torchrun itself does not.
     """
     rendezvous = (
         ("--standalone",)
-        if worker.nodes == 1
+        if nodes == 1
         else (
             "--rdzv-backend=c10d",
             f"--rdzv-id={name}",
             f"--rdzv-endpoint={_rendezvous(name, context)}",
         )
     )
-    size = (f"--nnodes={worker.nodes}", f"--nproc-per-node={worker.processes_per_node}")
+    size = (f"--nnodes={nodes}", f"--nproc-per-node={processes_per_node}")
     return (*context.worker_program, "torchrun", *rendezvous, *size, "--max-restarts=0", "--no-python")
 
 

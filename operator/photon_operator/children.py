@@ -15,7 +15,7 @@ from photon.api.model import ModelSpec
 from photon.api.placement import AccessMode, PodSettings, WorkDirType, WorkerSpec
 from photon.api.presets import parameters_of
 from photon.exit_codes import EXIT_JOB_FAILED
-from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes
+from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
 from photon_operator import faults, names, pods
 from photon_operator.observed import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
@@ -138,7 +138,7 @@ def make_family(
         ),
         workers={
             participant: job_of(
-                plan[f"worker-{participant}"],
+                plan[worker_name(participant)],
                 names.worker(name, participant),
                 worker,
                 f"spec.participants[{participant}].worker",

@@ -70,7 +70,7 @@ class JobSpec(ApiModel):
         ),
         CelRule(
             "self.local.strategy == 'FSDP' || self.participants.all(p, !has(p.worker) || "
-            "(p.worker.nodes == 1 && p.worker.processesPerNode == 1))",
+            "(p.worker.nodes == 1 && (!has(p.worker.processesPerNode) || p.worker.processesPerNode == 1)))",
             "a participant with several nodes or processes needs local.strategy FSDP",
         ),
     )
@@ -88,7 +88,7 @@ class JobSpec(ApiModel):
                 raise ValueError(f"{JobSpec.__cel_rules__[index].message} ({value} > {len(names)})")
         if self.local.strategy is ParallelStrategy.SINGLE:
             for p in self.participants:
-                if p.worker is not None and (p.worker.nodes > 1 or p.worker.processes_per_node > 1):
+                if p.worker is not None and (p.worker.nodes > 1 or p.worker.processes(self.local.strategy) > 1):
                     raise ValueError(f"{JobSpec.__cel_rules__[5].message} ({p.name})")
         return self
 

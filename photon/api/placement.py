@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from photon.api.base import ApiModel, CelRule, Location, LongText, Name, ShortText
+from photon.api.training import ParallelStrategy
 
 MAX_DATA_SOURCES = 256
 
@@ -216,11 +217,26 @@ class WorkerSpec(PodSettings):
     data: DataSpec
     work_dir: Annotated[WorkDirSpec, Field(description="Where a worker's folder lies in a cluster.")] = WorkDirSpec()
     nodes: Annotated[int, Field(ge=1, le=4096, description="Pods of the participant; more than one needs FSDP.")] = 1
-    processes_per_node: Annotated[int, Field(ge=1, le=64, description="Processes on each node: one a GPU.")] = 1
+    # Omitted when unset: programs of an earlier release, which know only numbers, still read the document.
+    processes_per_node: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=64,
+            exclude_if=lambda value: value is None,
+            description="Processes on each node, one for each of its GPUs. Default: with FSDP resources.gpus, else 1.",
+        ),
+    ] = None
     checkpoint_every_steps: Annotated[
         int,
         Field(ge=1, le=10**6, description="A local checkpoint each so many steps: what a killed worker loses."),
     ] = 50
+
+    def processes(self, strategy: ParallelStrategy) -> int:
+        """Processes on each node."""
+        if self.processes_per_node is not None:
+            return self.processes_per_node
+        return max(1, self.resources.gpus) if strategy is ParallelStrategy.FSDP else 1
 
 
 class RemoteSpec(ApiModel):

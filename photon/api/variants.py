@@ -5,14 +5,18 @@ All are pure and give whole, validated jobs, so the comparisons run through the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.placement import WorkerSpec
+from photon.api.training import ParallelStrategy
 
 CENTRALISED: Final = "centralised"
 _MAX_NAME: Final = 40
+# The largest resources.gpus and processesPerNode.
+_MAX_PROCESSES: Final = 64
 
 
 def named(name: str, suffix: str) -> str:
@@ -46,8 +50,8 @@ def centralised(job: FederatedTrainingJob) -> FederatedTrainingJob:
     """The same model on all data in one place: as many sequential steps, as many tokens, no federation.
 
     One participant reads every participant's folder in the order in which that participant would read it; its batch is
-    the cohort's batches put together; its cores are all their cores. The merge of one update with FedAvg and rate 1
-    is that update, so the rounds only pace the evaluation.
+    the cohort's batches put together; its cores and GPUs are all of theirs. The merge of one update with FedAvg and
+    rate 1 is that update, so the rounds only pace the evaluation.
 
     Raises:
         ValueError: Data is not here, or the batch cannot be shared evenly.
@@ -73,12 +77,43 @@ def centralised(job: FederatedTrainingJob) -> FederatedTrainingJob:
     worker["data"] = {"sources": sources, "endpoint": endpoints.pop()}
     worker["resources"]["cpus"] = min(1024, sum(w.resources.cpus for w in workers.values()))
     worker["resources"]["memory"] = None
+    worker["nodes"] = 1
+    devices = _devices(job, batch)
+    if devices is not None:
+        worker["resources"]["gpus"], worker["processesPerNode"] = devices.processes, None
     document = _one_participant(job, CENTRALISED, CENTRALISED, worker)
     spec = document["spec"]
     spec["local"]["batchSize"] = batch
+    if devices is not None:
+        strategy = ParallelStrategy.FSDP if devices.processes > 1 else ParallelStrategy.SINGLE
+        spec["local"] |= {"microBatchSize": devices.micro_batch, "strategy": strategy.value}
     # A single learner that forgot its moments every few steps would be a straw man.
     spec["local"]["state"] = "Keep"
     return _load(document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Devices:
+    processes: int
+    micro_batch: int
+
+
+def _devices(job: FederatedTrainingJob, batch: int) -> _Devices | None:
+    """All GPUs of the participants as one node, as many as can share ``batch`` evenly; a forward pass has as many rows
+    on each as it has in the federation. None where there are no GPUs: cores share any batch."""
+    local = job.spec.local
+    processes = [
+        w.nodes * min(w.processes(local.strategy), w.resources.gpus) for w in _here(job).values() if w.resources.gpus
+    ]
+    if not processes:
+        return None
+    together = _largest_divisor(batch, min(_MAX_PROCESSES, sum(processes)))
+    rows = max(1, (local.micro_batch_size or local.batch_size) // max(processes))
+    return _Devices(processes=together, micro_batch=together * _largest_divisor(batch // together, rows))
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return next(divisor for divisor in range(min(number, limit), 0, -1) if number % divisor == 0)
 
 
 def alone(job: FederatedTrainingJob, name: str) -> FederatedTrainingJob:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from photon.api.job import FederatedTrainingJob
-from photon.api.training import OuterType, outer_learning_rate
+from photon.api.training import OuterType, ParallelStrategy, outer_learning_rate
 
 ADAPTIVE = (OuterType.FEDADAM, OuterType.FEDYOGI, OuterType.FEDADAGRAD)
 # Weights of a new model are about 0.02, and an adaptive step moves each by about the learning rate.
@@ -14,17 +16,52 @@ LARGEST_NESTEROV_GAIN = 10.0
 
 def advice(job: FederatedTrainingJob) -> list[str]:
     """Warnings, a line each; empty when there is nothing to say."""
+    return [f"warning       {line}" for line in (*_outer(job), *_warm_up(job), *_devices(job))]
+
+
+def _outer(job: FederatedTrainingJob) -> Iterator[str]:
     outer = job.spec.outer
     kind, rate = outer.type, outer.learning_rate
     usual = outer_learning_rate(kind)
     if kind in ADAPTIVE and rate > LARGEST_ADAPTIVE_RATE:
-        return [
-            f"warning       outer.learningRate {rate:g} moves every weight by about {rate:g} in the first round of "
+        yield (
+            f"outer.learningRate {rate:g} moves every weight by about {rate:g} in the first round of "
             f"{kind.value}, and weights are about 0.02: this destroys the model; {usual:g} is the default"
-        ]
+        )
     if kind is OuterType.NESTEROV and rate / (1 - outer.momentum) >= LARGEST_NESTEROV_GAIN:
-        return [
-            f"warning       outer.learningRate {rate:g} with momentum {outer.momentum:g} is known to diverge with "
+        yield (
+            f"outer.learningRate {rate:g} with momentum {outer.momentum:g} is known to diverge with "
             f"more than a few local steps: lower one of them; {usual:g} and 0.9 are the defaults"
-        ]
-    return []
+        )
+
+
+def _warm_up(job: FederatedTrainingJob) -> Iterator[str]:
+    rate = job.spec.local.learning_rate
+    steps = job.spec.rounds * job.spec.local.steps
+    if steps <= rate.warmup_steps:
+        yield (
+            f"local.learningRate.warmupSteps {rate.warmup_steps} of a job of {steps} steps (rounds x local.steps): the "
+            f"rate ends at {rate.max * steps / (rate.warmup_steps + 1):.2g} and never reaches {rate.max:g}; lower it"
+        )
+
+
+def _devices(job: FederatedTrainingJob) -> Iterator[str]:
+    strategy = job.spec.local.strategy
+    for participant in job.spec.participants:
+        worker = participant.worker
+        if worker is None or not worker.resources.gpus:
+            continue
+        gpus, processes = worker.resources.gpus, worker.processes(strategy)
+        if processes < gpus:
+            idle = (
+                f"{gpus - processes} of the {gpus} GPUs of a node of {participant.name} stay idle: a process uses one"
+            )
+            if strategy is ParallelStrategy.SINGLE:
+                yield f"{idle}; use local.strategy FSDP, or 1 in resources.gpus"
+            else:
+                yield f"{idle}, and processesPerNode is {processes}; leave it out"
+        elif processes > gpus:
+            yield (
+                f"processesPerNode {processes} of {participant.name} with {gpus} in resources.gpus: each process needs "
+                "a GPU of its own"
+            )

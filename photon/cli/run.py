@@ -14,10 +14,11 @@ from typing import Any
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.variants import with_storage
-from photon.cli import outcome
+from photon.cli import gpus, outcome
 from photon.cli.display import Display
 from photon.cli.environment import KEYS, SESSION_TOKEN, Keys, not_proxied
 from photon.cli.errors import JobFailed, RunFailed, Stopped, UserMistake
+from photon.cli.programs import find_program
 from photon.cli.rundir import RunDirectory, shown
 from photon.cli.supervisor import Supervisor
 from photon.launch import RESTARTS
@@ -36,6 +37,7 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
         Stopped: A signal asked for it; everything has been ended in order.
     """
     check_before_start(job)
+    given = gpus.environments(job, find_program("photon-worker"))
     os.environ.update(not_proxied(os.environ))
     with ExitStack() as stack:
         stack.enter_context(run.locked())
@@ -55,7 +57,9 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
         store = _open_store(job, keys, create_bucket=embedded)
         run.write_job(job)
         try:
-            Supervisor(job, run=run, folder=folder, keys=keys, display=display, watch_store=watch_store).run()
+            Supervisor(
+                job, run=run, folder=folder, keys=keys, display=display, watch_store=watch_store, gpus=given
+            ).run()
         except Stopped:
             outcome.leave_behind(store, run, job)
             raise
@@ -79,6 +83,11 @@ def check_before_start(job: FederatedTrainingJob) -> None:
     for i, participant in enumerate(job.spec.participants):
         if participant.worker is None:
             continue
+        if participant.worker.nodes > 1:
+            raise UserMistake(
+                f"spec.participants[{i}].worker.nodes ({participant.name}): photon run is one machine, and the nodes "
+                "would wait for each other; make it 1"
+            )
         data = participant.worker.data
         fields = (
             [("uri", data.uri)]

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ from photon.cli.errors import CommandError, JobFailed, RunFailed, UserMistake
 from photon.cli.programs import find_program
 from photon.cli.rundir import RunDirectory, shown, write_atomic
 from photon.exit_codes import EXIT_MISTAKE, EXIT_STORE_REFUSES
-from photon.launch import AGGREGATOR, INIT, LISTEN_FD, TERMINATION_LOG, LaunchContext, Role, processes
+from photon.launch import AGGREGATOR, INIT, LISTEN_FD, TERMINATION_LOG, LaunchContext, Role, processes, worker_name
 from photon.telemetry import traces
 from photon.telemetry.trackers import FOLDER_VARIABLE
 
@@ -52,6 +52,7 @@ class Supervisor:
         keys: Keys,
         display: Display,
         watch_store: Callable[[], None],
+        gpus: Mapping[str, Mapping[str, str]] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._job = job
@@ -83,12 +84,15 @@ class Supervisor:
         # The programs run in the folder of the job file; what the user typed is relative to where photon run is.
         folders = {FOLDER_VARIABLE: str(run.root / "trackers"), **os.environ}
         paths = {FOLDER_VARIABLE: os.path.abspath(folders[FOLDER_VARIABLE]), **traces.absolute(os.environ)}
-        given = {AGGREGATOR: {LISTEN_FD: str(self._door.fileno()), TERMINATION_LOG: str(run.last_words)}}
+        given: dict[str, Mapping[str, str]] = {
+            AGGREGATOR: {LISTEN_FD: str(self._door.fileno()), TERMINATION_LOG: str(run.last_words)},
+            **{worker_name(participant): told for participant, told in (gpus or {}).items()},
+        }
         self._children = [
             Child(
                 process,
                 env=environment(process, keys=keys, tokens=tokens, inherited={**os.environ, **paths})
-                | given.get(process.name, {}),
+                | dict(given.get(process.name, {})),
                 cwd=folder,
                 log_path=run.log(process.name),
                 pass_fds=(self._door.fileno(),) if process.name == AGGREGATOR else (),

@@ -68,6 +68,28 @@ def test_no_default_is_warned_of(kind: OuterType) -> None:
     assert advice(job(outer=OuterSpec.model_validate({"type": kind}).model_dump(mode="json", by_alias=True))) == []
 
 
+def test_a_warm_up_that_does_not_end_is_warned_of() -> None:
+    (line,) = advice(job(rounds=4, local={"steps": 8}))
+    assert "warmupSteps 100 of a job of 32 steps" in line
+    assert "ends at 0.00019 and never reaches 0.0006" in line
+    assert advice(job(rounds=4, local={"steps": 8, "learningRate": {"warmupSteps": 31}})) == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "worker", "warning"),
+    [
+        ("FSDP", {"processesPerNode": 1}, "7 of the 8 GPUs of a node of north stay idle"),
+        ("Single", {}, "use local.strategy FSDP"),
+        ("FSDP", {"processesPerNode": 9}, "each process needs a GPU of its own"),
+        ("FSDP", {}, None),
+    ],
+)
+def test_gpus_that_would_stay_idle_are_warned_of(strategy: str, worker: dict[str, Any], warning: str | None) -> None:
+    here = {"data": {"uri": "x"}, "resources": {"gpus": 8}, **worker}
+    found = advice(job(local={"strategy": strategy}, participants=[{"name": "north", "worker": here}]))
+    assert [warning in line for line in found] == [True] if warning is not None else found == []
+
+
 @pytest.mark.parametrize("outer", [{"type": "FedAdam", "learningRate": 1.0}, {"type": "Nesterov", "learningRate": 1.0}])
 def test_settings_that_are_known_to_diverge_are_warned_of(outer: dict[str, Any]) -> None:
     (line,) = advice(job(outer=outer))

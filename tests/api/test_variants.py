@@ -90,6 +90,49 @@ def test_centralised_refuses_data_elsewhere() -> None:
         centralised(job(participants=participants))
 
 
+def with_gpus(*gpus: int, **spec: Any) -> FederatedTrainingJob:
+    return job(
+        participants=[
+            {"name": f"p{i}", "worker": {"data": {"uri": "x"}, "resources": {"cpus": 4, "gpus": count}}}
+            for i, count in enumerate(gpus)
+        ],
+        **spec,
+    )
+
+
+@pytest.mark.parametrize(
+    ("gpus", "local", "cohort", "processes", "micro"),
+    [
+        ([1] * 8, {"batchSize": 32}, None, 8, 256),  # 32 rows on each GPU, as in the federation
+        ([1] * 8, {"batchSize": 32, "microBatchSize": 4}, None, 8, 32),
+        ([8, 8], {"batchSize": 32, "microBatchSize": 16, "strategy": "FSDP"}, None, 16, 32),  # 2 rows on each
+        ([1] * 8, {"batchSize": 8}, 2, 8, 16),  # a cohort of 2: 16 rows for all 8
+        ([1] * 3, {"batchSize": 6}, 2, 3, 12),
+        ([1] * 5, {"batchSize": 20}, 4, 5, 80),
+        ([1] * 7, {"batchSize": 7}, 2, 7, 14),
+        ([1, 0], {"batchSize": 4}, None, 1, 4),  # one GPU takes its own rows twice
+        ([1, 1, 1], {"batchSize": 3}, 1, 3, 3),
+        ([64, 64], {"batchSize": 64, "strategy": "FSDP"}, None, 64, 64),  # as many as one node may have
+    ],
+)
+def test_centralised_uses_the_federations_gpus(
+    gpus: list[int], local: dict[str, Any], cohort: int | None, processes: int, micro: int
+) -> None:
+    pooled = centralised(with_gpus(*gpus, local=local, participation={"cohortSize": cohort}))
+    (participant,) = pooled.spec.participants
+    assert participant.worker is not None
+    assert participant.worker.resources.gpus == processes
+    assert participant.worker.nodes == 1
+    assert participant.worker.processes(pooled.spec.local.strategy) == processes
+    assert pooled.spec.local.strategy.value == ("FSDP" if processes > 1 else "Single")
+    assert pooled.spec.local.micro_batch_size == micro
+
+
+def test_centralised_without_gpus_is_what_it_was() -> None:
+    assert centralised(job()).spec.local.strategy.value == "Single"
+    assert centralised(job(local={"batchSize": 3})).spec.local.micro_batch_size is None
+
+
 def test_alone_is_one_participant_with_its_own_tokens() -> None:
     single = alone(job(participation={"quorum": 2}), "docs")
     (participant,) = single.spec.participants

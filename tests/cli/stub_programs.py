@@ -47,12 +47,17 @@ os._exit(part["code"])
 
 WORKER = '''#!{python}
 """``init`` succeeds; a participant ends with the code that its file holds, else it waits to be stopped."""
-import pathlib, sys, time
+import json, os, pathlib, sys, time
 
+here = pathlib.Path(__file__).parent
 if sys.argv[1] == "init":
     sys.exit(0)
-here = pathlib.Path(__file__).parent
+if sys.argv[1] == "gpus":
+    print((here / "gpus.json").read_text())
+    sys.exit(0)
 name = pathlib.Path(sys.argv[sys.argv.index("--work-dir") + 1]).name
+lists = {k: v for k, v in os.environ.items() if k.endswith("_VISIBLE_DEVICES") or k == "PHOTON_DEVICE_TURN"}
+(here / (name + ".gpus")).write_text(json.dumps(lists))
 end = here / (name + ".end")
 if end.exists():
     code, _, words = end.read_text().partition(" ")

@@ -144,6 +144,23 @@ def test_a_disk_that_fills_up_during_the_run(runs: Any, small_disk: Path, eventu
     assert "full" in message or "No space left" in message
 
 
+def test_more_gpus_than_there_are(runs: Any) -> None:
+    job = runs.job()
+    asking = [f"spec.participants[{i}].worker.resources.gpus=64" for i in (0, 1)]
+    code, _, err = runs.run(job, "--set", asking[0], "--set", asking[1])
+    assert code == 2
+    error = only_error(err)
+    assert "the participants ask for 128 GPUs in all (north 64, south 64), and this machine has" in error
+    assert not (runs.folder / "runs" / "small" / "store").exists(), "nothing was started"
+
+
+def test_several_nodes_on_one_machine(runs: Any) -> None:
+    changes = ("--set", "spec.local.strategy=FSDP", "--set", "spec.participants[1].worker.nodes=2")
+    code, _, err = runs.run(runs.job(), *changes)
+    assert code == 2
+    assert "spec.participants[1].worker.nodes (south): photon run is one machine" in only_error(err)
+
+
 def test_a_suspended_job(runs: Any) -> None:
     code, _, err = runs.run(runs.job(suspend=True))
     assert code == 2

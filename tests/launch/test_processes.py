@@ -130,6 +130,18 @@ def test_fsdp_on_one_node_is_torchrun_standalone_with_the_cores_shared() -> None
     assert (worker.gpus, worker.processes_per_node) == (4, 4)
 
 
+def test_with_fsdp_each_gpu_has_a_process_without_being_told() -> None:
+    worker = processes(job([here("a", resources={"cpus": 16, "gpus": 8})], local={"strategy": "FSDP"}), CONTEXT)[-1]
+    assert "--nproc-per-node=8" in worker.command
+    assert worker.processes_per_node == 8
+    assert worker.env["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_document_with_default_processes_is_what_an_earlier_release_reads() -> None:
+    document = job([here("a")]).model_dump(mode="json", by_alias=True)
+    assert "processesPerNode" not in document["spec"]["participants"][0]["worker"]
+
+
 def test_fsdp_on_several_nodes_meets_at_the_participants_rendezvous() -> None:
     worker = processes(job([here("a", nodes=3)], local={"strategy": "FSDP"}), CONTEXT)[-1]
     assert "--rdzv-endpoint=job-a-0:29400" in worker.command

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from photon.api.training import Precision
+from photon.launch import DEVICE_TURN
 from photon_worker.errors import Mistake
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,18 @@ _PEAKS: Final[tuple[tuple[str, float], ...]] = (
 )
 
 
+def visible_gpus() -> tuple[str, list[str]]:
+    """The variable that lists the GPUs to use, and what it may list: those that this process can use."""
+    variable = "HIP_VISIBLE_DEVICES" if torch.version.hip else "CUDA_VISIBLE_DEVICES"
+    count = torch.cuda.device_count()
+    listed = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
+    return variable, listed[:count] or [str(number) for number in range(count)]
+
+
 def choose(threads: int | None) -> torch.device:
     """The GPU if there is one, else the CPU with ``threads`` compute threads and deterministic algorithms.
+
+    Of several the one of this process: its local rank, from the launcher's DEVICE_TURN on.
 
     Raises:
         Mistake: More processes than GPUs.
@@ -52,13 +63,14 @@ def choose(threads: int | None) -> torch.device:
         torch.set_num_threads(min(threads, cores))
     torch.set_num_interop_threads(1)
     if torch.cuda.is_available():
+        count = torch.cuda.device_count()
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))  # set by torchrun
-        if local_rank >= torch.cuda.device_count():
+        if local_rank >= count:
             raise Mistake(
-                f"processesPerNode: each process needs a GPU of its own, and this node has {torch.cuda.device_count()} "
+                f"processesPerNode: each process needs a GPU of its own, and this node has {count} "
                 "(worker.resources.gpus)"
             )
-        device = torch.device("cuda", local_rank)
+        device = torch.device("cuda", (int(os.environ.get(DEVICE_TURN, "0")) + local_rank) % count)
         torch.cuda.set_device(device)
         return device
     torch.use_deterministic_algorithms(True)

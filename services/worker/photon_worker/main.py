@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import sys
@@ -147,6 +148,17 @@ def check(job: Annotated[Path, typer.Option(help="The job file.")], folder: Fold
         from photon_worker.check_command import check_model
 
     sys.stdout.writelines(f"{line}\n" for line in check_model(load_job(job), folder or job.resolve().parent))
+
+
+@app.command()
+def gpus() -> None:
+    """List the GPUs that training can use, as JSON."""
+    _limit_threads(1)
+    with _quick_imports():
+        from photon_worker.device import visible_gpus
+
+    variable, found = visible_gpus()
+    sys.stdout.write(json.dumps({"variable": variable, "gpus": found}) + "\n")
 
 
 @app.command()
