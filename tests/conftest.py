@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.cluster.fixtures import (  # noqa: F401 - fixtures are found by their
     namespace,
     with_crd,
 )
+from tests.opened import OpenStore
 
 
 @pytest.fixture(scope="session")
@@ -35,14 +37,23 @@ def storage(s3: EmbeddedStore) -> StorageSpec:
 
 
 @pytest.fixture(scope="session")
-def _bucket(s3: EmbeddedStore) -> ObjectStore:
+def _bucket(s3: EmbeddedStore) -> Iterator[ObjectStore]:
     spec = StorageSpec(endpoint=s3.endpoint, bucket="photon")
-    bucket = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
-    bucket.check(create_bucket=True)
-    return bucket
+    with ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key) as bucket:
+        bucket.check(create_bucket=True)
+        yield bucket
 
 
 @pytest.fixture
 def store(_bucket: ObjectStore, storage: StorageSpec) -> ObjectStore:
     """The bucket below ``storage.prefix``, empty."""
     return _bucket.at(storage.prefix)
+
+
+@pytest.fixture
+def open_store(s3: EmbeddedStore) -> Iterator[OpenStore]:
+    """Opens that SeaweedFS by any other spec, such as one that leads through a proxy; closed with the test."""
+    with ExitStack() as opened:
+        yield lambda spec: opened.enter_context(
+            ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        )

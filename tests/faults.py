@@ -10,13 +10,11 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
-from typing import Any, Self
+from threading import Lock
 from urllib.parse import urlsplit
+
+from tests.proxying import Handler, Proxy, pass_on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +52,7 @@ Answer = tuple[int, dict[str, str], bytes]
 Instead = Callable[[Asked], Answer | None]
 
 
-class FaultProxy:
+class FaultProxy(Proxy):
     """Forwards to ``upstream`` and applies each planned fault to one request, in the order of their arrival."""
 
     def __init__(self, upstream: str, *, tls: ssl.SSLContext | None = None, instead: Instead | None = None) -> None:
@@ -63,23 +61,13 @@ class FaultProxy:
         self._faults: deque[Fault] = deque()
         self._lock = Lock()
         self.requests: list[tuple[str, str]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, urlsplit(upstream).netloc))
-        self._server.daemon_threads = True
         self._scheme = "http" if tls is None else "https"
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        super().__init__(_handler(self, urlsplit(upstream).netloc), tls=tls)
 
     @property
     def endpoint(self) -> str:
         """URL of this proxy."""
         return f"{self._scheme}://127.0.0.1:{self.port}"
-
-    @property
-    def port(self) -> int:
-        """Where it listens, on 127.0.0.1."""
-        port: int = self._server.server_address[1]
-        return port
 
     def plan(self, *faults: Fault) -> None:
         """The next requests meet these; those after them pass."""
@@ -104,20 +92,9 @@ class FaultProxy:
                 return self._faults.popleft()
             return None
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def _handler(proxy: FaultProxy, upstream: str) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+def _handler(proxy: FaultProxy, upstream: str) -> type[Handler]:
+    class Faulty(Handler):
         def do(self) -> None:
             fault = proxy.take(self.command, self.path) or Fault()
             length = int(self.headers.get("Content-Length", 0))
@@ -135,29 +112,19 @@ def _handler(proxy: FaultProxy, upstream: str) -> type[BaseHTTPRequestHandler]:
                 if answered is not None:
                     self.answer(*answered)
                     return
-            inner = HTTPConnection(upstream, timeout=30)
-            inner.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                inner.putheader(name, value)
-            inner.endheaders()
-            # Refused before all was read: the answer says why.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                inner.send(body)
-            response = inner.getresponse()
-            data = response.read()
-            inner.close()
+            passed = pass_on(upstream, self.command, self.path, self.headers.items(), body)
             if fault.drop_answer:
                 self.cut()
                 return
+            data = passed.data
             if fault.flip_answer_byte is not None:
                 place = fault.flip_answer_byte
                 data = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+            length = passed.announced_bytes
             if fault.shorten_answer_by is not None:
                 data = data[: -fault.shorten_answer_by]
-            hop_by_hop = {"connection", "content-length", "transfer-encoding", "date", "server"}
-            headers = {k: v for k, v in response.headers.items() if k.lower() not in hop_by_hop}
-            length = int(response.headers.get("Content-Length", 0)) if self.command == "HEAD" else len(data)
-            self.answer(response.status, headers, data, length=length, cut_after=fault.cut_answer_after)
+                length = len(data)
+            self.answer(passed.status, passed.headers, data, length=length, cut_after=fault.cut_answer_after)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
 
@@ -185,12 +152,4 @@ def _handler(proxy: FaultProxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 
-        def handle(self) -> None:
-            # The client may have gone, as clients do.
-            with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
-                super().handle()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
-
-    return Handler
+    return Faulty

@@ -9,69 +9,44 @@ import selectors
 import socket
 from base64 import b64encode
 from collections.abc import Mapping
-from contextlib import suppress
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any, Self, cast
+from typing import cast
 from urllib.parse import urlsplit
 
+from tests.proxying import Handler, Proxy, pass_on
 
-class ForwardProxy:
+
+class ForwardProxy(Proxy):
     """Forwards to the port of 127.0.0.1 that ``routes`` has for a host name; ``credentials`` as ``user:password``."""
 
     def __init__(self, routes: Mapping[str, int], *, credentials: str | None = None) -> None:
         self.seen: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self, dict(routes), credentials))
-        self._server.daemon_threads = True
-        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        super().__init__(_handler(self, dict(routes), credentials))
 
     @property
     def address(self) -> str:
         """``127.0.0.1:PORT``."""
-        return f"127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        return f"127.0.0.1:{self.port}"
 
 
-def _handler(proxy: ForwardProxy, routes: dict[str, int], credentials: str | None) -> type[BaseHTTPRequestHandler]:
+def _handler(proxy: ForwardProxy, routes: dict[str, int], credentials: str | None) -> type[Handler]:
     wanted = None if credentials is None else f"Basic {b64encode(credentials.encode()).decode()}"
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Forwarding(Handler):
         def do(self) -> None:
             if not self.known():
                 return
             parts = urlsplit(self.path)
             proxy.seen.append(f"{self.command} {parts.hostname}")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            inner = HTTPConnection("127.0.0.1", routes[parts.hostname or ""], timeout=30)
             target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-            inner.putrequest(self.command, target, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name != "Proxy-Authorization":
-                    inner.putheader(name, value)
-            inner.endheaders()
-            with suppress(BrokenPipeError, ConnectionResetError):
-                inner.send(body)
-            response = inner.getresponse()
-            data = response.read()
-            inner.close()
-            self.send_response(response.status)
-            for name, value in response.headers.items():
-                if name.lower() not in {"connection", "content-length", "transfer-encoding", "date", "server"}:
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
+            headers = [(name, value) for name, value in self.headers.items() if name != "Proxy-Authorization"]
+            passed = pass_on(f"127.0.0.1:{routes[parts.hostname or '']}", self.command, target, headers, body)
+            self.send_response(passed.status)
+            for name, value in passed.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(passed.data)))
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(passed.data)
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do
 
@@ -109,11 +84,4 @@ def _handler(proxy: ForwardProxy, routes: dict[str, int], credentials: str | Non
             self.close_connection = True
             return False
 
-        def handle(self) -> None:
-            with suppress(OSError):
-                super().handle()
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Quiet."""
-
-    return Handler
+    return Forwarding

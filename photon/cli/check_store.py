@@ -22,9 +22,9 @@ def check_store(job: FederatedTrainingJob) -> tuple[list[str], bool]:
             "spec.storage.endpoint is not set: photon run starts a store of its own, which can do all of it"
         )
     try:
-        store = ObjectStore.from_environment(job.spec.storage)
-        store.check()
-        findings = probe(store)
+        with ObjectStore.from_environment(job.spec.storage) as store:
+            store.check()
+            findings = probe(store)
     except (Unreachable, Refused) as error:
         raise UserMistake(str(error)) from error
     usable = all(finding.holds or not finding.needed for finding in findings)

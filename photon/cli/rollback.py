@@ -150,7 +150,8 @@ def opened(job: str) -> Iterator[Opened]:
             endpoint=os.environ.get("AWS_ENDPOINT_URL") or None,
             region=os.environ.get("AWS_REGION") or "us-east-1",
         )
-        yield Opened(store=_with_environment(spec))
+        with _with_environment(spec) as store:
+            yield Opened(store=store)
         return
     path = Path(job)
     if "://" in job or not path.exists():
@@ -165,7 +166,8 @@ def opened(job: str) -> Iterator[Opened]:
                 f"{job} has no spec.storage.endpoint, so `photon run` keeps its bucket in the folder of the run: give "
                 f"that folder (runs/{document.metadata.name}), or set {' and '.join(KEYS)} for a bucket at AWS"
             )
-        yield Opened(store=_with_environment(document.spec.storage), job=document)
+        with _with_environment(document.spec.storage) as store:
+            yield Opened(store=store, job=document)
         return
     with _of_run(RunDirectory(path.resolve())) as found:
         yield found
@@ -191,7 +193,8 @@ def _of_run(run: RunDirectory) -> Iterator[Opened]:
         except UserMistake:
             running = True
         if not identity_path.is_file():
-            yield Opened(store=_with_environment(job.spec.storage), job=job, run=run, running=running)
+            store = stack.enter_context(_with_environment(job.spec.storage))
+            yield Opened(store=store, job=job, run=run, running=running)
             return
         if running:
             identity = Identity.model_validate_json(identity_path.read_bytes())
@@ -202,4 +205,5 @@ def _of_run(run: RunDirectory) -> Iterator[Opened]:
             endpoint = embedded.endpoint
         spec = job.spec.storage.model_copy(update={"endpoint": endpoint})
         store = ObjectStore.open(spec, access_key=identity.access_key, secret_key=identity.secret_key)
+        stack.enter_context(store)
         yield Opened(store=store, job=job, run=run, running=running)

@@ -54,7 +54,7 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
         embedded = job.spec.storage.endpoint is None
         display.phase("starting the object store" if embedded else "checking the object store")
         job, keys, watch_store = stack.enter_context(_storage(job, run, display))
-        store = _open_store(job, keys, create_bucket=embedded)
+        store = stack.enter_context(_open_store(job, keys, create_bucket=embedded))
         run.write_job(job)
         try:
             Supervisor(

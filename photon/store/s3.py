@@ -63,6 +63,10 @@ class S3:
 
         return self._retry.run(attempt)
 
+    def close(self) -> None:
+        """Close the connections that wait for another request. The next request opens one again."""
+        self.client.close()
+
     def write(self, key: str, request: Callable[[S3Client], Result]) -> Result:
         """Like ``ask``, and find out whether the store is full.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from photon.store.errors import AccessDenied, NotFound, StoreError
+from photon.store.errors import AccessDenied, NotFound, StoreError, Unreachable
 from photon.store.http import Connection, place
 from photon.store.retry import RetryPolicy, TryAgain
 
@@ -87,9 +87,10 @@ class Connections:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._all: set[Connection] = set()
+        self._closed = False
 
     def get(self, url: str) -> Connection:
-        """This thread's connection to the server of ``url``."""
+        """This thread's connection to the server of ``url``. Raises Unreachable after ``close``."""
         mine: dict[tuple[str, str], Connection] = self._local.__dict__.setdefault("mine", {})
         server = urlsplit(url)[:2]
         connection = mine.get(server)
@@ -97,9 +98,13 @@ class Connections:
             connection = mine[server] = Connection(url)
             with self._lock:
                 self._all.add(connection)
+        if self._closed:
+            raise Unreachable(f"{place(url)}: the program is ending and has closed its connections")
         return connection
 
     def close(self) -> None:
+        """Close all of them, also under threads that still read: what they read is no longer wanted."""
+        self._closed = True
         with self._lock:
             for connection in self._all:
                 connection.close()

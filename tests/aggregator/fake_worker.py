@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +135,8 @@ class FakeWorker:
         self.http = httpx.Client(
             headers={"Authorization": f"Bearer {self.token or token_of(self.name)}"}, timeout=30.0, trust_env=False
         )
+        # A test that asks for a thing or two need not close it.
+        weakref.finalize(self, self.http.close)
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         """A request that outlives restarts of aggregators, within bounds."""

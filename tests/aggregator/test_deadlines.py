@@ -15,6 +15,7 @@ from photon_aggregator.faults import FaultPoint
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
 from tests.aggregator.running import HandClock, aggregator, chain, working
 from tests.faults import Fault, FaultProxy
+from tests.opened import OpenStore
 
 
 def test_the_deadline_closes_a_round_that_has_its_quorum(store: ObjectStore, storage: StorageSpec) -> None:
@@ -107,13 +108,13 @@ def test_a_job_file_that_says_something_else_is_the_users_mistake(store: ObjectS
     assert "outer" in str(running.error)
 
 
-def test_a_store_that_is_away_for_a_moment_is_outlived(s3: Any, store: ObjectStore, storage: StorageSpec) -> None:
+def test_a_store_that_is_away_for_a_moment_is_outlived(
+    s3: Any, store: ObjectStore, storage: StorageSpec, open_store: OpenStore
+) -> None:
     job = job_document(storage, ["north"], rounds=2)
     write_round_zero(job, store)
     with FaultProxy(s3.endpoint) as proxy:
-        flaky = ObjectStore.open(
-            storage.model_copy(update={"endpoint": proxy.endpoint}), access_key=s3.access_key, secret_key=s3.secret_key
-        )
+        flaky = open_store(storage.model_copy(update={"endpoint": proxy.endpoint}))
 
         points: list[FaultPoint] = []
 

@@ -10,6 +10,7 @@ from photon_aggregator.purge import purge
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.running import aggregator, working
 from tests.faults import Fault, FaultProxy
+from tests.opened import OpenStore
 
 
 def begin(store: ObjectStore, key: str) -> None:
@@ -50,10 +51,12 @@ def test_deleting_a_jobs_data_frees_its_unfinished_uploads(store: ObjectStore, s
     assert unfinished(store) == ["data/north/shard"]
 
 
-def test_a_store_that_lists_no_uploads_is_no_failure(storage: StorageSpec, s3: EmbeddedStore) -> None:
+def test_a_store_that_lists_no_uploads_is_no_failure(
+    storage: StorageSpec, s3: EmbeddedStore, open_store: OpenStore
+) -> None:
     with FaultProxy(s3.endpoint) as proxy:
         spec = storage.model_copy(update={"endpoint": proxy.endpoint})
-        store = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        store = open_store(spec)
         denied = "<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
         proxy.plan(Fault(method="GET", status=403, body=denied))
         assert leftovers.drop(store, 1) == 0

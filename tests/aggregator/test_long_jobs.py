@@ -58,8 +58,8 @@ def started_with(job: FederatedTrainingJob, s3: EmbeddedStore) -> int:
     """Requests to the store until a participant holds a task."""
     with FaultProxy(s3.endpoint) as proxy:
         spec = job.spec.storage.model_copy(update={"endpoint": proxy.endpoint})
-        seen = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
-        with aggregator(job, seen, stop_when_done=False) as running:
+        keys = {"access_key": s3.access_key, "secret_key": s3.secret_key}
+        with ObjectStore.open(spec, **keys) as seen, aggregator(job, seen, stop_when_done=False) as running:
             worker = FakeWorker("site-00", [running.url])
             task = worker.next_task(None, wait_seconds=30)
             requests = len(proxy.requests)

@@ -20,6 +20,7 @@ from photon_aggregator.faults import FaultPoint
 from photon_aggregator.opening import make_plan
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.running import Aggregator, HandClock, aggregator, chain, last_digest, working
+from tests.opened import OpenStore
 
 NAMES = ["east", "north", "south"]
 
@@ -53,14 +54,13 @@ def undisturbed(job: Any, store: ObjectStore, names: list[str]) -> str:
 
 
 @pytest.fixture
-def other_store(s3: Any, storage: StorageSpec) -> Callable[[str], ObjectStore]:
+def other_store(open_store: OpenStore, storage: StorageSpec) -> Callable[[str], ObjectStore]:
     """Another, empty prefix in the same bucket."""
 
-    def open_store(suffix: str) -> ObjectStore:
-        spec = storage.model_copy(update={"prefix": f"{storage.prefix}-{suffix}"})
-        return ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+    def other(suffix: str) -> ObjectStore:
+        return open_store(storage.model_copy(update={"prefix": f"{storage.prefix}-{suffix}"}))
 
-    return open_store
+    return other
 
 
 @pytest.mark.parametrize("point", list(FaultPoint))

@@ -23,6 +23,7 @@ from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_z
 from tests.aggregator.machine import Machine, manifest, settings
 from tests.aggregator.running import HandClock, aggregator, chain, working
 from tests.faults import Fault, FaultProxy
+from tests.opened import OpenStore
 
 AWAY = Fault(status=503)
 DENIED = Fault(status=403, body="<Error><Code>AccessDenied</Code><Message>rotated</Message></Error>")
@@ -65,14 +66,18 @@ def test_no_time_runs_out_while_the_store_is_away(policy: WhenQuorumLost) -> Non
 @pytest.mark.parametrize(("fault", "named"), [(AWAY, "StorageUnreachable"), (DENIED, "StorageRefused")])
 @pytest.mark.parametrize("point", [FaultPoint.BEFORE_PLAN, FaultPoint.BEFORE_MANIFEST, FaultPoint.BEFORE_COMMIT])
 def test_a_store_that_is_away_keeps_the_job_waiting_and_it_goes_on_by_itself(
-    point: FaultPoint, fault: Fault, named: str, store: ObjectStore, storage: StorageSpec, s3: Any
+    point: FaultPoint,
+    fault: Fault,
+    named: str,
+    store: ObjectStore,
+    storage: StorageSpec,
+    s3: Any,
+    open_store: OpenStore,
 ) -> None:
     job = job_document(storage, ["north"], rounds=2)
     write_round_zero(job, store)
     with FaultProxy(s3.endpoint) as proxy:
-        gone = ObjectStore.open(
-            storage.model_copy(update={"endpoint": proxy.endpoint}), access_key=s3.access_key, secret_key=s3.secret_key
-        )
+        gone = open_store(storage.model_copy(update={"endpoint": proxy.endpoint}))
         passed: list[FaultPoint] = []
 
         def cut(at: FaultPoint) -> None:

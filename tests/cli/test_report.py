@@ -37,6 +37,7 @@ from photon.store import keys
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from tests.faults import FaultProxy
+from tests.opened import OpenStore
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028&"
 NAMES = ("cpp", "docs")
@@ -304,13 +305,13 @@ def test_the_history_of_a_bucket(store: ObjectStore) -> None:
 
 
 def test_a_long_history_is_read_some_records_at_a_time(
-    s3: EmbeddedStore, store: ObjectStore, storage: StorageSpec
+    s3: EmbeddedStore, store: ObjectStore, storage: StorageSpec, open_store: OpenStore
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: store.put(keys.round_log(number), b"{}"), range(600)))
     with FaultProxy(s3.endpoint) as proxy:
         spec = storage.model_copy(update={"endpoint": proxy.endpoint})
-        reading = read_bucket(ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key))
+        reading = read_bucket(open_store(spec))
         assert json.loads(next(reading))["kind"] == "log"
         assert proxy.seen("GET") < 300
         assert sum(1 for _ in reading) == 599

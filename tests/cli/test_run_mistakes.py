@@ -13,8 +13,8 @@ import pytest
 
 from photon.api.placement import StorageSpec
 from photon.store.embedded import EmbeddedStore
-from photon.store.objects import ObjectStore
 from tests.faults import Fault, FaultProxy
+from tests.opened import OpenStore
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
@@ -93,10 +93,10 @@ def test_a_bucket_that_is_not_there(runs: Any, s3: EmbeddedStore) -> None:
 
 
 @pytest.mark.s3
-def test_keys_that_may_not_write(runs: Any, s3: EmbeddedStore) -> None:
+def test_keys_that_may_not_write(runs: Any, s3: EmbeddedStore, open_store: OpenStore) -> None:
     runs.env = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
     spec = StorageSpec(endpoint=s3.endpoint, bucket="photon")
-    ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key).check(create_bucket=True)
+    open_store(spec).check(create_bucket=True)
     denied = "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
     with FaultProxy(s3.endpoint) as proxy:
         proxy.plan(*[Fault(method="PUT", status=403, body=denied)] * 100)

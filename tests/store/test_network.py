@@ -19,6 +19,7 @@ from photon.store.source import UrlSource
 from photon.store.transfer import download, upload
 from tests.faults import FaultProxy
 from tests.forwarding import ForwardProxy
+from tests.opened import OpenStore
 from tests.tls import make_authority, server_context
 
 pytestmark = pytest.mark.s3
@@ -67,13 +68,13 @@ every_reader = pytest.mark.parametrize("use", [boto3, uploading, downloading, ra
 
 
 @pytest.fixture
-def reach(store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore) -> Callable[[str], ObjectStore]:
+def reach(store: ObjectStore, storage: StorageSpec, open_store: OpenStore) -> Callable[[str], ObjectStore]:
     """Opens the bucket at another endpoint."""
     store.put("there", DATA)
 
     def reach(endpoint: str) -> ObjectStore:
         spec = storage.model_copy(update={"endpoint": endpoint})
-        return ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        return open_store(spec)
 
     return reach
 

@@ -12,6 +12,7 @@ from http.client import HTTPConnection
 from threading import Barrier
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
@@ -29,6 +30,7 @@ from photon.store.errors import (
 )
 from photon.store.objects import ObjectStore, PresignedPut
 from tests.faults import Fault, FaultProxy
+from tests.opened import OpenStore
 
 pytestmark = pytest.mark.s3
 
@@ -59,10 +61,9 @@ def proxy(s3: EmbeddedStore) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def far(storage: StorageSpec, s3: EmbeddedStore, proxy: FaultProxy) -> ObjectStore:
+def far(storage: StorageSpec, proxy: FaultProxy, open_store: OpenStore) -> ObjectStore:
     """The same objects as ``store``, reached through the proxy."""
-    spec = storage.model_copy(update={"endpoint": proxy.endpoint})
-    return ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+    return open_store(storage.model_copy(update={"endpoint": proxy.endpoint}))
 
 
 # -- objects ------------------------------------------------------------------------------------------------------
@@ -273,6 +274,21 @@ def test_an_upload_that_another_one_aborted_does_not_complete(store: ObjectStore
 def test_an_upload_without_parts_is_a_mistake(store: ObjectStore) -> None:
     with store.multipart("big") as upload, pytest.raises(ValueError, match="at least one part"):
         upload.complete()
+
+
+def test_a_store_that_was_closed_keeps_no_connection(far: ObjectStore, proxy: FaultProxy) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: far.put(f"a{number}", b"1"), range(40)))
+    assert connections_to(proxy.port) > 0
+    with far:
+        pass
+    assert connections_to(proxy.port) == 0
+    assert far.get("a1") == b"1"
+
+
+def connections_to(port: int) -> int:
+    """Open sockets of this process whose other end is this port."""
+    return sum(one.raddr.port == port for one in psutil.Process().net_connections("tcp") if one.raddr)
 
 
 # -- failures -----------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from urllib.parse import unquote, urlsplit
 
@@ -17,6 +17,7 @@ from photon.store.errors import AccessDenied, StorageFull, Unreachable, Unusable
 from photon.store.objects import ObjectInfo, ObjectStore
 from photon.store.probe import probe, require
 from tests.faults import Answer, Asked, Fault, FaultProxy, Instead
+from tests.opened import OpenStore
 
 pytestmark = pytest.mark.s3
 
@@ -25,28 +26,17 @@ NOT_IMPLEMENTED = "<Error><Code>NotImplemented</Code><Message>A header you provi
 
 @pytest.fixture
 def lacking(
-    store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore
+    store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore, open_store: OpenStore
 ) -> Iterator[Callable[[Callable[[ObjectStore, Asked], Answer | None]], ObjectStore]]:
     """Opens ``store`` with something in front that answers some requests in its own way."""
-    with contextmanager(_front)(store, storage, s3) as front:
+    with ExitStack() as running:
+
+        def front(lack: Callable[[ObjectStore, Asked], Answer | None]) -> ObjectStore:
+            instead: Instead = lambda asked: lack(store, asked)  # noqa: E731
+            proxy = running.enter_context(FaultProxy(s3.endpoint, instead=instead))
+            return open_store(storage.model_copy(update={"endpoint": proxy.endpoint}))
+
         yield front
-
-
-def _front(
-    store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore
-) -> Iterator[Callable[[Callable[[ObjectStore, Asked], Answer | None]], ObjectStore]]:
-    running: list[FaultProxy] = []
-
-    def front(lack: Callable[[ObjectStore, Asked], Answer | None]) -> ObjectStore:
-        instead: Instead = lambda asked: lack(store, asked)  # noqa: E731
-        proxy = FaultProxy(s3.endpoint, instead=instead).__enter__()
-        running.append(proxy)
-        spec = storage.model_copy(update={"endpoint": proxy.endpoint})
-        return ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
-
-    yield front
-    for proxy in running:
-        proxy.__exit__()
 
 
 def key(store: ObjectStore, asked: Asked) -> str:
@@ -181,11 +171,11 @@ def test_a_feature_that_one_can_do_without_is_told(
 
 
 def test_a_missing_feature_is_not_asked_for_again_and_again(
-    store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore
+    store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore, open_store: OpenStore
 ) -> None:
     with FaultProxy(s3.endpoint, instead=lambda asked: implements_no_condition(store, asked)) as proxy:
         spec = storage.model_copy(update={"endpoint": proxy.endpoint})
-        far = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        far = open_store(spec)
         with pytest.raises(Unusable, match="lacks a feature that Photon needs"):
             far.create("commit.json", b"1")
         assert proxy.seen("PUT") == 1
@@ -235,10 +225,10 @@ def test_what_a_probe_that_died_has_left_goes_after_a_while(
 
 
 def test_faults_on_the_way_do_not_change_what_is_found(
-    storage: StorageSpec, s3: EmbeddedStore, store: ObjectStore
+    storage: StorageSpec, s3: EmbeddedStore, store: ObjectStore, open_store: OpenStore
 ) -> None:
     with FaultProxy(s3.endpoint) as proxy:
         spec = storage.model_copy(update={"endpoint": proxy.endpoint})
-        far = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        far = open_store(spec)
         proxy.plan(Fault(status=503), Fault(method="GET", status=503), Fault(method="GET", cut_answer_after=0))
         require(far)

@@ -165,6 +165,8 @@ def test_sources_share_a_connection_per_thread(server: Server) -> None:
     connections.close()
     assert len(server.requests) == 10
     assert len(server.ports) == 2
+    with pytest.raises(Unreachable, match="has closed its connections"):
+        read(sources[0], 1, 10)
 
 
 def test_nobody_at_the_address_is_unreachable() -> None:

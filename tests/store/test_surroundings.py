@@ -16,6 +16,7 @@ from photon.store.retry import RetryPolicy
 from photon.store.source import UrlSource
 from photon.store.transfer import upload
 from tests.faults import Answer, Asked, FaultProxy
+from tests.opened import OpenStore
 
 pytestmark = pytest.mark.s3
 ONCE = RetryPolicy(attempts=1)
@@ -28,7 +29,8 @@ def answering(
     """The bucket behind something that answers in its own way."""
     with FaultProxy(s3.endpoint, instead=instead) as proxy:
         spec = storage.model_copy(update={"endpoint": proxy.endpoint})
-        yield ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        with ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key) as store:
+            yield store
 
 
 # -- credentials --------------------------------------------------------------------------------------------------
@@ -44,7 +46,7 @@ def test_temporary_credentials_are_sent_with_their_token(storage: StorageSpec, s
         spec = storage.model_copy(update={"endpoint": proxy.endpoint})
         environ = {"AWS_ACCESS_KEY_ID": "ASIA", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "a-token\n"}
         store = ObjectStore.from_environment(spec, environ)
-        with pytest.raises(Refused):
+        with store, pytest.raises(Refused):
             store.put("a", b"1")
         assert seen[-1].headers["X-Amz-Security-Token"] == "a-token"
         assert "X-Amz-Security-Token=a-token" in store.presign_get("a", valid_seconds=60)
@@ -54,7 +56,8 @@ def test_temporary_credentials_are_sent_with_their_token(storage: StorageSpec, s
 
 def test_keys_from_files_may_end_with_a_line_break(storage: StorageSpec, s3: EmbeddedStore, store: ObjectStore) -> None:
     environ = {"AWS_ACCESS_KEY_ID": f"{s3.access_key}\n", "AWS_SECRET_ACCESS_KEY": f" {s3.secret_key}\r\n"}
-    ObjectStore.from_environment(storage, environ).check()
+    with ObjectStore.from_environment(storage, environ) as opened:
+        opened.check()
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
@@ -78,11 +81,11 @@ def test_an_aws_configuration_that_cannot_be_used_is_named(
 
 
 def test_settings_that_photon_makes_itself_need_not_be_right(
-    storage: StorageSpec, s3: EmbeddedStore, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    storage: StorageSpec, store: ObjectStore, open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config").write_text("[default]\nretry_mode = often\nmax_attempts = many\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    ObjectStore.open(storage, access_key=s3.access_key, secret_key=s3.secret_key).check()
+    open_store(storage).check()
 
 
 def test_a_profile_that_does_not_exist_is_named(storage: StorageSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from photon.store.objects import ObjectStore
 from photon.store.retry import RetryPolicy
 from photon.store.transfer import UploadOutcome, download, upload
 from tests.faults import Fault, FaultProxy
+from tests.opened import OpenStore
 
 pytestmark = pytest.mark.s3
 
@@ -39,10 +40,9 @@ def proxy(s3: EmbeddedStore) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def far(store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore, proxy: FaultProxy) -> ObjectStore:
+def far(store: ObjectStore, storage: StorageSpec, proxy: FaultProxy, open_store: OpenStore) -> ObjectStore:
     """The same objects as ``store``, reached through the proxy."""
-    spec = storage.model_copy(update={"endpoint": proxy.endpoint})
-    return ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+    return open_store(storage.model_copy(update={"endpoint": proxy.endpoint}))
 
 
 def record(data: bytes) -> FileRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from photon_worker import model as models
 from photon_worker.errors import Mistake
 from photon_worker.init import initialise, make_model, require_parts
 from photon_worker.tokenizer import BOS, EOS, PAD
+from tests.opened import OpenStore
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_building_a_model_leaves_the_callers_random_numbers_alone(tiny: Any) -> 
 
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_bf16_checkpoint_becomes_the_same_values_in_fp32(
-    tiny: Any, tmp_path: Path, shards: bool, s3: EmbeddedStore
+    tiny: Any, tmp_path: Path, shards: bool, s3: EmbeddedStore, open_store: OpenStore
 ) -> None:
     checkpoint = tmp_path / "checkpoint"
     given = tiny.model().to(torch.bfloat16)
@@ -111,7 +111,7 @@ def test_a_bf16_checkpoint_becomes_the_same_values_in_fp32(
     uris = ["checkpoint"]
     if shards:  # and from a bucket
         spec = StorageSpec(endpoint=s3.endpoint, bucket="given")
-        bucket = ObjectStore.open(spec, access_key=s3.access_key, secret_key=s3.secret_key)
+        bucket = open_store(spec)
         bucket.check(create_bucket=True)
         for path in checkpoint.iterdir():
             bucket.put(f"some/model/{path.name}", path.read_bytes())
@@ -127,7 +127,7 @@ def test_a_bf16_checkpoint_becomes_the_same_values_in_fp32(
             made,
             folder=tmp_path,
             storage=StorageSpec(endpoint=s3.endpoint),
-            open_store=partial(ObjectStore.open, access_key=s3.access_key, secret_key=s3.secret_key),
+            open_store=open_store,
         )
         tensors = load_file(made / "model.safetensors")
         for name, parameter in models.parameters(given).items():
@@ -159,10 +159,10 @@ def test_two_inits_at_once_agree(tiny: Any, store: ObjectStore, storage: Storage
 
 @pytest.mark.s3
 def test_the_same_job_under_another_prefix_has_the_same_digest(
-    tiny: Any, store: ObjectStore, storage: StorageSpec, s3: EmbeddedStore, tmp_path: Path
+    tiny: Any, store: ObjectStore, storage: StorageSpec, open_store: OpenStore, tmp_path: Path
 ) -> None:
     other = storage.model_copy(update={"prefix": f"{storage.prefix}-other"})
-    opened = ObjectStore.open(other, access_key=s3.access_key, secret_key=s3.secret_key)
+    opened = open_store(other)
     one = initialise(tiny.job(), store, folder=tmp_path)
     two = initialise(tiny.job(), opened, folder=tmp_path)
     assert digest(one.commit) == digest(two.commit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from photon.api.learning import LearningJob
@@ -64,14 +65,13 @@ def open_context(
         RecordError: The weights are not one flat fp32 vector.
         StoreError: The store does not answer, or a file is not what the commit says.
     """
-    connections = Connections()
     weights = weights_record(commit)
     key = f"{commit.folder}/{weights.name}"
-    url = store.presign_get(key, valid_seconds=READ_SECONDS)
-    try:
-        header = require_flat(read_header(UrlSource(url, weights.size_bytes, connections=connections)))
-    except HeaderError as error:
-        raise RecordError(f"{store.uri(key)}: {error}") from error
+    with closing(UrlSource(store.presign_get(key, valid_seconds=READ_SECONDS), weights.size_bytes)) as source:
+        try:
+            header = require_flat(read_header(source))
+        except HeaderError as error:
+            raise RecordError(f"{store.uri(key)}: {error}") from error
     small: dict[str, bytes] = {}
     for file in commit.files:
         if file.name == keys.WEIGHTS:
@@ -86,7 +86,7 @@ def open_context(
         store=store,
         layout=UpdateLayout.of(learning.exchange, header.elements),
         small_files=small,
-        connections=connections,
+        connections=Connections(),
         max_update_norm=MAX_NORM if exchange.max_update_norm is None else exchange.max_update_norm,
         clip_to_median=exchange.clip_to_median,
     )

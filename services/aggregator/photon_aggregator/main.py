@@ -92,8 +92,9 @@ def run(
     configure("aggregator")
     document = load_job(job)
     if delete_data:
-        store = _open(document)
-        log.info("%d objects deleted below %s", purge(store), store.uri(""))
+        with ObjectStore.from_environment(document.spec.storage) as store:
+            store.check()
+            log.info("%d objects deleted below %s", purge(store), store.uri(""))
         return
     if tokens is None:
         raise TokensError("--tokens is missing: a JSON file {participant: sha256 of its bearer token}")
@@ -133,7 +134,7 @@ def run(
                 engine=engine, app=application, bound=bound, stop_when_done=stop_when_done, metrics=metrics
             )
 
-    with closing(traces):
+    with closing(traces), store:
         code = asyncio.run(run_tracked())
     termination_log = os.environ.get(TERMINATION_LOG)
     if termination_log and engine.state.outcome is not None:
@@ -161,12 +162,6 @@ def _answers(store: ObjectStore) -> bool:
 def _require(store: ObjectStore) -> None:
     store.check()
     require(store)
-
-
-def _open(document: FederatedTrainingJob) -> ObjectStore:
-    store = ObjectStore.from_environment(document.spec.storage)
-    store.check()
-    return store
 
 
 def main() -> NoReturn:

@@ -245,13 +245,14 @@ def _checkpoint(uri: str, temporary: Path, folder: Path, storage: StorageSpec, o
     except ValidationError as error:
         raise Mistake(f"spec.model.initFrom.uri: {uri} names no bucket: write s3://bucket/prefix") from error
     prefix = prefix.rstrip("/") + "/"
-    found = [info for info in source.list(prefix) if "/" not in info.key.removeprefix(prefix)]
-    wanted = [info for info in found if info.key.endswith((".json", ".safetensors"))]
-    if not any(info.key.endswith(".safetensors") for info in wanted):
-        raise Mistake(f"spec.model.initFrom.uri: {uri} holds no .safetensors files (found {len(found)} objects)")
-    for info in wanted:
-        url = source.presign_get(info.key, valid_seconds=DOWNLOAD_SECONDS)
-        _fetch(UrlSource(url, info.size_bytes, etag=info.etag), temporary / info.key.removeprefix(prefix))
+    with source:
+        found = [info for info in source.list(prefix) if "/" not in info.key.removeprefix(prefix)]
+        wanted = [info for info in found if info.key.endswith((".json", ".safetensors"))]
+        if not any(info.key.endswith(".safetensors") for info in wanted):
+            raise Mistake(f"spec.model.initFrom.uri: {uri} holds no .safetensors files (found {len(found)} objects)")
+        for info in wanted:
+            url = source.presign_get(info.key, valid_seconds=DOWNLOAD_SECONDS)
+            _fetch(UrlSource(url, info.size_bytes, etag=info.etag), temporary / info.key.removeprefix(prefix))
     return temporary
 
 

@@ -129,10 +129,10 @@ def init(
     from photon_worker.init import initialise
 
     document = load_job(job)
-    store = ObjectStore.from_environment(document.spec.storage)
-    store.check(create_bucket=create_bucket)
-    require(store)
-    initialise(document, store, folder=folder or job.resolve().parent, open_store=ObjectStore.from_environment)
+    with ObjectStore.from_environment(document.spec.storage) as store:
+        store.check(create_bucket=create_bucket)
+        require(store)
+        initialise(document, store, folder=folder or job.resolve().parent, open_store=ObjectStore.from_environment)
 
 
 @app.command()
