@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -47,9 +48,16 @@ def decided(store: ObjectStore, storage: StorageSpec, **participation: Any) -> F
 
 
 def goes_on(job: FederatedTrainingJob, store: ObjectStore) -> list[Commit]:
-    """The commits of the job once it was started again and has ended well."""
-    with aggregator(job, store) as second, working(*(FakeWorker(name, [second.url]) for name in NAMES)):
-        second.wait()
+    """The commits of the job once it was started again and has ended well.
+
+    Workers come only after the decided round's commit: one that is faster than the merge would upload what is missing.
+    """
+    with aggregator(job, store) as second:
+        deadline = time.monotonic() + 60
+        while store.head(keys.commit(1)) is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with working(*(FakeWorker(name, [second.url]) for name in NAMES)):
+            second.wait()
     assert (second.error, second.code) == (None, 0), second.engine.state.outcome
     return chain(store)
 

@@ -380,7 +380,8 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
         return max(merged, checked)
 
     small, large = peak(2 * 10**6), peak(20 * 10**6)
-    assert large < 1.05 * small + 2**18
+    # A thread more or less at work at the same instant is a stripe of a MiB or two; the large model is 72 MB larger.
+    assert large < 1.05 * small + 2**22
 
 
 def test_a_budget_too_small_for_a_block_says_what_is_needed(world: World) -> None:
