@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOB ?= examples/demo.yaml
 NODES ?= 1
+# Tests that start whole runs have deadlines, so they run one after another; the rest runs in this many processes.
+TEST_WORKERS ?= 2
 SIGHT_PACKAGES = prometheus chromium
 CLUSTER_PACKAGES = $(shell cat tests/cluster/packages.txt)
 # The operator touches no tensor, and a third of its image would be numpy.
@@ -36,7 +38,8 @@ run: $(STAMP) ## Run a job on this machine: make run JOB=path/to/job.yaml
 	$(BIN)/photon run $(JOB)
 
 test: $(STAMP) ## Everything that needs no Kubernetes, Prometheus or browser
-	$(BIN)/python -m pytest -q -m "not cluster and not sight"
+	$(BIN)/python -m pytest -q -n $(TEST_WORKERS) -m "not cluster and not sight and not processes"
+	$(BIN)/python -m pytest -q -m "processes and not cluster and not sight"
 
 test-sight: $(STAMP) sight-packages ## What people look at: metrics, dashboards, alerts, the web page (Prometheus, Chromium)
 	$(BIN)/python -m tests.cluster prepare --control-plane
