@@ -30,6 +30,7 @@ ETCD_VERSION: Final = "3.6.16"
 COREDNS_VERSION: Final = "1.12.4"
 PROMETHEUS_OPERATOR_VERSION: Final = "0.85.0"
 PROMETHEUS_VERSION: Final = "3.13.5"
+ACTIONLINT_VERSION: Final = "1.7.12"
 
 # etcd and the API server first: what needs no more than a control plane can then begin.
 CONTROL_PLANE: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -38,6 +39,8 @@ PROMETHEUS_OPERATOR: Final = "prometheus-operator"
 # Debian's is built without the discovery of Kubernetes' objects, so it is none that could be found on PATH.
 PROMETHEUS: Final = "prometheus-kubernetes"
 MONITORING: Final = (PROMETHEUS_OPERATOR, PROMETHEUS)
+# No part of a cluster: reads the workflows of .github (tests/packaging).
+ACTIONLINT: Final = "actionlint"
 BUILD_SECONDS: Final = 1800
 
 
@@ -68,6 +71,8 @@ def _source(name: str, kubernetes: str) -> Source:
     if name == PROMETHEUS_OPERATOR:
         module = f"github.com/{PROMETHEUS_OPERATOR}/{PROMETHEUS_OPERATOR}"
         return Source(module=module, version=PROMETHEUS_OPERATOR_VERSION, package="/cmd/operator")
+    if name == ACTIONLINT:
+        return Source(module="github.com/rhysd/actionlint", version=ACTIONLINT_VERSION, package="/cmd/actionlint")
     if name == PROMETHEUS:
         version = PROMETHEUS_VERSION.replace("3.", "0.3", 1)  # as a module 3.13 is 0.313
         tags = "remove_all_sd,enable_kubernetes_sd"
