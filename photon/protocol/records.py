@@ -64,7 +64,8 @@ class Plan(ApiModel):
 
     ``base`` is the digest of the commit whose model everyone starts from (round - 1). ``participants`` are all that
     the job names, ``cohort`` those sampled; both sorted. ``left_out``: who could not be sampled, and why.
-    ``outer_scale``: factor on the outer optimizer's learning rate in this round. Both are omitted when unset.
+    ``outer_scale``: factor on the outer optimizer's learning rate in this round. ``end``: the round is not trained,
+    since evaluations ended the job with the one before. All three are omitted when unset.
     """
 
     job: Sha256
@@ -76,6 +77,7 @@ class Plan(ApiModel):
     local_steps: Count
     left_out: Annotated[dict[Name, LeftOut], Field(exclude_if=_empty)] = {}
     outer_scale: Annotated[float | None, Field(gt=0, le=1, exclude_if=_unset)] = None
+    end: Annotated[End | None, Field(exclude_if=_unset)] = None
 
 
 class Part(ApiModel):
@@ -263,10 +265,11 @@ class Evaluation(ApiModel):
 
 
 class End(ApiModel):
-    """rounds/00012/end.json: a stop rule that looks at evaluations ended the job with this round. Created if absent.
+    """A stop rule that looks at evaluations ended the job with this round: a part of the next round's plan.
 
     Which evaluations are in is a matter of seconds, so the decision is a record: a restart and a second aggregator end
     the same way. It holds for the limits that it names; with others the job goes on. ``results``: those of the round.
+    Earlier releases wrote it as rounds/00012/end.json.
     """
 
     job: Sha256
@@ -308,3 +311,6 @@ class RoundLog(ApiModel):
     bytes_up: Count = 0
     bytes_down: Count = 0
     update_bytes: Annotated[Count, Field(description="Size of the accepted updates as they were encoded.")] = 0
+
+
+Plan.model_rebuild()

@@ -27,18 +27,23 @@ def round_of(key: str) -> int:
     return int(key.removeprefix(ROUNDS).partition("/")[0])
 
 
-def plan(round_number: int) -> str:
-    return f"{round_folder(round_number)}/plan.json"
+def plan(round_number: int, number: int = 1) -> str:
+    """The plan of a round, or the ``number``-th of its chain: ``plan-2.json``."""
+    return f"{round_folder(round_number)}/plan{_place(number)}.json"
 
 
 def end(round_number: int) -> str:
-    """That evaluations ended the job with a round."""
+    """Where earlier releases wrote that evaluations ended the job with a round."""
     return f"{round_folder(round_number)}/end.json"
 
 
 def closing(round_number: int, number: int = 1) -> str:
     """The first closing of a round, or the ``number``-th of its chain: ``closing-2.json``."""
-    return f"{round_folder(round_number)}/closing{f'-{number}' if number > 1 else ''}.json"
+    return f"{round_folder(round_number)}/closing{_place(number)}.json"
+
+
+def _place(number: int) -> str:
+    return f"-{number}" if number > 1 else ""
 
 
 def commit(round_number: int) -> str:

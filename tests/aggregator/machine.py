@@ -32,7 +32,6 @@ from photon_aggregator.events import (
     PlanReady,
     Recovered,
     Submitted,
-    WriteEnd,
     WritePlan,
 )
 from photon_aggregator.state import JobState, Settings, Stage
@@ -139,8 +138,8 @@ class Machine:
         self.state, actions = rounds.advance(self.state, event)
         self.actions += actions
         for action in actions:
-            if isinstance(action, WriteEnd):
-                return [*actions, *self.send(Ended(at=self.at, record=action.record))]
+            if isinstance(action, WritePlan) and action.plan.end is not None:
+                return [*actions, *self.send(Ended(at=self.at, record=action.plan.end))]
         return actions
 
     def recovered(self, base: Head | None = None, *, planned: bool = False, **fields: Any) -> list[Action]:

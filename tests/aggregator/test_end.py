@@ -7,15 +7,18 @@ import pytest
 from photon.api.participation import PlateauSpec, StopSpec
 from photon.api.placement import StorageSpec
 from photon.api.status import JobReason
-from photon.protocol.records import End, Evaluation, HeldOutResult
+from photon.protocol.canonical import canonical_json
+from photon.protocol.records import End, Evaluation, HeldOutResult, Plan
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator import bucket
-from photon_aggregator.events import Evaluated, Finish, Heard, WriteEnd, WritePlan
+from photon_aggregator import bucket, plans
+from photon_aggregator.events import Evaluated, Finish, Heard, WritePlan
+from photon_aggregator.faults import FaultPoint
+from photon_aggregator.opening import make_plan
 from photon_aggregator.state import Settings, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import JOB, Machine, head, result, settings, train_round
-from tests.aggregator.running import aggregator, chain, working
+from tests.aggregator.running import aggregator, chain, last_digest, working
 
 TARGET = StopSpec(target_perplexity=3.0)
 
@@ -38,7 +41,7 @@ def test_the_end_names_the_results_and_the_limits_that_decided_it() -> None:
     machine.send(Heard(at=machine.at, participant="north"))
     train_round(machine, ("north",))
     machine.send(Evaluated(at=machine.at, round=1, participant="north", result=result(1.0)))
-    written = machine.last(WriteEnd).record
+    written = machine.last(WritePlan).plan.end
     assert machine.state.head is not None
     assert (written.commit, written.target_perplexity) == (machine.state.head.digest, 3.0)
     assert written.results == {"north": result(1.0)}
@@ -77,7 +80,9 @@ def test_an_evaluation_that_comes_after_the_end_changes_it_for_nobody(store: Obj
     assert first is not None
     assert first.reason is JobReason.TARGET_PERPLEXITY_REACHED
     last = len(chain(store)) - 1
-    assert bucket.read(store, keys.end(last), End)[0].message == first.message
+    plan, _, _ = bucket.read(store, keys.plan(last + 1), Plan)
+    assert plan.end is not None
+    assert plan.end.message == first.message
     for name in names:
         old, _, _ = bucket.read(store, keys.evaluation(last, name), Evaluation)
         worse = HeldOutResult(loss_sum=30.0 * 1000, tokens=1000, bytes=4000)
@@ -89,3 +94,74 @@ def test_an_evaluation_that_comes_after_the_end_changes_it_for_nobody(store: Obj
         again.wait()
     assert again.engine.state.outcome == first
     assert again.code == 0
+
+
+def test_the_end_that_an_earlier_release_wrote_is_heeded(store: ObjectStore, storage: StorageSpec) -> None:
+    job = job_document(storage, ["north"], rounds=3, stop={"targetPerplexity": 3.0})
+    write_round_zero(job, store)
+    with aggregator(job, store) as running, working(FakeWorker("north", [running.url])):
+        running.wait()
+    commits = chain(store)
+    ended = record(TARGET).model_copy(
+        update={"job": commits[-1].job, "round": len(commits) - 1, "commit": last_digest(store)}
+    )
+    store.delete([keys.plan(len(commits))])
+    assert store.create(keys.end(ended.round), canonical_json(ended))
+    with aggregator(job_document(storage, ["north"], rounds=5, stop={"targetPerplexity": 3.0}), store) as again:
+        again.wait()
+    assert again.engine.state.outcome is not None
+    assert again.engine.state.outcome.message == ended.message
+
+
+def decided(machine: Machine) -> WritePlan:
+    action: WritePlan = machine.last(WritePlan)
+    return action
+
+
+def aggregators(stop: StopSpec, other: StopSpec | None = None) -> tuple[Machine, Machine]:
+    """Two on one commit: the first has evaluations that end the job, the second has none and plans the next round."""
+    ends, goes_on = Machine(settings(stop=stop)), Machine(settings(stop=stop if other is None else other))
+    ends.recovered(head(2), evaluations={2: {name: result(1.0) for name in ("east", "north", "south")}})
+    goes_on.present()
+    goes_on.recovered(head(2))
+    assert (decided(ends).plan.end is None, decided(goes_on).plan.end is None) == (False, True)
+    return ends, goes_on
+
+
+@pytest.mark.parametrize("first", ["the one that ends", "the one that goes on"])
+def test_of_an_end_and_the_next_round_only_one_comes_to_be(first: str, store: ObjectStore) -> None:
+    """Two aggregators know different evaluations of the same model, and decide at the same time."""
+    actions = [decided(machine) for machine in aggregators(TARGET)]
+    if first == "the one that goes on":
+        actions.reverse()
+    found = [plans.decide(store, action.plan, action.stop) for action in actions]
+    assert found[0].plan == found[1].plan == plans.last(store, 3) == actions[0].plan
+    assert len(list(store.list("rounds/"))) == 1
+
+
+def test_an_aggregator_whose_end_comes_too_late_trains_the_round_that_was_planned(
+    store: ObjectStore, storage: StorageSpec
+) -> None:
+    job = job_document(storage, ["north"], rounds=2, stop={"targetPerplexity": 1e6})
+    write_round_zero(job, store)
+    # Both know the commit of round 1. The other one has no evaluation of it, and nobody to wait for.
+    planned: list[Plan] = []
+
+    def overtaken(point: FaultPoint) -> None:
+        action = running.engine.state
+        if point is FaultPoint.BEFORE_PLAN and action.head is not None and action.head.round == 1 and not planned:
+            planned.append(plans.decide(store, make_plan(action), StopSpec(target_perplexity=1e6)).plan)
+
+    with aggregator(job, store, faults=overtaken) as running, working(FakeWorker("north", [running.url])):
+        running.wait()
+    assert planned[0].end is None
+    assert [commit.round for commit in chain(store)] == [0, 1, 2]
+
+
+def test_an_end_gives_way_to_other_limits_once_and_for_all(store: ObjectStore) -> None:
+    ends, goes_on = aggregators(TARGET, StopSpec())
+    end, plan = decided(ends), decided(goes_on)
+    assert plans.decide(store, end.plan, end.stop).plan.end is not None
+    assert plans.decide(store, plan.plan, plan.stop).plan == plan.plan
+    # The first is started again with its old job file: the round was opened, and is trained.
+    assert plans.decide(store, end.plan, end.stop).plan == plans.last(store, 3) == plan.plan

@@ -47,7 +47,6 @@ from photon_aggregator.events import (
     Outcome,
     Recovered,
     Tick,
-    WriteEnd,
     WritePlan,
     WriteRollback,
 )
@@ -287,8 +286,6 @@ class Engine:
                 pass
             case Finish():
                 self._spawn(self._finish())
-            case WriteEnd():
-                self._spawn(self._guarded(lambda: self._work.write_end(action)))
             case WriteRollback():
                 self._spawn(self._guarded(lambda: self._work.roll_back(action)))
             case WritePlan():
@@ -402,7 +399,7 @@ class Engine:
                 head=found.head,
                 planned=found.planned,
                 first_planned_at=found.first_planned_at,
-                end=self._work.end_of(found.head),
+                end=found.end,
                 written_at=self._work.written_at(keys.commit(found.head.round)),
                 evaluations=found.evaluations,
                 past_losses=found.past_losses,

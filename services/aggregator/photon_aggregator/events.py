@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from photon.api.participation import StopSpec
 from photon.api.status import JobReason
 from photon.api.text import printable
 from photon.protocol.messages import RefusalReason
@@ -284,9 +285,13 @@ Event = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WritePlan:
-    """Create the plan unless there is one; answer with PlanReady."""
+    """Create the plan unless there is one; answer with PlanReady, or with Ended when it ends the job.
+
+    ``stop``: the limits of the job; an end that was decided by others does not count.
+    """
 
     plan: Plan
+    stop: StopSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,13 +326,6 @@ class Merge:
     base: Head
     admissions: tuple[Admission, ...]
     quorum: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteEnd:
-    """Create this record unless the round has one; answer with Ended."""
-
-    record: End
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,4 +376,4 @@ class Note:
         object.__setattr__(self, "message", printable(self.message))
 
 
-Action = WritePlan | WriteEnd | WriteRollback | Check | Look | Merge | Finish | Note
+Action = WritePlan | WriteRollback | Check | Look | Merge | Finish | Note

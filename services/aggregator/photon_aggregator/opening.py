@@ -8,7 +8,7 @@ from photon.api.participation import SampleFrom
 from photon.api.status import JobReason
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.records import Commit, End, LeftOut, Plan
-from photon_aggregator import divergence, rollback
+from photon_aggregator import divergence, plans, rollback
 from photon_aggregator.events import (
     Committed,
     Ended,
@@ -19,7 +19,6 @@ from photon_aggregator.events import (
     Outcome,
     PlanReady,
     Recovered,
-    WriteEnd,
     WritePlan,
     WriteRollback,
 )
@@ -91,8 +90,7 @@ def ended(state: JobState, event: Ended) -> Step:
 
 def _as_recorded(state: JobState, record: End, at: float) -> Step:
     """End as the bucket says, if that was decided by the limits that the job has now."""
-    stop = state.settings.stop
-    if (record.target_perplexity, record.plateau) != (stop.target_perplexity, stop.plateau):
+    if not plans.holds(record, state.settings.stop):
         state = replace(state, ending=ends_by_commit(state, at))
         return end(state, state.ending, at) if state.ending is not None else _plan(state)
     return end(state, Outcome(reason=JobReason(record.reason), message=record.message), at)
@@ -193,12 +191,15 @@ def _conclude(state: JobState, at: float) -> Step:
         plateau=stop.plateau,
         results=dict(sorted(state.evaluations.get(state.head.round, {}).items())),
     )
-    return replace(state, stage=Stage.PLAN, open=None), [WriteEnd(record=record)]
+    return _plan(state, record)
 
 
-def _plan(state: JobState) -> Step:
+def _plan(state: JobState, end: End | None = None) -> Step:
     state = replace(state, stage=Stage.PLAN, open=None)
-    return state, [WritePlan(plan=make_plan(state))]
+    plan = make_plan(state)
+    if end is not None:
+        plan = plan.model_copy(update={"end": end})
+    return state, [WritePlan(plan=plan, stop=state.settings.stop)]
 
 
 def plan_ready(state: JobState, event: PlanReady) -> Step:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from photon.api.learning import LearningJob
-from photon.protocol.records import Closing, Commit, Evaluation, HeldOutResult, Plan, RoundLog, UpdateManifest
+from photon.protocol.records import Closing, Commit, End, Evaluation, HeldOutResult, Plan, RoundLog, UpdateManifest
 from photon.store import keys
 from photon.store.chain import last_round
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
-from photon_aggregator import bucket, closings, rollback
+from photon_aggregator import bucket, closings, plans, rollback
 from photon_aggregator import summary as summaries
 from photon_aggregator.bucket import RecordError
 from photon_aggregator.events import Head
@@ -47,6 +47,7 @@ class Recovery:
     evaluations: dict[int, dict[str, HeldOutResult]]
     past_losses: PastLosses
     planned: bool
+    end: End | None
     first_planned_at: float | None
 
     @property
@@ -82,6 +83,7 @@ def recover(store: ObjectStore, job: str, settings: Settings, pool: Executor) ->
     counted = summary.round if summary is not None else 0
     totals.complete = counted >= first
     evaluations, past_losses = _losses(store, settings, recent, summary, pool)
+    plan = plans.last(store, last + 1)
     planned_first = store.head(keys.plan(1))
     return Recovery(
         recent=recent,
@@ -91,9 +93,16 @@ def recover(store: ObjectStore, job: str, settings: Settings, pool: Executor) ->
         uncounted=range(counted, first),
         evaluations=evaluations,
         past_losses=past_losses,
-        planned=store.head(keys.plan(last + 1)) is not None,
+        planned=plan is not None and plan.end is None,
+        end=plan.end if plan is not None else _earlier_end(store, recent[-1]),
         first_planned_at=planned_first.last_modified.timestamp() if planned_first is not None else None,
     )
+
+
+def _earlier_end(store: ObjectStore, head: Head) -> End | None:
+    """The end that an earlier release wrote beside the commit."""
+    found = bucket.find(store, keys.end(head.round), End)
+    return found[0] if found is not None and found[0].commit == head.digest else None
 
 
 def _summary(store: ObjectStore, recent: Sequence[Head]) -> Summary | None:

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from photon.api.learning import LearningJob
 from photon.api.status import JobReason
 from photon.api.training import ExchangeSpec
-from photon.protocol.records import End
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces, round_context
-from photon_aggregator import bucket, look, recovery, rollback
+from photon_aggregator import look, plans, recovery, rollback
 from photon_aggregator.admission import Refusal, admit
 from photon_aggregator.bucket import Retries
 from photon_aggregator.commit import merge_and_commit
@@ -25,12 +24,10 @@ from photon_aggregator.events import (
     Committed,
     Ended,
     Event,
-    Head,
     Merge,
     NotFinite,
     PlanReady,
     Refused,
-    WriteEnd,
     WritePlan,
     WriteRollback,
 )
@@ -77,33 +74,22 @@ class Work:
         return found
 
     def write_plan(self, action: WritePlan) -> list[Event]:
-        """Create the plan unless there is one."""
-        key = keys.plan(action.plan.round)
+        """Create the plan unless there is one: of the next round, or of the end."""
         started = self._clock()
         self._faults(FaultPoint.BEFORE_PLAN)
-        plan, digest, written_at = bucket.create(self.store, key, action.plan)
-        if plan.job != action.plan.job or plan.base != action.plan.base:
-            raise bucket.RecordError(f"{self.store.uri(key)} does not follow from round {action.plan.round - 1}")
+        found = plans.decide(self.store, action.plan, action.stop)
         self._faults(FaultPoint.AFTER_PLAN)
-        now = self._clock()
-        self._traces.record("plan", parent=round_context(digest), start=started, end=now)
-        planned_at = written_at.timestamp() if written_at is not None else self.written_at(key)
-        return [PlanReady(at=now, plan=plan, digest=digest, planned_at=planned_at if planned_at is not None else now)]
+        now, plan = self._clock(), found.plan
+        if plan.end is not None:
+            return [Ended(at=now, record=plan.end)]
+        self._traces.record("plan", parent=round_context(found.digest), start=started, end=now)
+        at = found.written_at.timestamp() if found.written_at is not None else self.written_at(keys.plan(plan.round))
+        return [PlanReady(at=now, plan=plan, digest=found.digest, planned_at=at if at is not None else now)]
 
     def written_at(self, key: str) -> float | None:
         """When an object was written, by the store's clock; None when it is not there."""
         info = self.store.head(key)
         return info.last_modified.timestamp() if info is not None else None
-
-    def write_end(self, action: WriteEnd) -> list[Event]:
-        """Create the record of the end unless there is one."""
-        record, _, _ = bucket.create(self.store, keys.end(action.record.round), action.record)
-        return [Ended(at=self._clock(), record=record)]
-
-    def end_of(self, head: Head) -> End | None:
-        """The record that evaluations ended the job with ``head``, if there is one."""
-        found = bucket.find(self.store, keys.end(head.round), End)
-        return found[0] if found is not None and found[0].commit == head.digest else None
 
     def roll_back(self, action: WriteRollback) -> list[Event]:
         """Create the commit of a rollback unless there is one of that round."""
