@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import fuzz_input
+from photon_worker.data.findings import Findings
+from photon_worker.data.index import Settings
 
 
 @pytest.mark.parametrize("kind", fuzz_input.KINDS)
@@ -28,6 +31,21 @@ def test_the_comparison_notices_what_is_lost_or_invented(monkeypatch: pytest.Mon
     monkeypatch.setattr(fuzz_input, "documents", lambda *given: [*real(*given), b"made up"])
     for kind in ("jsonl", "text"):
         assert fuzz_input.run(kind, range(20), seed=1).invented > 5
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_sound_rows_that_are_counted_as_bad_are_lost(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That each row is read or counted is not enough: a reader that calls everything bad reads nothing."""
+    real = fuzz_input.documents
+
+    def bad(one: Any, settings: Settings, findings: Findings) -> list[bytes]:
+        for _ in real(one, settings, findings):
+            findings.note("bad_records", "here")
+        return []
+
+    monkeypatch.setattr(fuzz_input, "documents", bad)
+    tally = fuzz_input.run(kind, range(40), seed=1)
+    assert tally.lost > (tally.inputs - tally.refused) // 2 > 0
 
 
 def test_the_whole_program_writes_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
