@@ -26,7 +26,13 @@ HEADER: Final = "# Generated from photon/api by `make generate`; do not edit.\n"
 SHORT_NAME: Final = "ftj"
 
 # Lists that several writers merge entry by entry, and the field that tells entries apart.
-_LIST_KEYS: Final = {"Participant": "name", "ParticipantStatus": "name", "DataSource": "name", "Condition": "type"}
+_LIST_KEYS: Final = {
+    "Participant": "name",
+    "ParticipantStatus": "name",
+    "DataSource": "name",
+    "SourceStatus": "name",
+    "Condition": "type",
+}
 
 # Names of children are derived from the job's, and a label holds 63 characters.
 _ROOT_RULES: Final = (

@@ -98,7 +98,10 @@ class ParticipationSpec(ApiModel):
 
 
 class PlateauSpec(ApiModel):
-    """Stop when the validation loss no longer falls for more than half of the participants."""
+    """Stop when the validation loss no longer falls for more than half of the participants.
+
+    A participant without a result counts as one whose loss falls.
+    """
 
     evaluations: Annotated[int, Field(ge=1, le=10_000, description="So many evaluations without improvement.")] = 5
     min_improvement: Annotated[
@@ -134,7 +137,12 @@ class StopSpec(ApiModel):
     tokens: Annotated[int | None, Field(ge=1, le=10**18, description="Tokens trained on by all together.")] = None
     target_perplexity: Annotated[
         float | None,
-        Field(gt=1, le=1e9, description="Validation perplexity that more than half of the participants have reached."),
+        Field(
+            gt=1,
+            le=1e9,
+            description="Validation perplexity that more than half of the participants have reached; one without a"
+            " result has not.",
+        ),
     ] = None
     plateau: PlateauSpec | None = None
     wall_clock_seconds: Annotated[int | None, Field(ge=1, le=10**9, description="Time since the first plan.")] = None
@@ -162,7 +170,8 @@ class EvaluationSpec(ApiModel):
         Field(
             ge=0,
             le=10**6,
-            description="Evaluate every N rounds; 0: only the last, or every round if a stop rule needs it.",
+            description="Evaluate every N rounds; 0: only the last, or every round if a stop rule needs it. Unless 0, a"
+            " checkpoint in model.initFrom is evaluated before any training, too.",
         ),
     ] = 1
     max_tokens: Annotated[

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from photon.api.base import ApiModel, LongText, Name, ShortText
+
+# In a status, of each participant: a cluster holds it in one object of limited size.
+MAX_SOURCES_SHOWN: Final = 16
 
 
 class ConditionType(StrEnum):
@@ -96,6 +99,14 @@ class Condition(ApiModel):
     observed_generation: Annotated[int, Field(ge=0)] = 0
 
 
+class SourceStatus(ApiModel):
+    """The last evaluated global model on the held-out text of one data folder of a participant."""
+
+    name: Name
+    perplexity: Annotated[float | None, Field(description="Of what was measured of it.")] = None
+    coverage: Annotated[float | None, Field(description="Share of its held-out tokens that was measured.")] = None
+
+
 class ParticipantStatus(ApiModel):
     """One participant's latest figures."""
 
@@ -114,6 +125,13 @@ class ParticipantStatus(ApiModel):
     perplexity: Annotated[
         float | None, Field(description="Of the last evaluated global model on its held-out text.")
     ] = None
+    coverage: Annotated[
+        float | None, Field(description="Share of its held-out tokens that this evaluation measured; null if unknown.")
+    ] = None
+    sources: Annotated[
+        list[SourceStatus],
+        Field(max_length=MAX_SOURCES_SHOWN, description="Of a participant with several data folders, the first ones."),
+    ] = []
     last_seen_seconds: Annotated[float | None, Field(description="Seconds since its last word.")] = None
     bytes_up: Annotated[int, Field(ge=0)] = 0
     bytes_down: Annotated[int, Field(ge=0)] = 0
@@ -141,6 +159,15 @@ class JobStatus(ApiModel):
     validation_loss: float | None = None
     validation_perplexity: float | None = None
     evaluated_round: int | None = None
+    evaluated_participants: Annotated[
+        int | None, Field(description="Participants whose results are in validationPerplexity.")
+    ] = None
+    coverage: Annotated[
+        float | None, Field(description="Share of these participants' held-out tokens that was measured.")
+    ] = None
+    baseline_perplexity: Annotated[
+        float | None, Field(description="Of the checkpoint that the job started from, before any training.")
+    ] = None
     bytes_up: Annotated[int, Field(ge=0)] = 0
     bytes_down: Annotated[int, Field(ge=0)] = 0
     eta_seconds: float | None = None

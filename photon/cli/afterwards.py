@@ -6,7 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from photon.api.status import Condition, ConditionType, JobReason, JobStatus, ParticipantStatus
+from photon.api.status import (
+    MAX_SOURCES_SHOWN,
+    Condition,
+    ConditionType,
+    JobReason,
+    JobStatus,
+    ParticipantStatus,
+    SourceStatus,
+)
 from photon.cli.errors import UserMistake
 from photon.cli.history import History, load
 from photon.cli.rundir import RunDirectory
@@ -44,7 +52,7 @@ def from_history(history: History, *, rounds: int) -> JobStatus:
     """The status that a history amounts to. Nobody is there any more, so all participants are absent."""
     figures = summarise(history)
     committed = int(figures["rounds"])
-    people = _participants(history, figures["perplexity_by_participant"])
+    people = _participants(history, figures["held_out"])
     return JobStatus(
         conditions=_conditions(history, committed),
         round=committed,
@@ -57,13 +65,16 @@ def from_history(history: History, *, rounds: int) -> JobStatus:
         validation_loss=figures["validation_loss"],
         validation_perplexity=figures["validation_perplexity"],
         evaluated_round=figures["evaluated_round"],
+        evaluated_participants=figures["evaluated_participants"],
+        coverage=figures["coverage"],
+        baseline_perplexity=figures["baseline_perplexity"],
         bytes_up=figures["bytes_up"],
         bytes_down=figures["bytes_down"],
         last_commit=figures["last_commit"],
     )
 
 
-def _participants(history: History, perplexities: Mapping[str, float | None]) -> list[ParticipantStatus]:
+def _participants(history: History, held_out: Mapping[str, Mapping[str, dict[str, Any]]]) -> list[ParticipantStatus]:
     figures: dict[str, dict[str, Any]] = {}
     for log in history.logs.values():
         for name, entry in log.participants.items():
@@ -76,9 +87,30 @@ def _participants(history: History, perplexities: Mapping[str, float | None]) ->
             mine["tokens"] = mine.get("tokens", 0) + update.tokens
             mine["last_round"], mine["loss"] = number, update.loss_mean
     return [
-        ParticipantStatus(name=name, in_cohort=True, perplexity=perplexities.get(name), **mine)
+        ParticipantStatus(name=name, in_cohort=True, **mine, **_measured(held_out.get(name, {})))
         for name, mine in sorted(figures.items())
     ]
+
+
+def _measured(figures: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Perplexity and coverage of a participant, and those of its data folders where there are several."""
+    together = figures.get("")
+    if together is None:
+        return {}
+    sources = [
+        SourceStatus(name=name, perplexity=own["perplexity"], coverage=_share(own))
+        for name, own in sorted(figures.items())
+        if name
+    ]
+    return {
+        "perplexity": together["perplexity"],
+        "coverage": _share(together),
+        "sources": sources[:MAX_SOURCES_SHOWN] if len(sources) > 1 else [],
+    }
+
+
+def _share(figures: Mapping[str, Any]) -> float | None:
+    return figures["tokens"] / figures["held_out"] if figures["held_out"] else None
 
 
 def _conditions(history: History, committed: int) -> list[Condition]:

@@ -38,7 +38,20 @@ def evaluated(old: JobStatus | None, new: JobStatus) -> str | None:
     line = (
         f"round {new.evaluated_round:>{width}}/{new.rounds}  perplexity {units.perplexity(new.validation_perplexity)}"
     )
-    return f"{line}  ({own})" if own else line
+    notes = "; ".join(filter(None, (own, measured_on(new))))
+    return f"{line}  ({notes})" if notes else line
+
+
+def measured_on(new: JobStatus) -> str:
+    """What the perplexity is of where it is not of everything, and what it was before training; else empty."""
+    notes = []
+    if new.evaluated_participants is not None and new.evaluated_participants < len(new.participants):
+        notes.append(f"of {new.evaluated_participants} of {len(new.participants)} participants")
+    if new.coverage is not None and new.coverage < 1:
+        notes.append(f"on {units.share(new.coverage)} of the held-out text")
+    if new.baseline_perplexity is not None:
+        notes.append(f"before training {units.perplexity(new.baseline_perplexity)}")
+    return "; ".join(notes)
 
 
 def condition(status: JobStatus) -> str:

@@ -100,7 +100,14 @@ def _fetch(store: ObjectStore, commit: Commit, folder: Path) -> None:
 def closing_words(run: RunDirectory, job: FederatedTrainingJob, summary: dict[str, Any]) -> Sequence[str]:
     """What a person does next with the model."""
     own = ", ".join(f"{n} {units.perplexity(p)}" for n, p in summary["perplexity_by_participant"].items())
-    evaluated = f"perplexity {units.perplexity(summary['validation_perplexity'])} ({own}), " if own else ""
+    before, covered = summary["baseline_perplexity"], summary["coverage"]
+    notes = [own] if own else []
+    if covered is not None and covered < 1:
+        notes.append(f"on {units.share(covered)} of the held-out text")
+    if before is not None:
+        notes.append(f"before training {units.perplexity(before)}")
+    measured = units.perplexity(summary["validation_perplexity"])
+    evaluated = f"perplexity {measured} ({'; '.join(notes)}), " if own else ""
     return [
         f"{job.metadata.name}: round {summary['rounds']}, {evaluated}{units.amount(summary['tokens'])} tokens in "
         f"{units.duration(summary['wall_seconds'])}",

@@ -8,28 +8,28 @@ from datetime import datetime
 from typing import Any
 
 from photon.cli.history import History
-from photon.protocol.records import Evaluation, HeldOutResult
+from photon.protocol.records import Evaluation, HeldOutResult, HeldOutSums, coverage_of
 from photon.protocol.rollback import origin
 
 # exp of more would overflow to infinity, which JSON cannot say; a loss of 50 nats is noise anyway.
 _MAX_NATS = 50.0
 
 
-def perplexity(results: Iterable[HeldOutResult]) -> float | None:
+def perplexity(results: Iterable[HeldOutSums]) -> float | None:
     """Of all predicted tokens of ``results`` together; None without any."""
     results = list(results)
     tokens = sum(r.tokens for r in results)
     return math.exp(min(_MAX_NATS, sum(r.loss_sum for r in results) / tokens)) if tokens else None
 
 
-def loss(results: Iterable[HeldOutResult]) -> float | None:
+def loss(results: Iterable[HeldOutSums]) -> float | None:
     """Nats a token of ``results`` together; None without any."""
     results = list(results)
     tokens = sum(r.tokens for r in results)
     return sum(r.loss_sum for r in results) / tokens if tokens else None
 
 
-def bits_per_byte(results: Iterable[HeldOutResult]) -> float | None:
+def bits_per_byte(results: Iterable[HeldOutSums]) -> float | None:
     """Comparable between tokenizers; None without text."""
     results = list(results)
     size = sum(r.bytes for r in results)
@@ -61,6 +61,7 @@ def summarise(history: History, *, checkpoint: str | None = None) -> dict[str, A
     made = origin(history.commits, history.last_round)
     evaluated = max((r for r in history.evaluations if r in history.commits), default=None)
     results = _results(history.evaluations.get(evaluated, {}) if evaluated is not None else {})
+    before = _results(history.evaluations.get(0, {}))
     learning = history.learning
     logs = history.logs.values()
     return {
@@ -74,6 +75,12 @@ def summarise(history: History, *, checkpoint: str | None = None) -> dict[str, A
         "validation_perplexity": perplexity(results.values()),
         "validation_bits_per_byte": bits_per_byte(results.values()),
         "perplexity_by_participant": {name: perplexity([result]) for name, result in sorted(results.items())},
+        # Of the checkpoint that the job started from; null where it started from random weights.
+        "baseline_perplexity": perplexity(before.values()),
+        "evaluated_participants": len(results) if evaluated is not None else None,
+        # Share of the held-out text of these participants that was measured; null where an earlier release ran.
+        "coverage": coverage_of(results.values()),
+        "held_out": _held_out(results, before),
         "bytes_up": sum(log.bytes_up for log in logs),
         "bytes_down": sum(log.bytes_down for log in logs),
         "wall_seconds": round(sum(round_seconds(history).values()), 3),
@@ -83,6 +90,31 @@ def summarise(history: History, *, checkpoint: str | None = None) -> dict[str, A
         "checkpoint": checkpoint,
         "last_commit": history.digests.get(history.last_round),
     }
+
+
+def _held_out(
+    results: dict[str, HeldOutResult], before: dict[str, HeldOutResult]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """By participant and source: what was measured of the last evaluated model, of how much text; what it was before.
+
+    The sum of a participant has the source "".
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, result in sorted(results.items()):
+        old = before.get(name)
+        pairs: dict[str, tuple[HeldOutSums, HeldOutSums | None]] = {"": (result, old)}
+        pairs |= {source: (sums, old.sources.get(source) if old else None) for source, sums in result.sources.items()}
+        found[name] = {
+            source: {
+                "tokens": sums.tokens,
+                "held_out": sums.held_out,
+                "perplexity": perplexity([sums]),
+                "bits_per_byte": bits_per_byte([sums]),
+                "baseline_perplexity": perplexity([earlier]) if earlier else None,
+            }
+            for source, (sums, earlier) in pairs.items()
+        }
+    return found
 
 
 def _results(evaluations: dict[str, Evaluation]) -> dict[str, HeldOutResult]:

@@ -14,11 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from photon.api.status import JobStatus, ParticipantState, ParticipantStatus
-from photon.cli import units
+from photon.cli import lines, units
 
 WIDTH: Final = 92
 # More participants than this would scroll off a screen; the busy and the troubled are shown first.
 _MOST_ROWS: Final = 24
+
+# With more participants a row for each of their data folders is too much.
+_MOST_WITH_SOURCES: Final = 4
 
 _STYLES: Final = {
     ParticipantState.ABSENT: "dim",
@@ -60,6 +63,9 @@ def render(view: View, *, width: int = WIDTH) -> RenderableType:
         parts.append(Text(view.condition, style="dim"))
     if view.status is not None:
         parts += [Text(""), _participants(view.status, view.local_steps, view.lost)]
+        measured_on = lines.measured_on(view.status)
+        if measured_on:
+            parts.append(Text(f"perplexity {measured_on}", style="dim"))
     if view.events:
         parts += [Text(""), *(_event(stamp, message) for stamp, message in view.events)]
     if view.footer:
@@ -103,6 +109,8 @@ def _participants(status: JobStatus, local_steps: int, lost: Collection[str]) ->
     shown = sorted(status.participants, key=lambda p: not p.in_cohort)[:_MOST_ROWS]
     for p in sorted(shown, key=lambda p: p.name):
         table.add_row(*_row(p, local_steps, p.name in lost), style="" if p.in_cohort else "dim")
+        for source in p.sources if len(shown) <= _MOST_WITH_SOURCES else ():
+            table.add_row(f"  {source.name}", *[""] * 4, units.perplexity(source.perplexity), style="dim")
     if len(status.participants) > len(shown):
         table.add_row(f"and {len(status.participants) - len(shown)} more", style="dim")
     table.add_row(*_together(status), style="bold")

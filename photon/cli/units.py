@@ -52,6 +52,13 @@ def loss(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
+def share(value: float) -> str:
+    """``12 %``; small ones as ``< 1 %``, and never 100 where something is missing."""
+    if 0 < value < 0.01:
+        return "< 1 %"
+    return f"{int(100 * value + 1e-9)} %"
+
+
 def perplexity(value: float | None) -> str:
     if value is None:
         return NONE

@@ -1,7 +1,7 @@
 """The conversation of a worker with the aggregator: JSON over HTTPS, outbound from the worker only.
 
     GET  /v1/job                            -> JobForWorkers
-    GET  /v1/task?wait_seconds=30&done=ID&since=true -> Task, or 204 when there is nothing to do yet
+    GET  /v1/task?wait_seconds=30&done=ID&since=true&sources=true -> Task, or 204 when there is nothing to do yet
     POST /v1/progress            Progress   -> ProgressReply
     POST /v1/rounds/{round}/parts  PartsRequest -> PartsReply       (presigned PUTs; parts that are there are named)
     POST /v1/rounds/{round}/update UpdateSubmission -> UpdateReply  (repeat while state is "checking")
@@ -124,12 +124,17 @@ class TrainTask(ApiModel):
 
 
 class EvaluateTask(ApiModel):
-    """Measure ``model`` on the held-out text and post an Evaluation. id: evaluate-00012."""
+    """Measure ``model`` on the held-out text and post an Evaluation. id: evaluate-00012.
+
+    ``by_source``: the result may say what was measured of each data folder, and of how much text. Sent only to workers
+    that ask for it (``sources=true``), for those of earlier releases take no field that they do not know.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     id: Annotated[str, Field(max_length=64)]
     round: Count
     model: GlobalModel
+    by_source: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
 
 
 class FinishTask(ApiModel):

@@ -6,6 +6,7 @@ RoundLog and Evaluation lie beside them and are not part of the chain: they may 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from photon.api.base import ApiModel, Name
 from photon.api.participation import PlateauSpec
+from photon.api.placement import MAX_DATA_SOURCES
 from photon.api.training import CLIP_TO_MEDIAN, Codec
 from photon.protocol.ranges import (
     MAX_LOSS,
@@ -238,8 +240,11 @@ class Commit(ApiModel):
     ] = None
 
 
-class HeldOutResult(ApiModel):
-    """Sums over held-out text, so that results of many participants add up exactly."""
+class HeldOutSums(ApiModel):
+    """Sums over held-out text, so that those of many texts add up exactly.
+
+    ``held_out``: tokens that could be predicted, of which ``tokens`` is a sample; unset in records of earlier releases.
+    """
 
     loss_sum: Annotated[
         float,
@@ -252,6 +257,24 @@ class HeldOutResult(ApiModel):
     ]
     tokens: Tokens
     bytes: Annotated[Bytes, Field(description="Bytes of text that those tokens stand for.")]
+    held_out: Annotated[
+        Tokens | None, Field(exclude_if=_unset, description="Tokens that could be predicted; tokens is a sample.")
+    ] = None
+
+
+class HeldOutResult(HeldOutSums):
+    """What one participant measured. ``sources``: of each of its data folders; unset in records of earlier releases."""
+
+    sources: Annotated[dict[Name, HeldOutSums], Field(max_length=MAX_DATA_SOURCES, exclude_if=_empty)] = {}
+
+
+def coverage_of(results: Iterable[HeldOutSums]) -> float | None:
+    """Share of the held-out text of all ``results`` that was measured; None where one of them does not say."""
+    known = list(results)
+    there = [one.held_out for one in known if one.held_out is not None]
+    if not there or len(there) < len(known) or not sum(there):
+        return None
+    return sum(one.tokens for one in known) / sum(there)
 
 
 class Evaluation(ApiModel):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from photon.api.status import Condition, JobStatus, ParticipantState, ParticipantStatus
+from photon.api.status import Condition, JobStatus, ParticipantState, ParticipantStatus, SourceStatus
 from photon.cli import display as displays
 from photon.cli import lines, units
 from photon.cli.display import Display
@@ -122,6 +122,22 @@ def test_an_evaluation_is_one_line_with_every_participant() -> None:
     line = lines.evaluated(status(evaluated_round=24), status())
     assert line == "round  32/128  perplexity 5.02  (cpp 4.91  docs 4.91)"
     assert lines.evaluated(status(), status()) is None
+
+
+def test_a_perplexity_says_what_it_is_of() -> None:
+    part = status(evaluated_participants=1, coverage=0.094, baseline_perplexity=12.3)
+    line = lines.evaluated(status(evaluated_round=24), part)
+    assert line is not None
+    assert "; of 1 of 2 participants; on 9 % of the held-out text; before training 12.30)" in line
+    assert "perplexity of 1 of 2 participants; on 9 % of the held-out text" in shown(view(part))
+    assert lines.measured_on(status(evaluated_participants=2, coverage=1.0)) == "", "all of it needs no words"
+
+
+def test_folders_of_a_participant_have_their_own_perplexity() -> None:
+    sources = [SourceStatus(name="code", perplexity=2.5), SourceStatus(name="law", perplexity=31.0)]
+    text = shown(view(status(participants=[participant("cpp", sources=sources)])))
+    assert re.search(r"^ *code +2\.50", text, re.MULTILINE)
+    assert re.search(r"^ *law +31\.00", text, re.MULTILINE)
 
 
 def test_a_refusal_is_told_once_with_its_reason() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from photon.api.placement import StorageSpec
+from photon.cli.afterwards import from_history
 from photon.cli.errors import CommandError, UserMistake
 from photon.cli.history import History, load, parse, read_bucket
 from photon.cli.report.data import chain, events, run_data, settings
@@ -27,6 +28,7 @@ from photon.protocol.records import (
     Commit,
     Evaluation,
     HeldOutResult,
+    HeldOutSums,
     LearningMetrics,
     ParticipantLog,
     RollbackReason,
@@ -132,6 +134,48 @@ def test_the_summary_has_the_runs_figures(history: History) -> None:
     assert summary["training_seconds"] == 18.0
     assert summary["last_commit"] == digest(commits(3)[-1])
     assert summary["checkpoint"] == "/x"
+
+
+def measured(number: int, name: str, loss: float, tokens: int, held_out: int) -> str:
+    """An evaluation of two data folders, a and b."""
+    one = evaluation(number, name, loss, tokens)
+    half = HeldOutSums(loss_sum=one.result.loss_sum / 2, tokens=tokens // 2, bytes=tokens // 2, held_out=held_out // 2)
+    result = one.result.model_copy(update={"held_out": held_out, "sources": {"a": half, "b": half}})
+    record = one.model_copy(update={"result": result}).model_dump(mode="json", by_alias=True)
+    return json.dumps({"kind": "evaluation", "record": record})
+
+
+def test_figures_say_of_how_much_text_they_are_and_what_the_checkpoint_was_before() -> None:
+    given = [line for line in lines() if '"evaluation"' not in line]
+    given += [
+        measured(0, "cpp", 3.0, 100, 1000),
+        measured(2, "cpp", 1.0, 100, 1000),
+        measured(2, "docs", 2.0, 300, 300),
+    ]
+    history = parse(given, name="demo")
+    summary = summarise(history)
+    assert summary["baseline_perplexity"] == pytest.approx(math.e**3)
+    assert summary["evaluated_participants"] == 2
+    assert summary["coverage"] == pytest.approx(400 / 1300)
+    folder = summary["held_out"]["cpp"]["a"]
+    assert (folder["tokens"], folder["held_out"]) == (50, 500)
+    assert folder["perplexity"] == pytest.approx(math.e)
+    assert folder["baseline_perplexity"] == pytest.approx(math.e**3)
+    assert summary["held_out"]["docs"][""]["baseline_perplexity"] is None
+    assert run_data(history)["series"]["validation_perplexity"][0] == pytest.approx(math.e**3), "the curve begins there"
+
+    status = from_history(history, rounds=3)
+    assert (status.evaluated_participants, status.coverage) == (2, pytest.approx(400 / 1300))
+    assert status.baseline_perplexity == pytest.approx(math.e**3)
+    cpp = next(person for person in status.participants if person.name == "cpp")
+    assert cpp.coverage == pytest.approx(0.1)
+    assert [(one.name, one.coverage) for one in cpp.sources] == [("a", pytest.approx(0.1)), ("b", pytest.approx(0.1))]
+
+
+def test_of_evaluations_of_an_earlier_release_the_coverage_is_not_known(history: History) -> None:
+    summary = summarise(history)
+    assert (summary["coverage"], summary["baseline_perplexity"]) == (None, None)
+    assert set(summary["held_out"]["cpp"]) == {""}
 
 
 def test_a_run_without_any_round_has_a_summary_of_nulls() -> None:

@@ -25,7 +25,7 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.placement import StorageSpec
 from photon.protocol.canonical import sha256_hex
 from photon.protocol.messages import EvaluateTask, FinishTask, PartsReply, PartsRequest, TrainTask, UpdateSubmission
-from photon.protocol.records import Commit, Evaluation, HeldOutResult, Part, UpdateManifest
+from photon.protocol.records import Commit, Evaluation, HeldOutResult, HeldOutSums, Part, UpdateManifest
 from photon.store import keys
 from photon.store.embedded import EmbeddedStore
 from photon.store.errors import NotFound
@@ -248,7 +248,9 @@ class Campaign:
 
     def _evaluate(self, worker: FakeWorker, task: EvaluateTask) -> None:
         """Mutations of an evaluation, each of which may be the one that counts."""
-        result = HeldOutResult(loss_sum=1000.0, tokens=1000, bytes=4000)
+        half = HeldOutSums(loss_sum=500.0, tokens=500, bytes=2000, held_out=9000)
+        sums = {"loss_sum": 1000.0, "tokens": 1000, "bytes": 4000, "held_out": 18000}
+        result = HeldOutResult(**sums, sources={"a": half, "b": half})
         valid = Evaluation(
             job=worker.job_digest, round=task.round, commit=task.model.commit, participant=worker.name, result=result
         ).model_dump(mode="json", by_alias=True)

@@ -246,7 +246,7 @@ class FakeAggregator:
         )
 
     def evaluate_task(self) -> EvaluateTask:
-        return EvaluateTask(id="evaluate-00000", round=0, model=self.model())
+        return EvaluateTask(id="evaluate-00000", round=0, model=self.model(), by_source=True)
 
     def client(self) -> AggregatorClient:
         return AggregatorClient(

@@ -266,6 +266,15 @@ def test_evaluation_equals_cross_entropy_of_all_predicted_tokens(
     posted = aggregator.evaluations[0]
     assert posted.result == result
     assert posted.participant == "a"
+    assert result.held_out == len(tokens) - 1
+    assert result.sources["a"].loss_sum == result.loss_sum
+
+
+def test_an_aggregator_of_an_earlier_release_gets_the_sums_only(aggregator: Any, new_participant: New) -> None:
+    task = aggregator.evaluate_task().model_copy(update={"by_source": False})
+    new_participant().evaluate(task, TaskProgress("evaluate-00000"))
+    posted = aggregator.evaluations[0].result.model_dump(by_alias=True)
+    assert set(posted) == {"lossSum", "tokens", "bytes"}
 
 
 def test_a_model_is_fetched_once_and_found_again(aggregator: Any, new_participant: New, tmp_path: Path) -> None:

@@ -160,7 +160,8 @@
   function tiles() {
     const s = runs[0].summary;
     const all = [
-      [decimals(s.validation_perplexity), `perplexity, round ${s.evaluated_round ?? "–"}`],
+      [decimals(s.validation_perplexity), `perplexity, round ${s.evaluated_round ?? "–"}${s.coverage != null && s.coverage < 1 ? `, on ${percent(s.coverage)} of the held-out text` : ""}`],
+      ...(s.baseline_perplexity == null ? [] : [[decimals(s.baseline_perplexity), "perplexity before training"]]),
       [decimals(s.train_loss), "training loss"],
       [si(s.tokens), "tokens"],
       [s.rounds, "rounds"],
@@ -169,6 +170,26 @@
       [bytes(s.bytes_down), "received"],
     ];
     return element("div", { class: "tiles" }, ...all.map(([v, label]) => element("div", { class: "tile" }, element("b", {}, v), element("span", {}, label))));
+  }
+
+  const percent = (v) => v == null ? "–" : v > 0 && v < 0.01 ? "< 1 %" : `${Math.floor(100 * v + 1e-9)} %`;
+
+  // What was measured of the last evaluated model: by participant, and by data folder where there are several.
+  function heldOutOf(r) {
+    const s = r.summary, rows = [];
+    for (const [name, sources] of Object.entries(s.held_out)) {
+      const several = Object.keys(sources).length > 2;
+      for (const [source, f] of Object.entries(sources)) if (source === "" || several) rows.push([name, source, f]);
+    }
+    if (!rows.length) return [];
+    const compared = s.baseline_perplexity != null;
+    const titles = ["tokens measured", "of the held-out text", "perplexity", "bits per byte", ...(compared ? ["perplexity before training"] : [])];
+    return [element("h2", {}, `Held-out text${runs.length > 1 ? ` of ${r.name}` : ""}, round ${s.evaluated_round}`),
+      element("div", { class: "scroll" }, element("table", { class: "plain" },
+        element("tr", {}, element("th", {}, "participant"), element("th", {}, "data folder"), ...titles.map((t) => element("th", { class: "number" }, t))),
+        ...rows.map(([name, source, f]) => element("tr", {}, element("td", {}, name), element("td", {}, source || "all"),
+          ...[si(f.tokens), percent(f.held_out ? f.tokens / f.held_out : null), decimals(f.perplexity), decimals(f.bits_per_byte),
+            ...(compared ? [decimals(f.baseline_perplexity)] : [])].map((v) => element("td", { class: "number" }, v))))))];
   }
 
   function comparison() {
@@ -242,6 +263,7 @@
     element("h1", {}, runs.map((r) => r.name).join(" · ")),
     element("p", { class: "sub" }, several ? `${runs.length} runs` : `last commit ${runs[0].summary.last_commit ?? "–"}`),
     several ? comparison() : tiles(), controls(), element("div", { id: "charts" }),
+    ...runs.flatMap(heldOutOf),
     element("h2", {}, "Commit chain"), ...runs.flatMap(chainOf).filter(Boolean),
     ...runs.flatMap(eventsOf),
     element("h2", {}, "Settings"), element("details", several ? { open: "" } : {}, element("summary", {}, "All settings of the job"), settingsTable()));

@@ -403,6 +403,7 @@ class Engine:
                 written_at=self._work.written_at(keys.commit(found.head.round)),
                 evaluations=found.evaluations,
                 past_losses=found.past_losses,
+                baseline=found.baseline,
                 trail=found.recent,
             )
         ]

@@ -73,6 +73,7 @@ class Recovered:
     end: End | None = None
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
     past_losses: PastLosses = field(default_factory=PastLosses)
+    baseline: Mapping[str, HeldOutResult] = field(default_factory=dict)
     trail: tuple[Head, ...] = ()
 
 

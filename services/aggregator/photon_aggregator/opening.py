@@ -72,6 +72,7 @@ def recovered(state: JobState, event: Recovered) -> Step:
         written_at=event.written_at,
         evaluations=event.evaluations,
         past_losses=event.past_losses,
+        baseline=event.baseline,
     )
     state = bounded(state)
     if event.planned:
@@ -151,7 +152,8 @@ def after_commit(state: JobState, at: float) -> Step:
         return _instead_of_plan(state, answer, at)
     state = replace(state, ending=ends_by_commit(state, at))
     due = evaluation_due(state)
-    if state.ending is None and not (due and state.settings.waits_for_evaluations):
+    decides = due and state.settings.waits_for_evaluations and state.head is not None and state.head.round > 0
+    if state.ending is None and not decides:
         return _plan(state)
     if not due:
         return _conclude(state, at)

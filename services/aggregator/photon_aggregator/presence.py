@@ -21,6 +21,8 @@ def evaluated(state: JobState, event: Evaluated) -> Step:
     if event.participant in before:
         return state, []
     results = {**state.evaluations.get(event.round, {}), event.participant: event.result}
+    if event.round == 0:
+        state = replace(state, baseline={**state.baseline, event.participant: event.result})
     state = bounded(replace(state, evaluations={**state.evaluations, event.round: results}))
     loss = mean_loss({event.participant: event.result})
     note = Note(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Final
@@ -46,6 +46,7 @@ class Recovery:
     uncounted: range
     evaluations: dict[int, dict[str, HeldOutResult]]
     past_losses: PastLosses
+    baseline: dict[str, HeldOutResult]
     planned: bool
     end: End | None
     first_planned_at: float | None
@@ -95,6 +96,7 @@ def recover(store: ObjectStore, job: str, settings: Settings, pool: Executor) ->
         past_losses=past_losses,
         planned=plan is not None and plan.end is None,
         end=plan.end if plan is not None else _earlier_end(store, recent[-1]),
+        baseline=_baseline(store, settings, recent, evaluations, pool),
         first_planned_at=planned_first.last_modified.timestamp() if planned_first is not None else None,
     )
 
@@ -134,6 +136,22 @@ def _losses(
         if results:
             state = bounded(replace(state, evaluations={**state.evaluations, number: results}))
     return {number: dict(results) for number, results in state.evaluations.items()}, state.past_losses
+
+
+def _baseline(
+    store: ObjectStore,
+    settings: Settings,
+    recent: Sequence[Head],
+    evaluations: Mapping[int, dict[str, HeldOutResult]],
+    pool: Executor,
+) -> dict[str, HeldOutResult]:
+    """Results of round 0, where that is a checkpoint."""
+    if not settings.baseline:
+        return {}
+    if 0 in evaluations:
+        return dict(evaluations[0])
+    head = recent[0] if recent[0].round == 0 else read_commit(store, 0)
+    return evaluations_of(store, head, pool=pool)
 
 
 def verify_chain(heads: Sequence[Head], job: str, store: ObjectStore) -> None:

@@ -55,7 +55,8 @@ class Check(StrEnum):
 class Settings:
     """What the machine must know of the job. ``participants`` is sorted; times are in seconds.
 
-    ``job`` is the digest of job.json, which is known once the bucket was read.
+    ``job`` is the digest of job.json, which is known once the bucket was read. ``baseline``: round 0 is a checkpoint,
+    which is evaluated too.
     """
 
     job: str = ""
@@ -73,6 +74,7 @@ class Settings:
     retention: RetentionSpec = field(default_factory=RetentionSpec)
     when_quorum_lost: WhenQuorumLost = WhenQuorumLost.WAIT
     sample: SampleFrom = SampleFrom.ALL
+    baseline: bool = False
     absent_seconds: float = ABSENT_SECONDS
     look_seconds: float = LOOK_SECONDS
 
@@ -96,6 +98,7 @@ class Settings:
             retention=spec.storage.retention,
             when_quorum_lost=spec.participation.when_quorum_lost,
             sample=spec.participation.sample,
+            baseline=spec.model.init_from is not None,
         )
 
     @property
@@ -184,10 +187,10 @@ class Away:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState:
     """All that the machine knows. ``evaluations``: results of the last evaluated rounds by participant, and
-    ``past_losses`` what is left of those before; ``declined``: who says that it is through with evaluating the head
-    although no result came. ``away``: what the store does not do for us now. ``trail``: the commits up to the head
-    (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by the store's clock, all other times by
-    ours."""
+    ``past_losses`` what is left of those before; ``baseline``: results of round 0; ``declined``: who says that it is
+    through with evaluating the head although no result came. ``away``: what the store does not do for us now.
+    ``trail``: the commits up to the head (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by
+    the store's clock, all other times by ours."""
 
     settings: Settings
     started_at: float
@@ -201,6 +204,7 @@ class JobState:
     absent: frozenset[str] = frozenset()
     evaluations: Mapping[int, Mapping[str, HeldOutResult]] = field(default_factory=dict)
     past_losses: PastLosses = field(default_factory=PastLosses)
+    baseline: Mapping[str, HeldOutResult] = field(default_factory=dict)
     declined: frozenset[str] = frozenset()
     evaluate_until: float = 0.0
     away: Away | None = None

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from photon.api.status import (
+    MAX_SOURCES_SHOWN,
     Condition,
     ConditionType,
     JobReason,
     JobStatus,
     ParticipantState,
     ParticipantStatus,
+    SourceStatus,
 )
-from photon.protocol.records import HeldOutResult, Phase
+from photon.protocol.records import HeldOutResult, Phase, coverage_of
 from photon.store.objects import ObjectStore
 from photon_aggregator.board import Board, Desk, iso
 from photon_aggregator.rollback import abandoned
@@ -113,7 +115,7 @@ def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Co
     head = state.head
     measured = evaluated_round(state, at)
     results = state.evaluations[measured] if measured is not None else {}
-    loss = mean_loss(results)
+    loss, baseline = mean_loss(results), mean_loss(state.baseline)
     people = [_participant(state, board, name, results, at) for name in state.settings.participants]
     committed = head.round if head is not None else 0
     under_way = committed if state.outcome is not None or head is None else committed + 1
@@ -129,6 +131,9 @@ def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Co
         validation_loss=loss,
         validation_perplexity=perplexity(loss) if loss is not None else None,
         evaluated_round=measured,
+        evaluated_participants=len(results) if measured is not None else None,
+        coverage=coverage_of(results.values()),
+        baseline_perplexity=perplexity(baseline) if baseline is not None else None,
         bytes_up=sum(person.bytes_up for person in people),
         bytes_down=sum(person.bytes_down for person in people),
         eta_seconds=_eta(state, board, at),
@@ -171,10 +176,23 @@ def _participant(
         mfu=progress.mfu if progress is not None else None,
         loss=desk.loss,
         perplexity=perplexity(loss) if loss is not None else None,
+        coverage=coverage_of([result]) if result is not None else None,
+        sources=_sources(result) if result is not None else [],
         last_seen_seconds=max(0.0, at - state.seen[name]) if name in state.seen else None,
         bytes_up=desk.shares.bytes_up,
         bytes_down=desk.shares.bytes_down,
     )
+
+
+def _sources(result: HeldOutResult) -> list[SourceStatus]:
+    """The parts of a participant's result, where it has several data folders."""
+    if len(result.sources) < 2:
+        return []
+    found = []
+    for name, sums in sorted(result.sources.items())[:MAX_SOURCES_SHOWN]:
+        own = perplexity(sums.loss_sum / sums.tokens) if sums.tokens else None
+        found.append(SourceStatus(name=name, perplexity=own, coverage=coverage_of([sums])))
+    return found
 
 
 def _absence(state: JobState, desk: Desk, name: str) -> str:

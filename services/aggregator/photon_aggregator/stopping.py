@@ -10,7 +10,7 @@ from photon.api.participation import EvaluationSpec, PlateauSpec
 from photon.api.placement import MAX_DATA_SOURCES
 from photon.api.status import JobReason
 from photon.protocol.ranges import MAX_LOSS
-from photon.protocol.records import HeldOutResult
+from photon.protocol.records import HeldOutResult, HeldOutSums
 from photon_aggregator.events import Outcome
 from photon_aggregator.losses import least
 from photon_aggregator.rollback import abandoned
@@ -38,15 +38,16 @@ def bounded(state: JobState) -> JobState:
         return state
     for number in old:
         results = {} if number in gone else state.evaluations[number]
-        if number > past.through:
+        # Round 0 is what a checkpoint was before: it is shown beside the others, and no stop rule compares with it.
+        if number > max(past.through, 0):
             past = past.followed_by(number, mean_loss(results), _own_losses(results))
     kept = {number: state.evaluations[number] for number in rounds[len(old) :]}
     return replace(state, evaluations=kept, past_losses=past)
 
 
 def evaluation_due(state: JobState) -> bool:
-    """Whether the head is to be evaluated: each so many rounds, and always at the end."""
-    if state.head is None or state.head.round == 0:
+    """Whether the head is to be evaluated: each so many rounds, always at the end, and a checkpoint before training."""
+    if state.head is None or (state.head.round == 0 and not state.settings.baseline):
         return False
     ending = state.ending or state.outcome
     if ending is not None:
@@ -58,7 +59,7 @@ def evaluation_due(state: JobState) -> bool:
 def was_due(state: JobState, round_number: int) -> bool:
     """Whether participants were asked to evaluate the model of a committed round."""
     every = state.settings.evaluate_every
-    if every > 0 and round_number > 0 and round_number % every == 0:
+    if every > 0 and (round_number > 0 or state.settings.baseline) and round_number % every == 0:
         return True
     return state.head is not None and round_number == state.head.round and evaluation_due(state)
 
@@ -68,8 +69,31 @@ def result_problem(result: HeldOutResult, spec: EvaluationSpec) -> str | None:
     most = None if spec.max_tokens is None else spec.max_tokens * MAX_DATA_SOURCES
     if most is not None and result.tokens > most:
         return f"result.tokens is {result.tokens}: evaluation.maxTokens allows {spec.max_tokens} for each data source"
-    if result.loss_sum > MAX_LOSS * result.tokens:
-        return f"result.lossSum is {result.loss_sum:g} for {result.tokens} tokens: at most {MAX_LOSS:g} for each"
+    return _sums_problem("result", result) or _sources_problem(result, spec.max_tokens)
+
+
+def _sums_problem(field: str, sums: HeldOutSums) -> str | None:
+    if sums.loss_sum > MAX_LOSS * sums.tokens:
+        return f"{field}.lossSum is {sums.loss_sum:g} for {sums.tokens} tokens: at most {MAX_LOSS:g} for each"
+    if sums.held_out is not None and sums.held_out < sums.tokens:
+        return f"{field}.heldOut is {sums.held_out}, and {sums.tokens} tokens were measured"
+    return None
+
+
+def _sources_problem(result: HeldOutResult, max_tokens: int | None) -> str | None:
+    """What is wrong with the results by source: each must be one, and together they are the result."""
+    for name, sums in result.sources.items():
+        if max_tokens is not None and sums.tokens > max_tokens:
+            return f"result.sources.{name}.tokens is {sums.tokens}: evaluation.maxTokens allows {max_tokens}"
+        problem = _sums_problem(f"result.sources.{name}", sums)
+        if problem is not None:
+            return problem
+    if not result.sources:
+        return None
+    for field in ("tokens", "bytes", "lossSum"):
+        whole, *parts = (sums.model_dump(by_alias=True)[field] for sums in (result, *result.sources.values()))
+        if not math.isclose(whole, math.fsum(parts), rel_tol=1e-9, abs_tol=1e-6):
+            return f"result.{field} is {whole:g}, and that of its sources together {math.fsum(parts):g}"
     return None
 
 
@@ -106,29 +130,35 @@ def ends_by_commit(state: JobState, at: float) -> Outcome | None:
 
 
 def ends_by_evaluation(state: JobState) -> Outcome | None:
-    """The condition that the evaluations up to the head fulfil."""
+    """The condition that the evaluations up to the head fulfil: for more than half of all participants.
+
+    Who did not answer counts as one for whom it does not hold, however good the others are: a result of some of the
+    texts says nothing of the rest. Only who has no held-out text does not count.
+    """
     assert state.head is not None
     stop = state.settings.stop
     gone, past = abandoned(state.trail), state.past_losses
-    rounds = sorted(r for r in state.evaluations if past.through < r <= state.head.round and r not in gone)
+    rounds = sorted(r for r in state.evaluations if max(past.through, 0) < r <= state.head.round and r not in gone)
     own = [_own_losses(state.evaluations[r]) for r in rounds]
     losses = [loss for r in rounds if (loss := mean_loss(state.evaluations[r])) is not None]
     if not losses:
         return None
     last = next(results for results in reversed(own) if results)
+    asked = [name for name in state.settings.participants if name not in state.declined]
     target = stop.target_perplexity
-    reached = [name for name, loss in last.items() if target is not None and perplexity(loss) <= target]
-    if target is not None and _most(name in reached for name in last):
+    reached = [name for name in asked if target is not None and name in last and perplexity(last[name]) <= target]
+    if target is not None and _most(name in reached for name in asked):
         return Outcome(
             reason=JobReason.TARGET_PERPLEXITY_REACHED,
             message=f"perplexity {perplexity(losses[-1]):.3f}, target {target:g} (reached by {len(reached)} of "
-            f"{len(last)} participants)",
+            f"{len(asked)} participants)",
         )
     plateau = stop.plateau
     if plateau is not None and len(losses) >= plateau.evaluations:
         curves = {name: [results[name] for results in own if name in results] for name in last}
         before = least([past.least, *losses[: -plateau.evaluations]])
-        if before is not None and _most(_flat(curve, plateau, past.own.get(name)) for name, curve in curves.items()):
+        flat = [name for name, curve in curves.items() if _flat(curve, plateau, past.own.get(name))]
+        if before is not None and _most(name in flat for name in asked):
             recent = min(losses[-plateau.evaluations :])
             return Outcome(
                 reason=JobReason.PLATEAU_REACHED,

@@ -92,7 +92,9 @@ class AggregatorClient:
 
     def next_task(self, *, done: str | None) -> TrainTask | EvaluateTask | FinishTask:
         """Wait until there is something to do. ``done`` is the id of the task that was finished or dropped last."""
-        params = {"wait_seconds": str(LONG_POLL_SECONDS), "since": "true"} | ({"done": done} if done else {})
+        params = {"wait_seconds": str(LONG_POLL_SECONDS), "since": "true", "sources": "true"} | (
+            {"done": done} if done else {}
+        )
         while True:
             began = self._clock()
             response = self._request("GET", "/v1/task", params=params)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from photon.api.training import Precision
 from photon.protocol.messages import JobForWorkers
 from photon.protocol.ranges import MAX_LOSS
-from photon.protocol.records import HeldOutResult
+from photon.protocol.records import HeldOutResult, HeldOutSums
 from photon_worker.data import HeldOut, TokenDataset
 from photon_worker.errors import Mistake
 from photon_worker.strategy import Strategy
@@ -96,7 +96,7 @@ def held_out_loss(
     device: torch.device,
     check: Callable[[], None] | None = None,
     share: Share = ALONE,
-) -> HeldOutResult:
+) -> HeldOutSums:
     """Negative log-likelihood of one source's held-out text, each token predicted once, within its window.
 
     Of several processes (``share``) each measures some of the batches, and all get the whole result.
@@ -117,10 +117,11 @@ def held_out_loss(
             if counts:
                 total += losses.sum(dtype=torch.float64)
     predicted = held_out.predicted_tokens(settings.sequence_length, settings.max_tokens)
-    return HeldOutResult(
+    return HeldOutSums(
         loss_sum=_within_range(share.sum(total).item(), predicted),
         tokens=predicted,
         bytes=held_out.text_bytes(settings.sequence_length, settings.max_tokens),
+        held_out=held_out.predicted_tokens(),
     )
 
 
@@ -131,12 +132,14 @@ def _within_range(loss_sum: float, tokens: int) -> float:
     return min(max(loss_sum, 0.0), largest) if math.isfinite(loss_sum) else largest
 
 
-def added(results: Mapping[str, HeldOutResult]) -> HeldOutResult:
-    """The result of several sources together."""
+def added(results: Mapping[str, HeldOutSums]) -> HeldOutResult:
+    """The result of several sources, by name, together."""
     return HeldOutResult(
         loss_sum=sum(result.loss_sum for result in results.values()),
         tokens=sum(result.tokens for result in results.values()),
         bytes=sum(result.bytes for result in results.values()),
+        held_out=sum(result.held_out or 0 for result in results.values()),
+        sources=dict(results),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from photon.api.training import Precision
-from photon.protocol.records import HeldOutResult
+from photon.protocol.records import HeldOutSums
 from photon_worker import device as devices
 from photon_worker import model as models
 from photon_worker.data import Mixture
@@ -65,7 +65,7 @@ def evaluate_checkpoint(
     if as_json:
         report = {"all": _figures(total), "sources": {name: _figures(result) for name, result in results.items()}}
         return json.dumps(report, indent=2) + "\n"
-    rows = [*results.items(), *([("all", total)] if len(results) > 1 else [])]
+    rows: list[tuple[str, HeldOutSums]] = [*results.items(), *([("all", total)] if len(results) > 1 else [])]
     width = max(len(name) for name, _ in rows)
     lines = [f"{'':{width}}  {'tokens':>12}  {'loss':>8}  {'perplexity':>10}  {'bits/byte':>9}"]
     for name, result in rows:
@@ -75,10 +75,10 @@ def evaluate_checkpoint(
     return "\n".join(lines) + "\n"
 
 
-def _figures(result: HeldOutResult) -> dict[str, Any]:
+def _figures(result: HeldOutSums) -> dict[str, Any]:
     loss = result.loss_sum / result.tokens
     return {
-        **result.model_dump(mode="json", by_alias=False),
+        **result.model_dump(mode="json", by_alias=False, exclude={"sources"}),
         "loss": loss,
         # exp overflows from 710 nats on; such a model is no better than noise anyway.
         "perplexity": math.exp(min(loss, 700.0)),

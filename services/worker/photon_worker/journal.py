@@ -108,7 +108,15 @@ class Journal:
         loss = result.loss_sum / result.tokens
         step = task.round * self._local_steps
         perplexity = math.exp(min(loss, 700.0))
-        self._write("evaluation", round=task.round, step=step, loss=loss, perplexity=perplexity, tokens=result.tokens)
+        self._write(
+            "evaluation",
+            round=task.round,
+            step=step,
+            loss=loss,
+            perplexity=perplexity,
+            tokens=result.tokens,
+            heldOut=result.held_out,
+        )
         self._trackers.log(step, {"validation/loss": loss, "validation/perplexity": perplexity})
 
     def _write(self, kind: str, **figures: Any) -> None:

@@ -173,7 +173,8 @@ class Participant:
                 round=task.round,
                 commit=task.model.commit,
                 participant=self._around.job.participant,
-                result=result,
+                # An aggregator of an earlier release takes the sums only.
+                result=result if task.by_source else result.model_copy(update={"held_out": None, "sources": {}}),
             )
         )
         self._around.journal.evaluation(task, result)

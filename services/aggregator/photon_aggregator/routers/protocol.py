@@ -50,6 +50,7 @@ Wait = Annotated[
 ]
 Done = Annotated[TaskId | None, Query(description="Id of the task that you are through with.")]
 Since = Annotated[bool, Query(description="You know the field since of a training task.")]
+Sources = Annotated[bool, Query(description="You know the field bySource of an evaluation task.")]
 Round = Annotated[int, Path(ge=0, le=10**6, description="Number of the round.")]
 ProgressBody = Annotated[Progress, body(Progress)]
 PartsBody = Annotated[PartsRequest, body(PartsRequest)]
@@ -87,6 +88,7 @@ async def get_task(
     wait_seconds: Wait = 30.0,
     done: Done = None,
     since: Since = False,
+    sources: Sources = False,
 ) -> Response | TaskReply:
     """Evaluate the latest model if that is due, else train if the round waits for you, else finish; or 204."""
     engine.board.asked(participant)
@@ -101,6 +103,8 @@ async def get_task(
         if task is not None:
             if isinstance(task, TrainTask) and not since:
                 task = task.model_copy(update={"since": None})
+            if isinstance(task, EvaluateTask) and sources:
+                task = task.model_copy(update={"by_source": True})
             context = tracing.of_task(task, engine.state.head)
             if context is not None:
                 response.headers[HEADER] = context.header
