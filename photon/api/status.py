@@ -122,6 +122,14 @@ class ParticipantStatus(ApiModel):
     memory_bytes: int | None = None
     mfu: Annotated[float | None, Field(description="Share of the device's peak FLOP/s; null where unknown.")] = None
     loss: Annotated[float | None, Field(description="Training loss, nats a token.")] = None
+    skipped_steps: Annotated[
+        int,
+        Field(
+            ge=0,
+            exclude_if=lambda value: value == 0,
+            description="Steps of its latest round that changed nothing because loss or gradient was not finite.",
+        ),
+    ] = 0
     perplexity: Annotated[
         float | None, Field(description="Of the last evaluated global model on its held-out text.")
     ] = None

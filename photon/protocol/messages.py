@@ -14,7 +14,7 @@ Each request carries ``Authorization: Bearer <token>``; the token says which par
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,10 @@ from photon.protocol.ranges import (
 from photon.protocol.records import FileRecord, Part, Phase, Sha256, UpdateManifest
 
 TOKEN_HEADER = "Authorization"
+# A header of answers to GET /v1/task: what this aggregator takes beyond what the first release did.
+ACCEPTS: Final = "Photon-Accepts"
+# UpdateMetrics.skipped_steps and .fresh_optimizer, Progress.skipped_steps.
+TRAINING_NOTES: Final = "training-notes"
 
 
 class RefusalReason(StrEnum):
@@ -165,6 +169,9 @@ class Progress(ApiModel):
     tokens_per_second: Rate | None = None
     memory_bytes: Bytes | None = None
     mfu: Utilization | None = None
+    skipped_steps: Annotated[
+        Step, Field(exclude_if=lambda value: value == 0, description="As UpdateMetrics.skippedSteps, so far.")
+    ] = 0
     bytes_up: Annotated[Bytes, Field(description="Of this task so far.")] = 0
     bytes_down: Bytes = 0
     seconds: Annotated[dict[Phase, Seconds], Field(description="Of this task so far, by phase.")] = {}

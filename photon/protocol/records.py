@@ -42,6 +42,10 @@ def _unset(value: object) -> bool:
     return value is None
 
 
+def _zero(value: object) -> bool:
+    return not value
+
+
 def _empty(value: object) -> bool:
     return not value
 
@@ -93,13 +97,32 @@ class Part(ApiModel):
 
 
 class UpdateMetrics(ApiModel):
-    """What the worker measured while it trained; nothing of time or place. Losses in nats a token."""
+    """What the worker measured while it trained; nothing of time or place. Losses in nats a token.
+
+    Fields that came later are omitted when they say nothing, and sent only to an aggregator that knows them
+    (photon.protocol.messages.ACCEPTS).
+    """
 
     loss_mean: Loss
     loss_last: Loss
     grad_norm_mean: Norm
     grad_norm_max: Norm
     clipped_fraction: Fraction
+    skipped_steps: Annotated[
+        Step,
+        Field(
+            exclude_if=_zero,
+            description="Steps that changed nothing because loss or gradient was not finite; means are of the others.",
+        ),
+    ] = 0
+    fresh_optimizer: Annotated[
+        bool,
+        Field(
+            exclude_if=_zero,
+            description="local.state is Keep, and yet the round began with AdamW's moments at zero: the participant is "
+            "new, or has lost its work directory.",
+        ),
+    ] = False
 
 
 class UpdateManifest(ApiModel):

@@ -132,6 +132,9 @@ PARTICIPANT_TOKENS_PER_SECOND: Final = _participant(
 )
 PARTICIPANT_MEMORY: Final = _participant("photon_participant_memory_bytes", "gauge", "Its memory in use.")
 PARTICIPANT_MFU: Final = _participant("photon_participant_mfu_ratio", "gauge", "Share of its devices' peak FLOP/s.")
+PARTICIPANT_SKIPPED_STEPS: Final = _participant(
+    "photon_participant_skipped_steps", "gauge", "Steps of its latest round whose loss or gradient was not finite."
+)
 PARTICIPANT_PERPLEXITY: Final = _participant(
     "photon_participant_validation_perplexity", "gauge", "Of the last evaluated global model on its held-out text."
 )

@@ -23,6 +23,8 @@ from photon.api.learning import LearningJob, resolve
 from photon.api.participation import EvaluationSpec
 from photon.protocol.canonical import digest, sha256_hex
 from photon.protocol.messages import (
+    ACCEPTS,
+    TRAINING_NOTES,
     EvaluateTask,
     FinishTask,
     GlobalModel,
@@ -221,6 +223,7 @@ class FakeAggregator:
         self.checking = 0
         self.cancel = False
         self.verdict = UpdateReply(state="accepted")
+        self.headers = {ACCEPTS: TRAINING_NOTES}
 
     def model(self) -> GlobalModel:
         commit = self.result.commit
@@ -264,7 +267,9 @@ class FakeAggregator:
         if path == "/v1/task":
             self.done.append(request.url.params.get("done"))
             task = self.tasks.pop(0) if self.tasks else FinishTask(reason="RoundsDone")
-            return self._json(TaskReply(task=task))
+            response = self._json(TaskReply(task=task))
+            response.headers.update(self.headers)
+            return response
         if path == "/v1/progress":
             self.progress.append(Progress.model_validate_json(request.content))
             return self._json(ProgressReply(cancel=self.cancel))
@@ -316,6 +321,7 @@ def new_participant(aggregator: FakeAggregator, data: Mixture, tmp_path: Path) -
     def new(*, work_dir: Path = tmp_path / "work", checkpoint_every: int = 50) -> Participant:
         client = aggregator.client()
         clients.append(client)
+        client.takes_notes = TRAINING_NOTES in aggregator.headers.values()
         job = client.job()
         device = torch.device("cpu")
         journals.append(Journal(work_dir, Trackers.none(), local_steps=job.learning.local.steps))

@@ -127,6 +127,32 @@ class Program:
         fresh = strategy.infer(torch.zeros((1, 4), dtype=torch.int64)).detach().numpy()
         self.save("evaluation", loss_sum=result.loss_sum, tokens=result.tokens, fresh=fresh)
 
+    def skipping(self) -> None:
+        """In the second step of three the gradient of one process is infinite."""
+        strategy, spec = self.strategy(steps=3)
+        module: Any = strategy.module
+        calls = [0]
+
+        def spoil(*call: Any) -> Any:
+            calls[0] += 1
+            return call[2] * (float("inf") if calls[0] == 2 and dist.get_rank() == 1 else 1.0)
+
+        module.model.norm.register_forward_hook(spoil)
+        seen: list[np.ndarray] = []
+        totals = Totals(self.device)
+        train(
+            strategy=strategy,
+            batches=Batches(self.data, spec),
+            local=spec,
+            seed=7,
+            participant="a",
+            first_step=0,
+            until=3,
+            totals=totals,
+            after_step=lambda _: seen.append(self.read(strategy, "weights", 4096)),
+        )
+        self.save("skipping", weights=seen, skipped=totals.metrics().skipped_steps, steps=strategy.optimizer_steps)
+
     def compiled(self) -> None:
         spec = LocalSpec.model_validate(self.cases["local"])
         strategy = FSDP(models.config_from(self.cases["config"]), spec, device=self.device, compile=True)
@@ -184,6 +210,7 @@ def main() -> None:
     program.vectors()
     program.memory()
     program.compiled()
+    program.skipping()
     program.training("fp32")
     program.training("bf16", precision="bf16")
     program.training("accumulated", microBatchSize=2, steps=5)

@@ -181,6 +181,15 @@ def test_an_evaluation_is_that_of_one_process(outcome: Outcome) -> None:
     np.testing.assert_allclose(found["fresh"], fresh, atol=1e-5)
 
 
+def test_a_gradient_that_is_not_finite_at_one_process_changes_nothing_at_any(outcome: Outcome) -> None:
+    found = outcome.arrays("skipping")
+    first, second, third = found["weights"]
+    np.testing.assert_array_equal(second, first)
+    assert np.isfinite(third).all()
+    assert np.abs(third - second).max() > 1e-5, "training goes on"
+    assert (found["skipped"], found["steps"]) == (1, 2)
+
+
 def test_an_evaluation_of_a_compiled_model_compiles_nothing(outcome: Outcome) -> None:
     found = outcome.arrays("compiled")
     assert found["compiled"] == 0

@@ -166,6 +166,14 @@ _LEARNING: Final = Row(
             width=6,
             queries=[Query(expr=of_participant(names.PARTICIPANT_COSINE), legend=_JOB)],
         ),
+        Panel(
+            title="Skipped steps",
+            description="Steps of the latest round that changed nothing because loss or gradient was not finite.",
+            unit="none",
+            width=6,
+            least=0,
+            queries=[Query(expr=of_participant(names.PARTICIPANT_SKIPPED_STEPS), legend=_JOB)],
+        ),
     ],
 )
 

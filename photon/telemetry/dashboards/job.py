@@ -274,6 +274,14 @@ _LEARNING: Final = Row(
             width=6,
             queries=[Query(expr=of_job(names.PARTICIPANT_COSINE), legend=_BY)],
         ),
+        Panel(
+            title="Skipped steps by participant",
+            description="Steps of the latest round that changed nothing because loss or gradient was not finite.",
+            unit="none",
+            width=6,
+            least=0,
+            queries=[Query(expr=of_job(names.PARTICIPANT_SKIPPED_STEPS), legend=_BY)],
+        ),
     ],
 )
 

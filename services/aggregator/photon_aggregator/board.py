@@ -84,6 +84,7 @@ class Desk:
     round_share: Share = field(default_factory=Share)
     loss: float | None = None
     learning_rate: float | None = None
+    skipped_steps: int = 0
 
 
 def _with_figures(progress: Progress, before: Progress | None) -> Progress:
@@ -142,6 +143,8 @@ class Board:
         # What a task does not measure (an evaluation has no learning rate) stays as it was last measured.
         desk.loss = progress.loss if progress.loss is not None else desk.loss
         desk.learning_rate = progress.learning_rate if progress.learning_rate is not None else desk.learning_rate
+        if progress.task_id.startswith("train-"):
+            desk.skipped_steps = progress.skipped_steps
         desk.idle = progress.phase == "wait"
 
     def asked(self, participant: str) -> None:

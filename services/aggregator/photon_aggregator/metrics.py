@@ -47,6 +47,7 @@ _PARTICIPANT_FIGURES: tuple[tuple[Metric, Callable[[ParticipantStatus], float | 
     (names.PARTICIPANT_TOKENS_PER_SECOND, lambda p: p.tokens_per_second if _there(p) else None),
     (names.PARTICIPANT_MEMORY, lambda p: p.memory_bytes if _there(p) else None),
     (names.PARTICIPANT_MFU, lambda p: p.mfu if _there(p) else None),
+    (names.PARTICIPANT_SKIPPED_STEPS, lambda p: p.skipped_steps),
     (names.PARTICIPANT_PERPLEXITY, lambda p: p.perplexity),
 )
 _LEARNING_FIGURES: tuple[tuple[Metric, Callable[[LearningMetrics], float | None]], ...] = (

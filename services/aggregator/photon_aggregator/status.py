@@ -175,6 +175,7 @@ def _participant(
         memory_bytes=progress.memory_bytes if progress is not None else None,
         mfu=progress.mfu if progress is not None else None,
         loss=desk.loss,
+        skipped_steps=desk.skipped_steps,
         perplexity=perplexity(loss) if loss is not None else None,
         coverage=coverage_of([result]) if result is not None else None,
         sources=_sources(result) if result is not None else [],

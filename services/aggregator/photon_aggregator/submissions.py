@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from photon.protocol.messages import RefusalReason
+from photon.protocol.records import UpdateManifest
 from photon_aggregator.closing_rules import maybe_close
 from photon_aggregator.events import Action, Admitted, Check, Found, Note, NoteKind, Refused, Submitted, Told
 from photon_aggregator.state import Check as CheckState
@@ -68,7 +70,7 @@ def admitted(state: JobState, event: Admitted) -> Step:
             kind=NoteKind.UPDATE_ACCEPTED,
             round=event.round,
             participant=admission.participant,
-            message=f"norm {admission.norm:.6g}",
+            message=", ".join([f"norm {admission.norm:.6g}", *_noteworthy(admission.manifest)]),
         )
     ]
     if open_round.quorum_at is None and len(open_round.admissions) >= state.quorum_of(open_round.plan):
@@ -76,6 +78,15 @@ def admitted(state: JobState, event: Admitted) -> Step:
         notes.append(Note(at=event.at, kind=NoteKind.QUORUM_REACHED, round=event.round))
     state, actions = maybe_close(replace(state, open=open_round), event.at)
     return state, [*notes, *actions]
+
+
+def _noteworthy(manifest: UpdateManifest) -> Iterator[str]:
+    """What of an update that counts somebody may wonder about."""
+    metrics = manifest.metrics
+    if metrics.skipped_steps:
+        yield f"{metrics.skipped_steps} of {manifest.local_steps} steps skipped (loss or gradient not finite)"
+    if metrics.fresh_optimizer:
+        yield "trained with a fresh inner optimizer"
 
 
 def refused(state: JobState, event: Refused) -> Step:

@@ -18,6 +18,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from photon.protocol.messages import (
+    ACCEPTS,
+    TRAINING_NOTES,
     ErrorDetail,
     ErrorReason,
     ErrorReply,
@@ -71,6 +73,8 @@ class AggregatorClient:
         self.traces = traces or Traces()
         # Where in a trace the last task belongs.
         self.task_context: Context | None = None
+        # Whether the aggregator knows the fields that came later: one of an earlier release refuses what has them.
+        self.takes_notes = False
         # The proxies of the environment count: closed networks need them. None of them reaches this machine's loopback.
         self._http = httpx.Client(
             base_url=url,
@@ -99,6 +103,7 @@ class AggregatorClient:
             began = self._clock()
             response = self._request("GET", "/v1/task", params=params)
             if response.status_code != httpx.codes.NO_CONTENT:
+                self.takes_notes = TRAINING_NOTES in response.headers.get(ACCEPTS, "")
                 self.task_context = Context.parse(response.headers.get(HEADER))
                 return _parse(TaskReply, response).task
             # An aggregator that does not hold the request open (it is stopping) must not be asked in a tight loop.

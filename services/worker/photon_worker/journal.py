@@ -62,6 +62,7 @@ class Journal:
             "learningRate": progress.learning_rate,
             "tokensPerSecond": progress.tokens_per_second,
             "mfu": progress.mfu,
+            "skippedSteps": progress.skipped_steps or None,
             "memoryBytes": progress.memory_bytes,
         }
         self._write("step", round=task.round, step=step, **figures)
@@ -72,6 +73,7 @@ class Journal:
                 "train/learning_rate": progress.learning_rate,
                 "train/tokens_per_second": progress.tokens_per_second,
                 "train/mfu": progress.mfu,
+                "train/skipped_steps": float(progress.skipped_steps),
                 "train/memory_bytes": progress.memory_bytes,
             },
         )

@@ -4,6 +4,7 @@ Choices, each for exactness or speed:
 - The batch of a step is a pure function of the global sequential step, so a resumed round trains on the same rows.
 - Dropout (where a config has any) is seeded by the step as well: resumed equals uninterrupted, bit for bit.
 - Weights, moments and gradients are fp32; bf16 is autocast for forward and backward only.
+- A step whose loss or gradient is not finite changes nothing and is counted: one bad row must not end a participant.
 - The host never waits for the device within a round: losses and norms add up on the device in fp64, and progress shows
   the last step that the device has finished.
 """
@@ -11,6 +12,7 @@ Choices, each for exactness or speed:
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +29,10 @@ from photon.protocol.canonical import sha256_hex
 from photon.protocol.records import UpdateMetrics
 from photon_worker.errors import WorkerError
 from photon_worker.schedule import learning_rate
-from photon_worker.strategy import Strategy
+from photon_worker.strategy import Strategy, finite
+
+# What to do about training that diverges.
+REMEDY: Final = "lower local.learningRate.max or set local.optimizer.clipNorm"
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +52,10 @@ class Batches(Protocol):
 class Totals:
     """What a round's manifest says of its training, summed over the steps so far.
 
-    The sums stay on the device; ``values`` waits for it.
+    Steps whose loss or gradient is not finite are only counted. The sums stay on the device; ``values`` waits for it.
     """
 
-    NAMES: Final = ("loss_sum", "loss_last", "norm_sum", "norm_max", "clipped")
+    NAMES: Final = ("loss_sum", "loss_last", "norm_sum", "norm_max", "clipped", "skipped", "skipped_in_a_row")
 
     def __init__(self, device: torch.device, *, steps: int = 0, values: dict[str, float] | None = None) -> None:
         self.steps = steps
@@ -61,14 +66,24 @@ class Totals:
     def add(self, loss: torch.Tensor, norm: torch.Tensor, clip_norm: float | None) -> None:
         """Count one step."""
         sums = self._sums
-        norm64 = norm.to(torch.float64)
-        sums[0] += loss
-        sums[1] = loss
+        taken = finite(loss, norm)
+        norm64 = torch.where(taken, norm.to(torch.float64), 0.0)
+        sums[0] += torch.where(taken, loss, 0.0)
+        sums[1] = torch.where(taken, loss, sums[1])
         sums[2] += norm64
         sums[3] = torch.maximum(sums[3], norm64)
         if clip_norm is not None:
             sums[4] += norm64 > clip_norm
+        sums[5] += ~taken
+        sums[6] = torch.where(taken, 0.0, sums[6] + 1)
         self.steps += 1
+
+    def shown(self) -> torch.Tensor:
+        """(loss of the last step that was taken, NaN before the first; steps skipped; the latest of them in a row), on
+        the device."""
+        sums = self._sums
+        loss = torch.where(sums[5] < self.steps, sums[1], torch.nan)
+        return torch.stack([loss, sums[5], sums[6]])
 
     def values(self) -> dict[str, float]:
         """The sums by name, exact."""
@@ -81,28 +96,35 @@ class Totals:
             WorkerError: One is outside its range or no number: such an update is worth nothing.
         """
         values = self.values()
+        skipped = int(values["skipped"])
+        taken = self.steps - skipped
+        if not taken:
+            raise WorkerError(f"training diverged: the loss or gradient of all {skipped} steps is not finite; {REMEDY}")
         try:
             return UpdateMetrics(
-                loss_mean=values["loss_sum"] / self.steps,
+                loss_mean=values["loss_sum"] / taken,
                 loss_last=values["loss_last"],
-                grad_norm_mean=values["norm_sum"] / self.steps,
+                grad_norm_mean=values["norm_sum"] / taken,
                 grad_norm_max=values["norm_max"],
-                clipped_fraction=values["clipped"] / self.steps,
+                clipped_fraction=values["clipped"] / taken,
+                skipped_steps=skipped,
             )
         except ValidationError as error:
             first = error.errors()[0]
             raise WorkerError(
-                f"training diverged: {first['loc'][0]} of the round is {first['input']}; lower local.learningRate.max "
-                "or set local.optimizer.clipNorm"
+                f"training diverged: {first['loc'][0]} of the round is {first['input']}; {REMEDY}"
             ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What is known after a step without waiting for the device. ``loss`` is of the last step that has finished."""
+    """What is known after a step without waiting for the device. ``loss`` is of the last step that has finished and was
+    taken; ``skipped``: how many of the round were not, ``skipped_in_a_row``: up to that step."""
 
     local_step: int
     loss: float | None
+    skipped: int
+    skipped_in_a_row: int
     learning_rate: float
     tokens_per_second: float | None
 
@@ -131,7 +153,7 @@ def train(
     share = mine.stop - mine.start
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=local.precision is Precision.BF16)
     pace = _Pace(local.batch_size * local.sequence_length, clock)
-    shown = _LastValue(device)
+    shown = _LastValues(device)
 
     for local_step in range(totals.steps, until):
         step = first_step + local_step
@@ -155,15 +177,18 @@ def train(
                     nll = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
                 (nll if micro_batches == 1 else nll / micro_batches).backward()  # type: ignore[no-untyped-call]
             loss += nll.detach()
-        norm = strategy.step(learning_rate=rate, clip_norm=local.optimizer.clip_norm)
-
         loss = strategy.mean(loss / micro_batches)
+        norm = strategy.step(learning_rate=rate, clip_norm=local.optimizer.clip_norm, loss=loss)
+
         totals.add(loss, norm, local.optimizer.clip_norm)
-        shown.put(loss)
+        shown.put(totals.shown())
+        last, skipped, in_a_row = shown.get()
         after_step(
             StepReport(
                 local_step=local_step + 1,
-                loss=shown.get(),
+                loss=last if math.isfinite(last) else None,
+                skipped=int(skipped),
+                skipped_in_a_row=int(in_a_row),
                 learning_rate=rate,
                 tokens_per_second=pace.tokens_per_second(local_step + 1),
             )
@@ -194,27 +219,27 @@ class _Pace:
         return (last - first) * self._tokens / (now - began) if now > began else None
 
 
-class _LastValue:
-    """A scalar of the device, as far as the device has come; reading it never waits."""
+class _LastValues:
+    """What ``Totals.shown`` gives, as far as the device has come; reading it never waits."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._value: float | None = None
+        self._values = [math.nan, 0.0, 0.0]
         if self._cuda:
-            self._host = torch.zeros((), dtype=torch.float64).pin_memory()
+            self._host = torch.zeros(3, dtype=torch.float64).pin_memory()
             self._event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._waiting = False
 
-    def put(self, value: torch.Tensor) -> None:
+    def put(self, values: torch.Tensor) -> None:
         if not self._cuda:
-            self._value = value.item()
+            self._values = values.tolist()
         elif not self._waiting:
-            self._host.copy_(value, non_blocking=True)
+            self._host.copy_(values, non_blocking=True)
             self._event.record()
             self._waiting = True
 
-    def get(self) -> float | None:
+    def get(self) -> list[float]:
         if self._cuda and self._waiting and self._event.query():
-            self._value = self._host.item()
+            self._values = self._host.tolist()
             self._waiting = False
-        return self._value
+        return self._values

@@ -9,7 +9,6 @@ anywhere and its round comes out the same.
 from __future__ import annotations
 
 import logging
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from photon.api.training import InnerState
 from photon.protocol.canonical import digest
 from photon.protocol.messages import EvaluateTask, JobForWorkers, TrainTask, UpdateReply
 from photon.protocol.ranges import MAX_LOSS
-from photon.protocol.records import Evaluation, HeldOutResult, UpdateManifest
+from photon.protocol.records import Evaluation, HeldOutResult, UpdateManifest, UpdateMetrics
 from photon.store import keys
 from photon.store.source import FileSource
 from photon_worker import device as devices
@@ -39,7 +38,7 @@ from photon_worker.flops import flops_per_token
 from photon_worker.global_models import GlobalModels
 from photon_worker.interrupt import Interrupts
 from photon_worker.journal import Journal
-from photon_worker.loop import StepReport, Totals, train
+from photon_worker.loop import REMEDY, StepReport, Totals, train
 from photon_worker.progress import TaskProgress
 from photon_worker.strategy import Strategy
 from photon_worker.update import PartSender, encoded_parts, submit
@@ -48,6 +47,8 @@ log = logging.getLogger(__name__)
 
 # What a disk writes in a few seconds: on SIGTERM a checkpoint up to this size is written before the process ends.
 CHEAP_CHECKPOINT_BYTES: Final = 2 * 10**9
+# One bad row or a spike is over after a few steps; after so many the weights or the machine are broken.
+MAX_SKIPPED_IN_A_ROW: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,7 @@ class Participant:
                 tokens=task.local_steps * self._local.batch_size * self._local.sequence_length,
                 local_steps=task.local_steps,
                 parts=self._send(task, strategy, base, base_offset, totals, progress, saved=saved),
-                metrics=totals.metrics(),
+                metrics=self._metrics(task, strategy, totals),
             )
         finally:
             base.close()
@@ -232,14 +233,14 @@ class Participant:
         def after_step(report: StepReport) -> None:
             self._report(report, progress)
             around.journal.step(task, progress)
-            diverged = report.loss is not None and not math.isfinite(report.loss)
+            diverged = report.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
             due = report.local_step < task.local_steps and report.local_step % around.checkpoint_every == 0
             if not around.conductor.attention(wanted=diverged or due or progress.cancelled or interrupts.pending):
                 return
             if diverged:
                 raise WorkerError(
-                    f"training diverged: the loss at global step {task.first_step + report.local_step} is "
-                    f"{report.loss}; lower local.learningRate.max or set local.optimizer.clipNorm"
+                    f"training diverged: the loss or gradient of {report.skipped_in_a_row} steps in a row is not "
+                    f"finite, up to about global step {task.first_step + report.local_step}; {REMEDY}"
                 )
             progress.check()
             cheap = 3 * strategy.header.data_bytes <= CHEAP_CHECKPOINT_BYTES
@@ -263,9 +264,34 @@ class Participant:
             )
         interrupts.check()
 
+    def _metrics(self, task: TrainTask, strategy: Strategy, totals: Totals) -> UpdateMetrics:
+        metrics = totals.metrics()
+        # Right after a rollback everybody begins so.
+        expected = task.first_step == 0 or (task.since is not None and task.round == task.since + 1)
+        taken = totals.steps - metrics.skipped_steps
+        # All of the optimiser's steps are of this round: a resumed round knows it too.
+        fresh = self._local.state is InnerState.KEEP and not expected and strategy.optimizer_steps <= taken
+        if fresh:
+            log.warning(
+                "round %d: trained with a fresh inner optimizer though local.state is Keep: this work directory holds "
+                "no state of an earlier round",
+                task.round,
+            )
+        if metrics.skipped_steps:
+            log.warning(
+                "round %d: %d of %d steps were skipped: their loss or gradient was not finite",
+                task.round,
+                metrics.skipped_steps,
+                totals.steps,
+            )
+        if not self._around.client.takes_notes:
+            return metrics.model_copy(update={"skipped_steps": 0})
+        return metrics.model_copy(update={"fresh_optimizer": fresh})
+
     def _report(self, report: StepReport, progress: TaskProgress) -> None:
         progress.step = report.local_step
         progress.loss = report.loss if report.loss is not None and 0 <= report.loss <= MAX_LOSS else None
+        progress.skipped_steps = report.skipped if self._around.client.takes_notes else 0
         progress.learning_rate = report.learning_rate
         if report.tokens_per_second is not None:
             progress.tokens_per_second = report.tokens_per_second

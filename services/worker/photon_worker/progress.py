@@ -40,6 +40,7 @@ class TaskProgress:
         self.tokens_per_second: float | None = None
         self.memory_bytes: int | None = None
         self.mfu: float | None = None
+        self.skipped_steps = 0
         self._clock = clock
         self._traces = traces or Traces()
         self._lock = threading.Lock()
@@ -111,6 +112,7 @@ class TaskProgress:
                 tokens_per_second=self.tokens_per_second,
                 memory_bytes=self.memory_bytes,
                 mfu=self.mfu,
+                skipped_steps=self.skipped_steps,
                 bytes_up=self._bytes_up,
                 bytes_down=self._bytes_down,
                 seconds=seconds,

@@ -24,6 +24,11 @@ Vector = Literal["weights", "exp_avg", "exp_avg_sq"]
 VECTORS: Final[tuple[Vector, ...]] = ("weights", "exp_avg", "exp_avg_sq")
 
 
+def finite(loss: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+    """Whether a step may be taken: bool, on the device."""
+    return torch.isfinite(loss) & torch.isfinite(norm)
+
+
 class Strategy(Protocol):
     """One participant's model and inner optimiser, over all its processes."""
 
@@ -73,8 +78,12 @@ class Strategy(Protocol):
         """Around forward and backward of a micro batch; ``last``: the optimiser step follows."""
         ...
 
-    def step(self, *, learning_rate: float, clip_norm: float | None) -> torch.Tensor:
-        """Clip, take one AdamW step, drop the gradients. Returns the gradient's norm before clipping, on the device."""
+    def step(self, *, learning_rate: float, clip_norm: float | None, loss: torch.Tensor) -> torch.Tensor:
+        """Clip, take one AdamW step, drop the gradients. Returns the gradient's norm before clipping, on the device.
+
+        Where that norm or ``loss`` (of all processes) is not finite nothing changes: weights, moments and
+        ``optimizer_steps`` stay what they were.
+        """
         ...
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
@@ -124,7 +133,7 @@ class Single:
         }
         position = 0
         # fused: one pass over weights, gradient and moments instead of a dozen; elementwise, so exact in any order.
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer: Any = torch.optim.AdamW(
             self._parameters,
             lr=0.0,
             betas=(optimizer.beta1, optimizer.beta2),
@@ -168,7 +177,7 @@ class Single:
     def accumulating(self, *, last: bool) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing to synchronise
         return nullcontext()
 
-    def step(self, *, learning_rate: float, clip_norm: float | None) -> torch.Tensor:
+    def step(self, *, learning_rate: float, clip_norm: float | None, loss: torch.Tensor) -> torch.Tensor:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         # On the CPU the norm is known, and multiplying by 1 would be a pass over memory for nothing.
@@ -176,6 +185,8 @@ class Single:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, clip_norm, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        # As torch's GradScaler does it: the kernel looks at it on the device, and then leaves everything as it was.
+        self._optimizer.found_inf = (~finite(loss, norm)).to(torch.float32)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return norm

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Path, Query, Response
 
 from photon.protocol.canonical import digest
 from photon.protocol.messages import (
+    ACCEPTS,
+    TRAINING_NOTES,
     ErrorReason,
     EvaluateTask,
     FinishTask,
@@ -96,6 +98,7 @@ async def get_task(
     # Only what arrives is a sign of life: a line that is held may end at a machine that died. So nobody is held so long
     # that it would seem absent.
     until = engine.steady() + min(wait_seconds, engine.state.settings.absent_seconds / 2)
+    response.headers[ACCEPTS] = TRAINING_NOTES
     while True:
         now = engine.clock()
         engine.send(Heard(at=arrived, participant=participant, done=done))

@@ -31,7 +31,7 @@ from torch.distributed.tensor import DTensor
 from photon.api.training import LocalSpec, Precision
 from photon.store.source import Source
 from photon_worker import model as models
-from photon_worker.strategy import Vector
+from photon_worker.strategy import Vector, finite
 
 # Gradients of micro batches add up unsharded, and are reduced once a step, where that takes at most so much memory a
 # process; larger models reduce each micro batch's.
@@ -63,7 +63,7 @@ class FSDP:
         self._pieces = list(_pieces(self._parameters, rank=self.rank, size=self.size))
         self._starts = [piece.start for piece in self._pieces]
         self._unsharded_gradients = self.header.data_bytes <= UNSHARDED_GRADIENT_BYTES
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer: Any = torch.optim.AdamW(
             self._parameters,
             lr=0.0,
             betas=(local.optimizer.beta1, local.optimizer.beta2),
@@ -109,7 +109,7 @@ class FSDP:
         return nullcontext()
 
     @torch.no_grad()
-    def step(self, *, learning_rate: float, clip_norm: float | None) -> torch.Tensor:
+    def step(self, *, learning_rate: float, clip_norm: float | None, loss: torch.Tensor) -> torch.Tensor:
         gradients = [_local(p.grad) for p in self._parameters if p.grad is not None]
         squares = torch.nn.utils.get_total_norm(gradients).to(torch.float32).square()
         dist.all_reduce(squares)
@@ -118,6 +118,8 @@ class FSDP:
             torch._foreach_mul_(gradients, (clip_norm / (norm + 1e-6)).clamp(max=1.0))
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+        # All processes see the same loss and norm, so all take the step or none does.
+        self._optimizer.found_inf = (~finite(loss, norm)).to(torch.float32)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return norm
