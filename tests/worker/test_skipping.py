@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite, and a fresh optimizer that nobody expects: told, and no end of anything."""
+"""Steps whose loss or gradient is not finite, and a fresh optimizer that nobody expects: told, and they end nothing."""
 
 from __future__ import annotations
 
