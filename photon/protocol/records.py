@@ -290,6 +290,10 @@ class HeldOutResult(HeldOutSums):
 
     sources: Annotated[dict[Name, HeldOutSums], Field(max_length=MAX_DATA_SOURCES, exclude_if=_empty)] = {}
 
+    def sums(self) -> HeldOutResult:
+        """The figures that every release knows."""
+        return HeldOutResult(loss_sum=self.loss_sum, tokens=self.tokens, bytes=self.bytes)
+
 
 def coverage_of(results: Iterable[HeldOutSums]) -> float | None:
     """Share of the held-out text of all ``results`` that was measured; None where one of them does not say."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from photon.api.participation import EvaluationSpec, PlateauSpec, StopSpec
 from photon.protocol.records import HeldOutResult, HeldOutSums
-from photon_aggregator.events import Evaluated, Heard, WriteEnd
+from photon_aggregator.events import Evaluated, Heard, WritePlan
 from photon_aggregator.state import Stage
 from photon_aggregator.stopping import result_problem
 from photon_aggregator.tasks import Evaluate, Train, task_for
@@ -69,7 +69,7 @@ def test_who_has_no_held_out_text_does_not_count() -> None:
         machine.send(Heard(at=machine.at, participant=name, done="evaluate-00001"))
     machine.send(Evaluated(at=machine.at, round=1, participant="east", result=result(0.5)))
     assert machine.stage is Stage.DONE
-    assert "(reached by 1 of 1 participants)" in machine.last(WriteEnd).record.message
+    assert "(reached by 1 of 1 participants)" in machine.last(WritePlan).plan.end.message
 
 
 def test_a_checkpoint_is_evaluated_before_it_is_trained_and_nothing_waits_for_it() -> None:

@@ -104,7 +104,7 @@ def test_long_polls_go_on_without_a_tight_loop() -> None:
         return httpx.Response(status, content=FINISH if status == 200 else b"")
 
     client(handler, clock).next_task(done="train-00001")
-    assert queries == [{"wait_seconds": "30", "since": "true", "done": "train-00001"}] * 4
+    assert queries == [{"wait_seconds": "30", "since": "true", "sources": "true", "done": "train-00001"}] * 4
     assert clock.now == pytest.approx(1.5), "an aggregator that answers at once is not asked without pause"
 
 

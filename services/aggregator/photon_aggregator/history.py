@@ -70,13 +70,9 @@ def _read(engine: Engine, number: int) -> tuple[Head, RoundLog | None]:
 
 def _entry(head: Head, log: RoundLog | None, results: Mapping[str, HeldOutResult]) -> HistoryEntry:
     commit = head.commit
+    # Older rounds in memory have no more than the sums; the records in the bucket do.
     evaluations = [
-        Evaluation(job=commit.job, round=commit.round, commit=head.digest, participant=name, result=_sums(result))
+        Evaluation(job=commit.job, round=commit.round, commit=head.digest, participant=name, result=result.sums())
         for name, result in sorted(results.items())
     ]
     return HistoryEntry(digest=head.digest, commit=commit, log=log, evaluations=evaluations)
-
-
-def _sums(result: HeldOutResult) -> HeldOutResult:
-    """Without the sources, which older rounds in memory lack too: the records in the bucket have them."""
-    return result.model_copy(update={"held_out": None, "sources": {}})

@@ -191,7 +191,7 @@ def _conclude(state: JobState, at: float) -> Step:
         message=ending.message,
         target_perplexity=stop.target_perplexity,
         plateau=stop.plateau,
-        results=dict(sorted(state.evaluations.get(state.head.round, {}).items())),
+        results={name: one.sums() for name, one in sorted(state.evaluations.get(state.head.round, {}).items())},
     )
     return _plan(state, record)
 

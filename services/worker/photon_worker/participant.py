@@ -175,7 +175,7 @@ class Participant:
                 commit=task.model.commit,
                 participant=self._around.job.participant,
                 # An aggregator of an earlier release takes the sums only.
-                result=result if task.by_source else result.model_copy(update={"held_out": None, "sources": {}}),
+                result=result if task.by_source else result.sums(),
             )
         )
         self._around.journal.evaluation(task, result)
