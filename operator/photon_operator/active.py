@@ -9,7 +9,7 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.status import ClusterReason, Condition, ConditionType, JobReason, JobStatus, ParticipantState
 from photon_operator import faults, names
 from photon_operator import status as statuses
-from photon_operator.children import Family
+from photon_operator.children import Family, as_large_as
 from photon_operator.faults import Trouble
 from photon_operator.observed import (
     CLAIM,
@@ -249,7 +249,7 @@ class Active:
             if name in self._family.worker_services:
                 self._keep(self._family.worker_services[name])
             work = self._workers[name]
-            if name in self._family.claims and not self._claimed(self._family.claims[name]):
+            if name in self._family.claims and not self._claimed(name, self._family.claims[name]):
                 continue
             if work is not None and not work.deleting and self._is_over(name, work):
                 self._remove(work)
@@ -270,11 +270,14 @@ class Active:
                 if role == "worker" and name not in (claims if kind == CLAIM else kept) and not gone:
                     self._draft.delete.append(Delete(kind=kind, name=name, uid=found["metadata"]["uid"]))
 
-    def _claimed(self, body: Mapping[str, Any]) -> bool:
+    def _claimed(self, participant: str, body: Mapping[str, Any]) -> bool:
         """Whether a worker may be made that mounts this claim: one that is being deleted comes anew first."""
         known = self._observed.child(CLAIM, body["metadata"]["name"])
         if known is not None and known["metadata"].get("deletionTimestamp"):
             return False
+        worker = next(p.worker for p in self._job.spec.participants if p.name == participant)
+        if known is not None and worker is not None and worker.work_dir.size is None:
+            body = as_large_as(known, body)
         self._keep(body)
         return True
 

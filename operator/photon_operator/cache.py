@@ -138,7 +138,9 @@ def _slim(kind: str, raw: Object) -> Object:
         slim["status"] = {key: status[key] for key in kept if key in status}
     elif kind == SERVICE:
         slim["spec"] = {"selector": (raw.get("spec") or {}).get("selector")}
-    elif kind != CLAIM:
+    elif kind == CLAIM:
+        slim["spec"] = {"resources": (raw.get("spec") or {}).get("resources") or {}}
+    else:
         slim |= {key: raw[key] for key in ("data", "spec", "status") if key in raw}
     shared: Object = _shared(slim)
     return shared

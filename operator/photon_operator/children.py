@@ -13,7 +13,7 @@ from typing import Any, Final
 from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
 from photon.api.model import ModelSpec
 from photon.api.placement import AccessMode, PodSettings, WorkDirType, WorkerSpec
-from photon.api.presets import parameters_of
+from photon.api.presets import most_parameters_of, parameters_of
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
@@ -24,8 +24,9 @@ from photon_operator.settings import Settings
 # Not what rounds depend on: changing it disturbs no aggregator.
 _ASIDE: Final = {"aggregator", "active_deadline_seconds", "ttl_seconds_after_finished", "managed_by"}
 _MARK: Final = 12
-# A worker's folder holds two checkpoints with AdamW's state, two global models and an update, all fp32.
-_BYTES_A_PARAMETER: Final = 32
+# A worker's folder holds up to three checkpoints with AdamW's state (12 bytes a parameter each; the third while it is
+# written) and two global models, all fp32: 44 bytes, and what a file system takes for itself.
+BYTES_A_PARAMETER: Final = 48
 _SPARE_GIB: Final = 10
 _LEAST_GIB: Final = 20
 
@@ -282,8 +283,21 @@ def _document(job: FederatedTrainingJob) -> dict[str, Any]:
 
 def _room(model: ModelSpec) -> str:
     """The size of a worker's claim, where the job says none."""
-    parameters = parameters_of(model.hf_config() or {}) or 0
-    return f"{max(_LEAST_GIB, _SPARE_GIB + math.ceil(_BYTES_A_PARAMETER * parameters / 2**30))}Gi"
+    config = model.hf_config() or {}
+    parameters = parameters_of(config) or most_parameters_of(config) or 0
+    return f"{max(_LEAST_GIB, _SPARE_GIB + math.ceil(BYTES_A_PARAMETER * parameters / 2**30))}Gi"
+
+
+def as_large_as(known: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The claim ``body`` with the size that ``known`` has: a default that is another in this release changes no claim
+    that exists, for not every storage lets one grow."""
+    size = ((known.get("spec") or {}).get("resources") or {}).get("requests", {}).get("storage")
+    if size is None:
+        return body
+    rest = {"spec": {**body["spec"], "resources": {"requests": {"storage": size}}}}
+    metadata = body["metadata"]
+    annotations = {**metadata["annotations"], names.APPLIED_HASH: digest(rest)}
+    return {**body, **rest, "metadata": {**metadata, "annotations": annotations}}
 
 
 def _shape(worker: WorkerSpec) -> Any:

@@ -200,8 +200,9 @@ class WorkDirSpec(ApiModel):
     size: Annotated[
         Quantity | None,
         Field(
-            description="Of the claim. Default: 10Gi and 32 bytes for each parameter of a Llama that model names or"
-            " describes, at least 20Gi; 20Gi for any other model. Data that comes from S3 lies here too: count it."
+            description="Of the claim. Default: 10Gi and 48 bytes for each parameter of the model that model.preset or"
+            " model.config describes, at least 20Gi; 20Gi for one from a checkpoint. Data that comes from S3 lies here"
+            " too: count it."
         ),
     ] = None
     storage_class_name: Annotated[ShortText | None, Field(description="Default: the cluster's.")] = None

@@ -39,6 +39,36 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+# Names of one thing in the configs of different architectures.
+_HIDDEN: Final = ("hidden_size", "n_embd", "d_model", "word_embed_proj_dim")
+_LAYERS: Final = ("num_hidden_layers", "n_layer", "n_layers")
+_MLP: Final = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner")
+_EXPERTS: Final = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
+
+def most_parameters_of(config: Mapping[str, Any]) -> int | None:
+    """About how many parameters a decoder-only model of this Hugging Face config may have: rather too many.
+
+    None where the config says too little: the rest are defaults that only transformers knows.
+    """
+    hidden, layers, vocabulary = (_number(config, names) for names in (_HIDDEN, _LAYERS, ("vocab_size",)))
+    if hidden is None or layers is None or vocabulary is None:
+        return None
+    heads, width = _number(config, ("num_attention_heads",)), _number(config, ("head_dim",))
+    attention = 4 * hidden * max(hidden, (heads or 0) * (width or 0))
+    # Three matrices where the MLP is gated; of a mixture all experts, and one that every token goes to.
+    mlp = 3 * hidden * (_number(config, _MLP) or 4 * hidden)
+    experts = _number(config, _EXPERTS)
+    expert = 3 * hidden * (_number(config, ("moe_intermediate_size",)) or 0) or mlp
+    mixture = (experts or 0) * expert
+    return 2 * vocabulary * hidden + layers * (attention + mlp + mixture)
+
+
+def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    found = (config.get(name) for name in names)
+    return next((value for value in found if type(value) is int and 0 < value < 10**9), None)
+
+
 def parameters_of(config: Mapping[str, Any]) -> int | None:
     """How many parameters a model of this Hugging Face config has; None for what is not a plain Llama."""
     if config.get("model_type") != "llama" or config.get("attention_bias") or config.get("mlp_bias"):

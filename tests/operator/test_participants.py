@@ -102,7 +102,7 @@ def test_each_worker_has_a_claim_that_goes_with_its_participant_or_the_job() -> 
 @pytest.mark.parametrize(
     ("model", "size"),
     [
-        ({"preset": "llama-7b"}, "210Gi"),
+        ({"preset": "llama-7b"}, "309Gi"),
         ({"config": {"model_type": "gpt2"}}, "20Gi"),
         ({"initFrom": {"uri": "s3://models/own"}}, "20Gi"),
     ],
@@ -112,6 +112,38 @@ def test_a_claim_has_room_for_what_a_worker_of_a_large_model_keeps(model: dict[s
     world.raw["spec"]["model"] = model
     world.training()
     assert {c["spec"]["resources"]["requests"]["storage"] for c in world.children[CLAIM].values()} == {size}
+
+
+def test_the_claim_of_another_architecture_has_room_for_it_too() -> None:
+    """Mixtral 8x7B has 46.7e9 parameters, Qwen3-8B 8.2e9: 44 bytes each are 1915 and 336 GiB."""
+    mixtral = {"hidden_size": 4096, "num_hidden_layers": 32, "intermediate_size": 14336, "vocab_size": 32000}
+    qwen = {"hidden_size": 4096, "num_hidden_layers": 36, "intermediate_size": 12288, "vocab_size": 151936}
+    for config, least in (
+        ({"model_type": "mixtral", "num_local_experts": 8, **mixtral}, 1915),
+        ({"model_type": "qwen3", **qwen}, 336),
+    ):
+        world = World()
+        world.raw["spec"]["model"] = {"config": config}
+        world.training()
+        (size,) = {c["spec"]["resources"]["requests"]["storage"] for c in world.children[CLAIM].values()}
+        assert least < int(size.removesuffix("Gi")) < 1.5 * least
+
+
+def test_a_claim_that_exists_keeps_its_size_when_the_default_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade of the operator must not ask storage that cannot grow to grow below a running job."""
+    world = World()
+    world.raw["spec"]["model"] = {"preset": "llama-7b"}
+    monkeypatch.setattr("photon_operator.children.BYTES_A_PARAMETER", 32)
+    world.training()
+    before = copy.deepcopy(world.children[CLAIM])
+    monkeypatch.undo()
+    world.settle()
+    assert world.children[CLAIM] == before
+    people = [*world.raw["spec"]["participants"], {"name": "east", "worker": {"data": {"uri": "s3://photon/east"}}}]
+    world.edit(participants=people)
+    world.settle()
+    sizes = {n: c["spec"]["resources"]["requests"]["storage"] for n, c in world.children[CLAIM].items()}
+    assert sizes == {"first-worker-north": "210Gi", "first-worker-south": "210Gi", "first-worker-east": "309Gi"}
 
 
 def test_a_claim_grows_below_a_running_worker() -> None:
