@@ -34,15 +34,15 @@ from photon.protocol.records import (
     RoundLog,
 )
 from photon.store.objects import ObjectStore
-from photon_aggregator.app import create_app
-from photon_aggregator.auth import ReadToken, Tokens
-from photon_aggregator.board import iso
+from photon_aggregator.bucket.totals import Totals
 from photon_aggregator.engine import Engine, EngineOptions
-from photon_aggregator.events import Committed, Evaluated, Head, Heard, PlanReady, Recovered
-from photon_aggregator.opening import make_plan
-from photon_aggregator.serve import listen
-from photon_aggregator.state import Settings
-from photon_aggregator.totals import Totals
+from photon_aggregator.http.app import create_app
+from photon_aggregator.http.auth import ReadToken, Tokens
+from photon_aggregator.http.server import listen
+from photon_aggregator.reporting.books import iso
+from photon_aggregator.rounds.events import Committed, Evaluated, Head, Heard, PlanReady, Recovered
+from photon_aggregator.rounds.opening import make_plan
+from photon_aggregator.rounds.state import Settings
 
 STEPS = 128
 BATCH = 32

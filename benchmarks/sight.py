@@ -27,8 +27,8 @@ from benchmarks.telling import telling
 from photon.protocol.messages import GlobalModel, TrainTask
 from photon.telemetry.traces import Traces
 from photon.telemetry.trackers import Kind, Subject, Trackers
-from photon_aggregator.app import create_app
-from photon_aggregator.auth import Tokens
+from photon_aggregator.http.app import create_app
+from photon_aggregator.http.auth import Tokens
 from photon_worker.journal import Journal
 from photon_worker.progress import TaskProgress
 

@@ -45,9 +45,9 @@ def test_the_reports_assets_and_the_licence_of_what_is_vendored_are_in_the_wheel
 
 
 def test_the_aggregators_page_is_in_the_wheel(wheel: list[str]) -> None:
-    folder = ROOT / "services" / "aggregator" / "photon_aggregator" / "web"
-    files = {f"photon_aggregator/web/{path.name}" for path in folder.iterdir() if path.is_file()}
-    assert "photon_aggregator/web/index.html" in files
+    folder = ROOT / "services" / "aggregator" / "photon_aggregator" / "http" / "web"
+    files = {f"photon_aggregator/http/web/{path.name}" for path in folder.iterdir() if path.is_file()}
+    assert "photon_aggregator/http/web/index.html" in files
     assert files <= set(wheel)
 
 

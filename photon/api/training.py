@@ -131,7 +131,7 @@ class LocalSpec(ApiModel):
 
 
 class OuterType(StrEnum):
-    """The outer optimiser; definitions in science.md and photon_aggregator.outer."""
+    """The outer optimiser; definitions in science.md and photon_aggregator.merge.outer."""
 
     FEDAVG = "FedAvg"
     FEDMOM = "FedMom"

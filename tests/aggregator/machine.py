@@ -17,8 +17,8 @@ from photon.protocol.records import (
     UpdateManifest,
     UpdateMetrics,
 )
-from photon_aggregator import rounds
-from photon_aggregator.events import (
+from photon_aggregator.rounds import machine as rounds
+from photon_aggregator.rounds.events import (
     Action,
     Admission,
     Admitted,
@@ -34,7 +34,7 @@ from photon_aggregator.events import (
     Submitted,
     WritePlan,
 )
-from photon_aggregator.state import JobState, Settings, Stage
+from photon_aggregator.rounds.state import JobState, Settings, Stage
 
 JOB = "a" * 64
 

@@ -18,14 +18,14 @@ from photon.protocol.records import Commit
 from photon.protocol.rollback import problem
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator.app import create_app
-from photon_aggregator.auth import ReadToken, Tokens
-from photon_aggregator.connections import Connections
 from photon_aggregator.engine import Engine, EngineOptions
 from photon_aggregator.faults import FaultHook, no_fault
-from photon_aggregator.limits import BODY_SECONDS
-from photon_aggregator.serve import listen, serve
-from photon_aggregator.state import Settings
+from photon_aggregator.http.app import create_app
+from photon_aggregator.http.auth import ReadToken, Tokens
+from photon_aggregator.http.connections import Connections
+from photon_aggregator.http.limits import BODY_SECONDS
+from photon_aggregator.http.server import listen, serve
+from photon_aggregator.rounds.state import Settings
 from tests.aggregator.fake_worker import FakeWorker, token_digests
 
 

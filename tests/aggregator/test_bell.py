@@ -7,8 +7,8 @@ import asyncio
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
 from photon_aggregator.bell import Bell, concerned, noticed
-from photon_aggregator.events import Event, Heard, Refused, Submitted, Tick
-from photon_aggregator.state import Stage
+from photon_aggregator.rounds.events import Event, Heard, Refused, Submitted, Tick
+from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import Machine, manifest, settings
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from photon.protocol.records import RoundLog
-from photon_aggregator.board import Board
-from photon_aggregator.events import Note, NoteKind
-from photon_aggregator.totals import Totals
+from photon_aggregator.bucket.totals import Totals
+from photon_aggregator.reporting.books import Board
+from photon_aggregator.rounds.events import Note, NoteKind
 from tests.aggregator.machine import head
 
 

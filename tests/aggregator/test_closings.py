@@ -20,9 +20,9 @@ from photon.protocol.records import Closing, Commit, Plan, RollbackReason
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.store.tensors import Header
-from photon_aggregator import closings
-from photon_aggregator.bucket import RecordError
-from photon_aggregator.commit import clip_factors
+from photon_aggregator.actions import closings
+from photon_aggregator.actions.commit import clip_factors
+from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.faults import FaultPoint
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
 from tests.aggregator.machine import admission

@@ -14,12 +14,13 @@ from photon.api.status import JobReason
 from photon.protocol.canonical import digest
 from photon.protocol.records import AcceptedUpdate, Commit, LearningMetrics, RollbackReason
 from photon.store.objects import ObjectStore
-from photon_aggregator import divergence, work
-from photon_aggregator.events import Head, NotFinite, WriteRollback
+from photon_aggregator.actions import work
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.merge import NotFiniteModelError
-from photon_aggregator.rollback import TRAIL
-from photon_aggregator.state import JobState, Stage
+from photon_aggregator.rounds import divergence
+from photon_aggregator.rounds.events import Head, NotFinite, WriteRollback
+from photon_aggregator.rounds.rollback import TRAIL
+from photon_aggregator.rounds.state import JobState, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import JOB, Machine, head, settings, train_round
 from tests.aggregator.running import Aggregator, aggregator, chain, last_digest, working

@@ -19,11 +19,11 @@ from photon.api.base import ApiModel
 from photon.api.placement import StorageSpec
 from photon.protocol.messages import ErrorReply
 from photon.store.objects import ObjectStore
-from photon_aggregator import bodies
-from photon_aggregator.auth import ReadToken, Tokens
-from photon_aggregator.connections import Connections
-from photon_aggregator.door import Door, Guard
-from photon_aggregator.limits import (
+from photon_aggregator.http import bodies
+from photon_aggregator.http.auth import ReadToken, Tokens
+from photon_aggregator.http.connections import Connections
+from photon_aggregator.http.door import Door, Guard
+from photon_aggregator.http.limits import (
     BURST,
     PART_BYTES,
     REQUESTS_AT_ONCE,

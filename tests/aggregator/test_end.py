@@ -11,11 +11,12 @@ from photon.protocol.canonical import canonical_json
 from photon.protocol.records import End, Evaluation, HeldOutResult, Plan
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator import bucket, plans
-from photon_aggregator.events import Evaluated, Finish, Heard, WritePlan
+from photon_aggregator.actions import plans
+from photon_aggregator.bucket import records
 from photon_aggregator.faults import FaultPoint
-from photon_aggregator.opening import make_plan
-from photon_aggregator.state import Settings, Stage
+from photon_aggregator.rounds.events import Evaluated, Finish, Heard, WritePlan
+from photon_aggregator.rounds.opening import make_plan
+from photon_aggregator.rounds.state import Settings, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import JOB, Machine, head, result, settings, train_round
 from tests.aggregator.running import aggregator, chain, last_digest, working
@@ -80,11 +81,11 @@ def test_an_evaluation_that_comes_after_the_end_changes_it_for_nobody(store: Obj
     assert first is not None
     assert first.reason is JobReason.TARGET_PERPLEXITY_REACHED
     last = len(chain(store)) - 1
-    plan, _, _ = bucket.read(store, keys.plan(last + 1), Plan)
+    plan, _, _ = records.read(store, keys.plan(last + 1), Plan)
     assert plan.end is not None
     assert plan.end.message == first.message
     for name in names:
-        old, _, _ = bucket.read(store, keys.evaluation(last, name), Evaluation)
+        old, _, _ = records.read(store, keys.evaluation(last, name), Evaluation)
         worse = HeldOutResult(loss_sum=30.0 * 1000, tokens=1000, bytes=4000)
         store.put(
             keys.evaluation(last, name),

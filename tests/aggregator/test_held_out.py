@@ -9,7 +9,7 @@ from photon.protocol.messages import EvaluateTask
 from photon.protocol.records import Evaluation, HeldOutResult, HeldOutSums
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator import bucket
+from photon_aggregator.bucket import records
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.running import aggregator, working
 
@@ -58,7 +58,7 @@ def test_a_checkpoint_has_a_baseline_and_each_folder_its_own_result(store: Objec
     assert by_source["code"]["coverage"] == pytest.approx(0.1)
     assert by_source["law"]["coverage"] == 1.0
     assert people["south"]["sources"] == []
-    record, _, _ = bucket.read(store, keys.evaluation(2, "north"), Evaluation)
+    record, _, _ = records.read(store, keys.evaluation(2, "north"), Evaluation)
     assert set(record.result.sources) == {"code", "law"}
 
     # A restart finds the baseline again, also when round 0 is no longer among those that it keeps.

@@ -15,9 +15,10 @@ from photon.protocol.canonical import sha256_hex
 from photon.protocol.messages import RefusalReason, TrainTask
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator import admission, log
-from photon_aggregator.board import Board
+from photon_aggregator.actions import admit
 from photon_aggregator.faults import FaultPoint
+from photon_aggregator.reporting import round_log
+from photon_aggregator.reporting.books import Board
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, token_of, write_round_zero
 from tests.aggregator.running import Aggregator, aggregator, chain, working
 
@@ -150,8 +151,8 @@ def test_books_that_cannot_be_kept_end_no_job(
     def broken(*_: object, **__: object) -> None:
         raise OverflowError("too large for a log")
 
-    monkeypatch.setattr(log, "round_log", broken)
-    monkeypatch.setattr(log, "with_evaluations", broken)
+    monkeypatch.setattr(round_log, "round_log", broken)
+    monkeypatch.setattr(round_log, "with_evaluations", broken)
     monkeypatch.setattr(Board, "noted", broken)
     with aggregator(job, store) as running, working(FakeWorker("north", [running.url])):
         running.wait()
@@ -199,14 +200,14 @@ def test_bytes_that_no_reader_expects_end_an_update_and_not_the_job(
 ) -> None:
     job = job_document(storage, ["north", "south"], rounds=1, participation={"quorum": 1, "graceSeconds": 0})
     write_round_zero(job, store)
-    check_update = admission.check_update
+    check_update = admit.check_update
 
     def misread(sources: Any, *rest: Any) -> Any:
         if "/south/" in sources[0]._url:
             raise TypeError("unhashable type: 'list'")
         return check_update(sources, *rest)
 
-    monkeypatch.setattr(admission, "check_update", misread)
+    monkeypatch.setattr(admit, "check_update", misread)
     south = FakeWorker("south", [])
     with aggregator(job, store) as running:
         south.urls.append(running.url)

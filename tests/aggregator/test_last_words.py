@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from photon.api.status import Condition, JobStatus, ParticipantState, ParticipantStatus
-from photon_aggregator.last_words import MAX_BYTES, last_words, write
+from photon_aggregator.reporting.termination import MAX_BYTES, last_words, write
 
 
 def ended(participants: int, message: str = "") -> JobStatus:

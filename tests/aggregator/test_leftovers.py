@@ -5,8 +5,8 @@ from __future__ import annotations
 from photon.api.placement import StorageSpec
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
-from photon_aggregator import leftovers
-from photon_aggregator.purge import purge
+from photon_aggregator.actions import leftovers
+from photon_aggregator.actions.purge import purge
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.running import aggregator, working
 from tests.faults import Fault, FaultProxy

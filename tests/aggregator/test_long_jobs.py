@@ -23,14 +23,15 @@ from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names
 from photon.telemetry.trackers import Trackers
-from photon_aggregator import past, summary
-from photon_aggregator.board import RECORDS_KEPT
-from photon_aggregator.curves import BLOCK_ROUNDS, ROUNDS_KEPT, CurveBook, Curves
+from photon_aggregator.actions import past
+from photon_aggregator.actions.recover import RECENT_ROUNDS
+from photon_aggregator.bucket import summary
 from photon_aggregator.engine import Engine
-from photon_aggregator.events import Evaluated, Heard
 from photon_aggregator.pieces import glue, gzipped, pack, plain
-from photon_aggregator.recovery import RECENT_ROUNDS
-from photon_aggregator.stopping import mean_loss
+from photon_aggregator.reporting.books import RECORDS_KEPT
+from photon_aggregator.reporting.curves import BLOCK_ROUNDS, ROUNDS_KEPT, CurveBook, Curves
+from photon_aggregator.rounds.events import Evaluated, Heard
+from photon_aggregator.rounds.stopping import mean_loss
 from photon_aggregator.tracking import tracking
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import Machine, head, result, settings, train_round

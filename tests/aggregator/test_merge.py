@@ -27,7 +27,7 @@ from photon_aggregator.merge import (
     check_update,
     merge_round,
 )
-from photon_aggregator.outer import initial_state, outer_step, state_names
+from photon_aggregator.merge.outer import initial_state, outer_step, state_names
 
 SHAPES = {
     "model.embed_tokens.weight": (700, 64),

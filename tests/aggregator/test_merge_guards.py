@@ -25,7 +25,7 @@ from photon_aggregator.merge import (
     merge_round,
 )
 from photon_aggregator.merge.layout import cut
-from photon_aggregator.outer import initial_state, outer_step
+from photon_aggregator.merge.outer import initial_state, outer_step
 
 N = 50_000
 

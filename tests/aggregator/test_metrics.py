@@ -14,7 +14,7 @@ from photon.protocol.messages import TrainTask
 from photon.protocol.records import ParticipantLog, RoundLog
 from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names
-from photon_aggregator.totals import Totals
+from photon_aggregator.bucket.totals import Totals
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
 from tests.aggregator.running import Aggregator, aggregator, working
 

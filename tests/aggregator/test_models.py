@@ -10,8 +10,8 @@ from botocore.credentials import RefreshableCredentials
 
 from photon.protocol.records import FileRecord
 from photon.store.objects import ObjectStore
-from photon_aggregator.events import Head
-from photon_aggregator.models import ModelUrls
+from photon_aggregator.http.model_urls import ModelUrls
+from photon_aggregator.rounds.events import Head
 from tests.aggregator.machine import head
 
 

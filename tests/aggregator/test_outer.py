@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from photon.api.training import OuterSpec, OuterType
-from photon_aggregator.outer import initial_state, outer_step, state_names
+from photon_aggregator.merge.outer import initial_state, outer_step, state_names
 
 
 def trace(spec: OuterSpec, start: float, gradients: list[float]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from photon.api.placement import StorageSpec
 from photon.store.objects import ObjectStore
-from photon_aggregator.purge import purge
+from photon_aggregator.actions.purge import purge
 from tests.aggregator.fake_worker import job_document, write_round_zero
 
 

@@ -17,7 +17,7 @@ from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.engine import Engine
 from photon_aggregator.faults import FaultPoint
-from photon_aggregator.opening import make_plan
+from photon_aggregator.rounds.opening import make_plan
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.running import Aggregator, HandClock, aggregator, chain, last_digest, working
 from tests.opened import OpenStore

@@ -17,14 +17,14 @@ from photon.protocol.records import Commit, Plan, RollbackReason
 from photon.protocol.rollback import ROUNDS_AFTER, origin, problem, rollback_commit
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator import rollback, stopping
-from photon_aggregator.board import Board
-from photon_aggregator.bucket import RecordError
-from photon_aggregator.events import Committed, Evaluated, Head, NoteKind
+from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.faults import FaultPoint
-from photon_aggregator.opening import make_plan
-from photon_aggregator.state import JobState, Stage
-from photon_aggregator.status import Conditions, participant_state
+from photon_aggregator.reporting.books import Board
+from photon_aggregator.reporting.status import Conditions, participant_state
+from photon_aggregator.rounds import rollback, stopping
+from photon_aggregator.rounds.events import Committed, Evaluated, Head, NoteKind
+from photon_aggregator.rounds.opening import make_plan
+from photon_aggregator.rounds.state import JobState, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import NAMES as PEOPLE
 from tests.aggregator.machine import Machine, head, result, settings, train_round

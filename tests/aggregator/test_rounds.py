@@ -10,8 +10,8 @@ from photon.protocol.canonical import digest
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import Plan
-from photon_aggregator import tasks
-from photon_aggregator.events import (
+from photon_aggregator.rounds import assignment
+from photon_aggregator.rounds.events import (
     Admitted,
     Ahead,
     Broken,
@@ -31,8 +31,8 @@ from photon_aggregator.events import (
     Told,
     WritePlan,
 )
-from photon_aggregator.rounds import next_wake
-from photon_aggregator.state import CHECKS_A_ROUND, Stage
+from photon_aggregator.rounds.machine import next_wake
+from photon_aggregator.rounds.state import CHECKS_A_ROUND, Stage
 from tests.aggregator.machine import (
     NAMES,
     Machine,
@@ -124,7 +124,7 @@ def test_a_round_that_was_decided_before_takes_exactly_those_updates_and_waits_f
     machine.admit("north", plan)
     decided = {name: admission(name, plan).digest for name in ("east", "south")}
     machine.send(Closed(at=machine.at, round=plan.round, updates=decided))
-    assert tasks.cancelled(machine.state, "north", tasks.train_id(plan.round)) is False, "it had handed in"
+    assert assignment.cancelled(machine.state, "north", assignment.train_id(plan.round)) is False, "it had handed in"
     machine.admit("east", plan)
     assert machine.stage is Stage.TRAIN
     machine.admit("south", plan)
@@ -138,12 +138,12 @@ def test_whom_a_decided_round_does_not_take_is_told_so_at_once() -> None:
     machine.send(Closed(at=machine.at, round=plan.round, updates={"east": admission("east", plan).digest}))
     late = manifest("north", plan)
     assert machine.submit("north", plan) == []
-    reply = tasks.verdict(machine.state, "north", plan.round, digest(late))
+    reply = assignment.verdict(machine.state, "north", plan.round, digest(late))
     assert reply is not None
     assert reply.reason is RefusalReason.TOO_LATE
-    assert tasks.cancelled(machine.state, "north", tasks.train_id(plan.round)) is True
-    assert tasks.task_for(machine.state, "north", None) is None
-    assert isinstance(tasks.task_for(machine.state, "east", None), tasks.Train)
+    assert assignment.cancelled(machine.state, "north", assignment.train_id(plan.round)) is True
+    assert assignment.task_for(machine.state, "north", None) is None
+    assert isinstance(assignment.task_for(machine.state, "east", None), assignment.Train)
 
 
 def test_a_decided_round_whose_updates_do_not_come_is_merged_at_the_deadline_which_says_why_not() -> None:
@@ -226,7 +226,7 @@ def test_a_refused_participant_may_try_again_and_the_same_update_only_after_it_w
     machine.send(refusal)
     machine.submit("north", plan)
     assert machine.count(Check) == 1
-    reply = tasks.verdict(machine.state, "north", 1, name)
+    reply = assignment.verdict(machine.state, "north", 1, name)
     assert reply is not None
     assert reply.reason is RefusalReason.MISSING_PART
     machine.send(Told(at=machine.at, round=1, participant="north", digest=name))
@@ -255,7 +255,7 @@ def test_a_refused_update_that_comes_again_is_not_read_again() -> None:
         machine.submit("north", plan)
         machine.send(Told(at=machine.at, round=1, participant="north", digest=name))
     assert machine.count(Check) == 1
-    reply = tasks.verdict(machine.state, "north", 1, name)
+    reply = assignment.verdict(machine.state, "north", 1, name)
     assert reply is not None
     assert (reply.reason, reply.message) == (RefusalReason.NOT_FINITE, "bad")
 
@@ -269,9 +269,9 @@ def test_checks_of_a_participant_in_a_round_are_bounded(reason: RefusalReason) -
         machine.submit("north", plan, version=version)
         refusal_of(machine, plan, version, reason)
     assert machine.count(Check) == CHECKS_A_ROUND
-    assert not tasks.wants_update(machine.state, "north")
-    assert tasks.wants_update(machine.state, "south")
-    reply = tasks.verdict(machine.state, "north", 1, "0" * 64)
+    assert not assignment.wants_update(machine.state, "north")
+    assert assignment.wants_update(machine.state, "south")
+    reply = assignment.verdict(machine.state, "north", 1, "0" * 64)
     assert reply is not None
     assert reply.reason is reason
     assert reply.message.startswith(f"{CHECKS_A_ROUND} updates of north were refused in round 1")
@@ -292,11 +292,11 @@ def test_what_comes_after_the_round_was_closed_changes_nothing_and_is_too_late()
     machine.send(Admitted(at=machine.at, round=1, admission=admission("east", plan)))
     machine.submit("east", plan)
     assert machine.state == before
-    late = tasks.verdict(machine.state, "east", 1, digest(manifest("east", plan)))
+    late = assignment.verdict(machine.state, "east", 1, digest(manifest("east", plan)))
     assert late is not None
     assert late.reason is RefusalReason.TOO_LATE
-    assert tasks.cancelled(machine.state, "east", tasks.train_id(1))
-    assert not tasks.cancelled(machine.state, "north", tasks.train_id(1))
+    assert assignment.cancelled(machine.state, "east", assignment.train_id(1))
+    assert not assignment.cancelled(machine.state, "north", assignment.train_id(1))
 
 
 def test_a_commit_of_another_aggregator_is_adopted_in_the_middle_of_a_round() -> None:
@@ -502,7 +502,7 @@ def test_suspend_stops_at_the_boundary_of_a_round_and_workers_leave() -> None:
     train_round(machine)
     outcome = machine.last(Finish).outcome
     assert (outcome.reason, outcome.failed) == (JobReason.SUSPENDED, False)
-    assert isinstance(tasks.task_for(machine.state, "north", None), tasks.Leave)
+    assert isinstance(assignment.task_for(machine.state, "north", None), assignment.Leave)
     idle = Machine(settings(suspend=True))
     idle.recovered()
     assert idle.last(Finish).outcome.reason is JobReason.SUSPENDED

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
-from photon_aggregator import tasks
-from photon_aggregator.events import (
+from photon_aggregator.rounds import assignment
+from photon_aggregator.rounds.events import (
     Admitted,
     Ahead,
     Check,
@@ -30,8 +30,8 @@ from photon_aggregator.events import (
     Told,
     WritePlan,
 )
-from photon_aggregator.rounds import next_wake
-from photon_aggregator.state import Stage
+from photon_aggregator.rounds.machine import next_wake
+from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import Machine, admission, manifest, next_commit, result
 from tests.aggregator.machine import settings as job_settings
 
@@ -151,8 +151,8 @@ class Player:
             assert state.open is not None
             assert state.open.closing is not None or not state.open.missing
         for name in NAMES:
-            task = tasks.task_for(state, name, None)
-            if isinstance(task, tasks.Train):
+            task = assignment.task_for(state, name, None)
+            if isinstance(task, assignment.Train):
                 assert task.open is state.open
         wake = next_wake(state)
         assert (wake is None) == (state.stage is Stage.DONE)

@@ -6,10 +6,10 @@ from typing import Any
 
 from photon.api.participation import EvaluationSpec, PlateauSpec, StopSpec
 from photon.protocol.records import HeldOutResult, HeldOutSums
-from photon_aggregator.events import Evaluated, Heard, WritePlan
-from photon_aggregator.state import Stage
-from photon_aggregator.stopping import result_problem
-from photon_aggregator.tasks import Evaluate, Train, task_for
+from photon_aggregator.rounds.assignment import Evaluate, Train, task_for
+from photon_aggregator.rounds.events import Evaluated, Heard, WritePlan
+from photon_aggregator.rounds.state import Stage
+from photon_aggregator.rounds.stopping import result_problem
 from tests.aggregator.machine import Machine, result, settings, train_round
 
 NAMES = ("east", "north", "south")

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
-from photon_aggregator import tasks
-from photon_aggregator.events import (
-    Evaluated,
-    Refused,
-    Submitted,
-    WritePlan,
-)
-from photon_aggregator.state import Stage
+from photon_aggregator.rounds import assignment
+from photon_aggregator.rounds.events import Evaluated, Refused, Submitted, WritePlan
+from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import Machine, manifest, result, settings, train_round
 
 NAMES = ("east", "north", "south")
@@ -22,14 +17,14 @@ def test_evaluation_comes_before_training_and_each_is_given_once() -> None:
     machine.recovered()
     train_round(machine)
     plan = machine.planned()
-    assert tasks.task_for(machine.state, "north", None) == tasks.Evaluate(round=1)
-    training = tasks.task_for(machine.state, "north", "evaluate-00001")
-    assert isinstance(training, tasks.Train)
+    assert assignment.task_for(machine.state, "north", None) == assignment.Evaluate(round=1)
+    training = assignment.task_for(machine.state, "north", "evaluate-00001")
+    assert isinstance(training, assignment.Train)
     assert training.open.round == 2
     machine.send(Evaluated(at=machine.at, round=1, participant="north", result=result(1.0)))
-    assert isinstance(tasks.task_for(machine.state, "north", None), tasks.Train)
+    assert isinstance(assignment.task_for(machine.state, "north", None), assignment.Train)
     machine.submit("north", plan)
-    assert tasks.task_for(machine.state, "north", None) is None
+    assert assignment.task_for(machine.state, "north", None) is None
 
 
 def test_who_was_refused_gets_the_task_again_unless_it_says_that_it_is_through() -> None:
@@ -40,18 +35,18 @@ def test_who_was_refused_gets_the_task_again_unless_it_says_that_it_is_through()
     machine.send(
         Refused(at=machine.at, round=1, participant="north", digest=name, reason=RefusalReason.NOT_FINITE, message="")
     )
-    assert tasks.task_for(machine.state, "north", "train-00001") is None
-    assert isinstance(tasks.task_for(machine.state, "north", None), tasks.Train)
+    assert assignment.task_for(machine.state, "north", "train-00001") is None
+    assert isinstance(assignment.task_for(machine.state, "north", None), assignment.Train)
 
 
 def test_a_worker_that_is_ahead_of_this_aggregator_gets_nothing_old() -> None:
     machine = Machine(settings(rounds=50))
     machine.opened()
-    assert tasks.task_for(machine.state, "north", "train-00002") is None
-    assert tasks.task_for(machine.state, "north", "evaluate-00001") is None
-    assert not tasks.cancelled(machine.state, "north", "train-00002")
-    assert tasks.verdict(machine.state, "north", 2, "f" * 64) is None
-    refused = tasks.verdict(machine.state, "north", 40, "f" * 64)
+    assert assignment.task_for(machine.state, "north", "train-00002") is None
+    assert assignment.task_for(machine.state, "north", "evaluate-00001") is None
+    assert not assignment.cancelled(machine.state, "north", "train-00002")
+    assert assignment.verdict(machine.state, "north", 2, "f" * 64) is None
+    refused = assignment.verdict(machine.state, "north", 40, "f" * 64)
     assert refused is not None
     assert refused.reason is RefusalReason.WRONG_ROUND
 
@@ -64,9 +59,9 @@ def test_only_the_cohort_trains_and_everyone_evaluates() -> None:
     machine.commit()
     plan = machine.planned()
     for name in NAMES:
-        assert tasks.task_for(machine.state, name, None) == tasks.Evaluate(round=1)
-        trains = tasks.task_for(machine.state, name, "evaluate-00001")
-        assert isinstance(trains, tasks.Train) == (name in plan.cohort)
+        assert assignment.task_for(machine.state, name, None) == assignment.Evaluate(round=1)
+        trains = assignment.task_for(machine.state, name, "evaluate-00001")
+        assert isinstance(trains, assignment.Train) == (name in plan.cohort)
 
 
 def test_a_restarted_aggregator_accepts_the_update_of_its_head_and_no_other() -> None:
@@ -75,10 +70,10 @@ def test_a_restarted_aggregator_accepts_the_update_of_its_head_and_no_other() ->
     for name in NAMES:
         machine.admit(name, plan)
     machine.commit()
-    accepted = tasks.verdict(machine.state, "north", 1, digest(manifest("north", plan)))
+    accepted = assignment.verdict(machine.state, "north", 1, digest(manifest("north", plan)))
     assert accepted is not None
     assert accepted.state == "accepted"
-    other = tasks.verdict(machine.state, "north", 1, "f" * 64)
+    other = assignment.verdict(machine.state, "north", 1, "f" * 64)
     assert other is not None
     assert other.reason is RefusalReason.TOO_LATE
 
@@ -87,7 +82,7 @@ def test_submissions_to_a_round_that_is_being_planned_wait() -> None:
     machine = Machine(settings())
     machine.recovered()
     assert machine.stage is Stage.PLAN
-    assert tasks.verdict(machine.state, "north", 1, "f" * 64) is None
+    assert assignment.verdict(machine.state, "north", 1, "f" * 64) is None
     event = Submitted(
         at=machine.at, round=1, participant="north", manifest=manifest("north", machine.last(WritePlan).plan), digest=""
     )

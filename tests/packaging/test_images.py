@@ -19,7 +19,7 @@ OURS = ("photon-operator", "photon-aggregator", "photon-worker")
 # What each image must be able to start, and the packages of ours that it must be able to import.
 RUNS = {
     "photon-operator": ("import photon_operator.main", "kopf"),
-    "photon-aggregator": ("import photon_aggregator.main, photon_aggregator.serve", "fastapi"),
+    "photon-aggregator": ("import photon_aggregator.main, photon_aggregator.http.server", "fastapi"),
     "photon-worker": ("import photon_worker.main, photon_worker.loop, photon_worker.evaluate", "torch"),
 }
 

@@ -20,8 +20,8 @@ from benchmarks.page_history import MadeUp, made_up_engine, serve_made_up
 from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason
 from photon_aggregator.engine import Engine
-from photon_aggregator.events import Broken, Refused, Submitted
-from photon_aggregator.serve import listen
+from photon_aggregator.http.server import listen
+from photon_aggregator.rounds.events import Broken, Refused, Submitted
 from tests.sight.browser import Watched, executable
 
 pytestmark = [pytest.mark.sight, pytest.mark.timeout(600)]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from photon.api.training import OuterSpec
-from photon_aggregator.outer import outer_step
+from photon_aggregator.merge.outer import outer_step
 from photon_worker.data import Mixture
 from photon_worker.loop import StepReport, Totals, train
 from photon_worker.schedule import learning_rate

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Final
 
-from photon_aggregator.events import Admitted, Event
-from photon_aggregator.state import JobState, OpenRound
+from photon_aggregator.rounds.events import Admitted, Event
+from photon_aggregator.rounds.state import JobState, OpenRound
 
 # What changes no answer to anyone: who was heard when, and when the bucket was looked at.
 _NOBODYS: Final = frozenset({"seen", "absent", "looking", "looked_at", "next_look_at"})

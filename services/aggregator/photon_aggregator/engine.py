@@ -23,14 +23,28 @@ from photon.store import keys
 from photon.store.errors import Contradiction, StoreError
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces
-from photon_aggregator import bucket, log, rounds, starting, summary, tracing
+from photon_aggregator.actions import starting
+from photon_aggregator.actions.grant import Grants
+from photon_aggregator.actions.housekeeping import Housekeeping
+from photon_aggregator.actions.past import Past, read_past
+from photon_aggregator.actions.recover import Recovery
+from photon_aggregator.actions.scan import look
+from photon_aggregator.actions.work import Work
 from photon_aggregator.bell import Bell, concerned, noticed
-from photon_aggregator.board import Board
-from photon_aggregator.bucket import Retries, Stopped
+from photon_aggregator.bucket import records as bucket
+from photon_aggregator.bucket import summary
+from photon_aggregator.bucket.job import JobContext
+from photon_aggregator.bucket.patience import Patience
+from photon_aggregator.bucket.records import Retries, Stopped
+from photon_aggregator.bucket.storage import Troubles
 from photon_aggregator.clock import BEAT_SECONDS, Drift
 from photon_aggregator.contain import contained, said
-from photon_aggregator.context import JobContext
-from photon_aggregator.events import (
+from photon_aggregator.executors import Executors, Kind
+from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
+from photon_aggregator.reporting import round_log, spans
+from photon_aggregator.reporting.books import Board
+from photon_aggregator.rounds import machine
+from photon_aggregator.rounds.events import (
     Action,
     Broken,
     Check,
@@ -50,17 +64,7 @@ from photon_aggregator.events import (
     WritePlan,
     WriteRollback,
 )
-from photon_aggregator.executors import Executors, Kind
-from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
-from photon_aggregator.housekeeping import Housekeeping
-from photon_aggregator.look import look
-from photon_aggregator.parts import Grants
-from photon_aggregator.past import Past, read_past
-from photon_aggregator.patience import Patience
-from photon_aggregator.recovery import Recovery
-from photon_aggregator.state import JobState, Settings
-from photon_aggregator.storage import Troubles
-from photon_aggregator.work import Work
+from photon_aggregator.rounds.state import JobState, Settings
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -198,7 +202,7 @@ class Engine:
         if event.at > now:  # it was made before the clock was set back
             event = replace(event, at=now)
         before = self.state
-        self.state, actions = rounds.advance(before, event)
+        self.state, actions = machine.advance(before, event)
         for action in actions:
             if isinstance(action, Note):
                 self._note(action)
@@ -209,7 +213,7 @@ class Engine:
             self._ended_round(before, event)
         elif before.open is not None and before.outcome is None and self.state.outcome is not None:
             outcome, name = self.state.outcome, self.job.metadata.name
-            tracing.ended_without_commit(self.traces, before.open, outcome, event.at, job=name)
+            spans.ended_without_commit(self.traces, before.open, outcome, event.at, job=name)
         for action in actions:
             self._start(action)
         if noticed(before, self.state):
@@ -221,7 +225,7 @@ class Engine:
         if not gained:
             return
         logger.warning("the clock went on by %.0f s that have not passed here: it was set, or we did not run", gained)
-        self.state, _ = rounds.advance(self.state, Jumped(at=self.clock(), seconds=gained))
+        self.state, _ = machine.advance(self.state, Jumped(at=self.clock(), seconds=gained))
         self.board.jumped(gained)
         self.wake()
 
@@ -270,12 +274,12 @@ class Engine:
 
     async def _keep_time(self) -> None:
         while True:
-            wake_at = rounds.next_wake(self.state)
+            wake_at = machine.next_wake(self.state)
             pause = BEAT_SECONDS if wake_at is None else wake_at - self.clock()
             if pause > 0:
                 await self.changed(min(pause, BEAT_SECONDS))
             self._mind_the_clock()
-            wake_at = rounds.next_wake(self.state)
+            wake_at = machine.next_wake(self.state)
             if wake_at is not None and self.clock() >= wake_at:
                 self.send(Tick(at=self.clock()))
                 await asyncio.sleep(0)
@@ -427,12 +431,12 @@ class Engine:
     def _ended_round(self, before: JobState, event: Committed) -> None:
         assert self.state.head is not None
         head: Head = self.state.head
-        entry = log.nothing(head.round, event.at)
+        entry = round_log.nothing(head.round, event.at)
         with contained(f"the log of round {head.round}"):
             for phase, seconds in event.seconds.items():
                 self.board.spent(phase, seconds)
-            tracing.committed(self.traces, event, before.open, job=self.job.metadata.name)
-            entry = log.round_log(self.board, head, before.open, event.at)
+            spans.committed(self.traces, event, before.open, job=self.job.metadata.name)
+            entry = round_log.round_log(self.board, head, before.open, event.at)
         records = list(self.board.round_events)
         sums = summary.summary_of(self.board.totals, before, round_number=head.round, commit=head.digest)
         self.board.committed(head, entry, event.at)
@@ -457,7 +461,7 @@ class Engine:
         if head is not None and head.round in self.board.logs and state.outcome is not None:
             entry = self.board.logs[head.round]
             with contained(f"the log of round {head.round}"):
-                entry = log.with_evaluations(entry, self.board)
+                entry = round_log.with_evaluations(entry, self.board)
             self.board.logs[head.round] = entry
             self.board.curves.logged(entry)
             self._options.faults(FaultPoint.BEFORE_FINISH)

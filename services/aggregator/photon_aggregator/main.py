@@ -29,15 +29,15 @@ from photon.telemetry.logging import configure, exit_with_mistake
 from photon.telemetry.traces import TracesMistake, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerMistake, Trackers, kinds
 from photon.version import version_of
-from photon_aggregator import last_words
-from photon_aggregator.app import create_app
-from photon_aggregator.auth import ReadToken, Tokens, TokensError
+from photon_aggregator.actions.purge import purge
 from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
+from photon_aggregator.http.app import create_app
+from photon_aggregator.http.auth import ReadToken, Tokens, TokensError
+from photon_aggregator.http.routers.health import MetricsOnly
+from photon_aggregator.http.server import ListenError, is_loopback, listen, serve
 from photon_aggregator.memory import few_heaps
-from photon_aggregator.purge import purge
-from photon_aggregator.routers.health import MetricsOnly
-from photon_aggregator.serve import ListenError, is_loopback, listen, serve
-from photon_aggregator.state import Settings
+from photon_aggregator.reporting import termination
+from photon_aggregator.rounds.state import Settings
 from photon_aggregator.tracking import tracking
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def run(
         code = asyncio.run(run_tracked())
     termination_log = os.environ.get(TERMINATION_LOG)
     if termination_log and engine.state.outcome is not None:
-        last_words.write(Path(termination_log), application.state.status())
+        termination.write(Path(termination_log), application.state.status())
     raise SystemExit(code)
 
 

@@ -11,12 +11,12 @@ from typing import Final
 from photon.protocol.records import Commit, HeldOutResult, RoundLog
 from photon.store.errors import StoreError
 from photon.telemetry.trackers import Trackers
-from photon_aggregator import recovery
-from photon_aggregator.bucket import Stopped
+from photon_aggregator.actions import recover
+from photon_aggregator.bucket.records import Stopped
 from photon_aggregator.engine import Engine
-from photon_aggregator.events import Head
-from photon_aggregator.status import evaluated_round
-from photon_aggregator.stopping import mean_loss, perplexity
+from photon_aggregator.reporting.status import evaluated_round
+from photon_aggregator.rounds.events import Head
+from photon_aggregator.rounds.stopping import mean_loss, perplexity
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ class JobTracker:
         for number in range(self._round + 1, min(engine.board.commits, default=0)):
 
             def read(number: int = number) -> tuple[Head, RoundLog | None, Mapping[str, HeldOutResult]]:
-                head = recovery.read_commit(store, number)
-                return head, recovery.log_of(store, number), recovery.evaluations_of(store, head)
+                head = recover.read_commit(store, number)
+                return head, recover.log_of(store, number), recover.evaluations_of(store, head)
 
             try:
                 head, log, results = await engine.in_thread(read)

@@ -8,8 +8,9 @@ before it is used. The same pass computes the metrics of the round.
 from __future__ import annotations
 
 from photon_aggregator.merge.check import UpdateCheck, check_update
-from photon_aggregator.merge.engine import MergedUpdate, MergeResult, merge_round
-from photon_aggregator.merge.inputs import (
+from photon_aggregator.merge.layout import FROM_FILES, FROM_STORE, MergeSettings
+from photon_aggregator.merge.round import MergedUpdate, MergeResult, merge_round
+from photon_aggregator.merge.updates import (
     CorruptError,
     MergeError,
     NotFiniteError,
@@ -18,7 +19,6 @@ from photon_aggregator.merge.inputs import (
     UpdateFault,
     UpdateInput,
 )
-from photon_aggregator.merge.layout import FROM_FILES, FROM_STORE, MergeSettings
 
 __all__ = [
     "FROM_FILES",

@@ -15,8 +15,8 @@ import numpy as np
 
 from photon.codec import CodecError, UpdateCodec, check_part_header
 from photon.store.source import Source
-from photon_aggregator.merge.inputs import Float32, raw_bytes
-from photon_aggregator.merge.metrics import square, use_one_blas_thread
+from photon_aggregator.merge.statistics import square, use_one_blas_thread
+from photon_aggregator.merge.updates import Float32, raw_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,237 @@
+"""JobStatus from the machine's state and the board: the same figures for the terminal, the CRD and the web."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from photon.api.status import (
+    MAX_SOURCES_SHOWN,
+    Condition,
+    ConditionType,
+    JobReason,
+    JobStatus,
+    ParticipantState,
+    ParticipantStatus,
+    SourceStatus,
+)
+from photon.protocol.records import HeldOutResult, Phase, coverage_of
+from photon.store.objects import ObjectStore
+from photon_aggregator.reporting.books import Board, Desk, iso
+from photon_aggregator.rounds.rollback import abandoned
+from photon_aggregator.rounds.state import Check, JobState, Stage
+from photon_aggregator.rounds.stopping import awaited, evaluation_due, mean_loss, perplexity, short_of_quorum
+from photon_aggregator.rounds.waiting import lacks_quorum
+
+_BY_PHASE: dict[Phase, ParticipantState] = {
+    "wait": ParticipantState.IDLE,
+    "pull": ParticipantState.PULLING,
+    "train": ParticipantState.TRAINING,
+    "encode": ParticipantState.PUSHING,
+    "push": ParticipantState.PUSHING,
+    "admit": ParticipantState.CHECKING,
+    "evaluate": ParticipantState.EVALUATING,
+}
+_BY_STAGE: dict[Stage, JobReason] = {
+    Stage.INIT: JobReason.WAITING_FOR_INIT,
+    Stage.PLAN: JobReason.TRAINING,
+    Stage.TRAIN: JobReason.TRAINING,
+    Stage.MERGE: JobReason.MERGING,
+    Stage.EVALUATE: JobReason.EVALUATING,
+}
+
+
+class Conditions:
+    """Conditions with the times at which they last flipped: the one thing of status that is remembered."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[str, str]] = {}
+
+    def of(self, state: JobState, at: float) -> list[Condition]:
+        outcome = state.outcome
+        if outcome is None:
+            running, (reason, message) = "True", _now(state, at)
+        else:
+            running, reason, message = "False", outcome.reason, outcome.message
+        suspended = outcome is not None and outcome.reason is JobReason.SUSPENDED
+        failed = outcome is not None and outcome.failed
+        complete = outcome is not None and not failed and not suspended and not state.superseded
+        found = [self._condition(ConditionType.RUNNING, running, reason, message, at)]
+        for kind, holds in (
+            (ConditionType.COMPLETE, complete),
+            (ConditionType.FAILED, failed),
+            (ConditionType.SUSPENDED, suspended),
+        ):
+            status = "True" if holds else "False"
+            found.append(self._condition(kind, status, reason, message if holds else "", at))
+        return found
+
+    def _condition(self, kind: ConditionType, status: str, reason: JobReason, message: str, at: float) -> Condition:
+        known = self._since.get(kind.value)
+        if known is None or known[0] != status:
+            known = self._since[kind.value] = (status, iso(at))
+        return Condition(
+            type=kind.value,
+            status=status,
+            reason=reason.value,
+            message=message[:1024],
+            last_transition_time=known[1],
+        )
+
+
+def _now(state: JobState, at: float) -> tuple[JobReason, str]:
+    """What a job that goes on is at, or what it waits for."""
+    if state.away is not None:
+        return state.away.reason, f"{state.away.message} (since {_second(state.away.since)}; it is tried again)"
+    waiting = lacks_quorum(state)
+    if waiting is not None:
+        return JobReason.WAITING_FOR_QUORUM, short_of_quorum(state, waiting, at)
+    return _BY_STAGE[state.stage], _rolled_back(state)
+
+
+def _rolled_back(state: JobState) -> str:
+    """What is said of a job whose model is that of an earlier round, until the next round is committed."""
+    returned = state.head.commit.rollback if state.head is not None else None
+    if state.head is None or returned is None:
+        return ""
+    why = ": ".join(filter(None, (returned.reason.value, returned.message)))
+    return f"rolled back in round {state.head.round} to the model of round {returned.to} ({why})"
+
+
+def under_evaluation(state: JobState, at: float) -> int | None:
+    """The head's round while somebody's evaluation of it is still expected."""
+    under_way = state.head is not None and evaluation_due(state) and awaited(state, at)
+    return state.head.round if state.head is not None and under_way else None
+
+
+def evaluated_round(state: JobState, at: float) -> int | None:
+    """The last round whose evaluations are all in."""
+    unfinished = under_evaluation(state, at)
+    passed_over = abandoned(state.trail) | {unfinished}
+    return max((r for r, results in state.evaluations.items() if results and r not in passed_over), default=None)
+
+
+def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Conditions, at: float) -> JobStatus:
+    """All figures of the job now."""
+    head = state.head
+    measured = evaluated_round(state, at)
+    results = state.evaluations[measured] if measured is not None else {}
+    loss, baseline = mean_loss(results), mean_loss(state.baseline)
+    people = [_participant(state, board, name, results, at) for name in state.settings.participants]
+    committed = head.round if head is not None else 0
+    under_way = committed if state.outcome is not None or head is None else committed + 1
+    return JobStatus(
+        conditions=conditions.of(state, at),
+        round=min(under_way, max(committed, state.settings.rounds)),
+        committed_rounds=committed,
+        rounds=state.settings.rounds,
+        participants=people,
+        participants_present=sum(person.state is not ParticipantState.ABSENT for person in people),
+        tokens=head.commit.tokens if head is not None else 0,
+        train_loss=head.commit.metrics.train_loss if head is not None and head.commit.metrics is not None else None,
+        validation_loss=loss,
+        validation_perplexity=perplexity(loss) if loss is not None else None,
+        evaluated_round=measured,
+        evaluated_participants=len(results) if measured is not None else None,
+        coverage=coverage_of(results.values()),
+        baseline_perplexity=perplexity(baseline) if baseline is not None else None,
+        bytes_up=sum(person.bytes_up for person in people),
+        bytes_down=sum(person.bytes_down for person in people),
+        eta_seconds=_eta(state, board, at),
+        checkpoint=store.uri(head.commit.folder) if head is not None else None,
+        last_commit=head.digest if head is not None else None,
+    )
+
+
+def _eta(state: JobState, board: Board, at: float) -> float | None:
+    pace = board.seconds_per_round()
+    if state.outcome is not None:
+        return 0.0
+    if pace is None or state.head is None:
+        return None
+    running = at - board.committed_at if board.committed_at is not None else 0.0
+    left = state.settings.rounds - state.head.round
+    return max(0.0, left * pace - min(running, pace))
+
+
+def _participant(
+    state: JobState, board: Board, name: str, results: Mapping[str, HeldOutResult], at: float
+) -> ParticipantStatus:
+    desk, totals = board.desk(name), board.totals
+    progress = desk.progress
+    where, message = participant_state(state, desk, name, at)
+    result = results.get(name)
+    loss = mean_loss({name: result}) if result is not None else None
+    training = progress is not None and progress.task_id.startswith("train-")
+    return ParticipantStatus(
+        name=name,
+        state=where,
+        in_cohort=state.open is not None and name in state.open.plan.cohort,
+        message=message[:1024],
+        last_round=totals.last_round.get(name),
+        step=progress.step if progress is not None and training else 0,
+        tokens=totals.tokens[name],
+        tokens_per_second=progress.tokens_per_second if progress is not None else None,
+        learning_rate=desk.learning_rate,
+        memory_bytes=progress.memory_bytes if progress is not None else None,
+        mfu=progress.mfu if progress is not None else None,
+        loss=desk.loss,
+        skipped_steps=desk.skipped_steps,
+        perplexity=perplexity(loss) if loss is not None else None,
+        coverage=coverage_of([result]) if result is not None else None,
+        sources=_sources(result) if result is not None else [],
+        last_seen_seconds=max(0.0, at - state.seen[name]) if name in state.seen else None,
+        bytes_up=desk.shares.bytes_up,
+        bytes_down=desk.shares.bytes_down,
+    )
+
+
+def _sources(result: HeldOutResult) -> list[SourceStatus]:
+    """The parts of a participant's result, where it has several data folders."""
+    if len(result.sources) < 2:
+        return []
+    found = []
+    for name, sums in sorted(result.sources.items())[:MAX_SOURCES_SHOWN]:
+        own = perplexity(sums.loss_sum / sums.tokens) if sums.tokens else None
+        found.append(SourceStatus(name=name, perplexity=own, coverage=coverage_of([sums])))
+    return found
+
+
+def _absence(state: JobState, desk: Desk, name: str) -> str:
+    """Since when a participant is silent, and what it did last: whoever looks for it knows where to begin."""
+    heard = state.seen.get(name)
+    if heard is None:
+        return f"not heard of since the aggregator started at {_second(state.started_at)}"
+    progress = desk.progress
+    if desk.idle or progress is None:
+        doing = "waiting for work"
+    else:
+        step = f", step {progress.step}" if progress.phase == "train" else ""
+        doing = f"in {progress.task_id}, phase {progress.phase}{step}"
+    return f"no word since {_second(heard)}; it was {doing}"
+
+
+def _second(at: float) -> str:
+    return f"{iso(at)[:19]}Z"
+
+
+def participant_state(state: JobState, desk: Desk, name: str, at: float) -> tuple[ParticipantState, str]:
+    """What a participant does now, and why it was left out where it was."""
+    open_round = state.open
+    submission = open_round.submissions.get(name) if open_round is not None else None
+    message = ""
+    if submission is not None and submission.check is Check.REFUSED and submission.reason is not None:
+        message = f"{submission.reason.value}: {submission.message}"
+    if not message and open_round is not None and name in open_round.plan.left_out:
+        message = f"left out of round {open_round.round}: {open_round.plan.left_out[name].value}"
+    if name not in state.seen or not state.present(name, at):
+        return ParticipantState.ABSENT, message or _absence(state, desk, name)
+    if submission is not None and submission.check is Check.CHECKING:
+        return ParticipantState.CHECKING, message
+    if not desk.idle and desk.progress is not None:
+        return _BY_PHASE.get(desk.progress.phase, ParticipantState.IDLE), message
+    if submission is not None:
+        accepted = submission.check is Check.ACCEPTED
+        return (ParticipantState.SUBMITTED if accepted else ParticipantState.REFUSED), message
+    if open_round is not None and state.stage is Stage.MERGE and name in open_round.plan.cohort:
+        return ParticipantState.LATE, f"round {open_round.round} was closed without its update"
+    return ParticipantState.IDLE, message

@@ -1,0 +1,233 @@
+"""From the first commit to a plan, and from each commit to the next plan or to the end of the job."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from photon.api.participation import SampleFrom
+from photon.api.status import JobReason
+from photon.protocol.cohort import sample_cohort
+from photon.protocol.records import Commit, End, LeftOut, Plan
+from photon_aggregator.actions import plans
+from photon_aggregator.rounds import divergence, rollback
+from photon_aggregator.rounds.events import (
+    Committed,
+    Ended,
+    Head,
+    Note,
+    NoteKind,
+    NotFinite,
+    Outcome,
+    PlanReady,
+    Recovered,
+    WritePlan,
+    WriteRollback,
+)
+from photon_aggregator.rounds.state import JobState, OpenRound, Stage
+from photon_aggregator.rounds.steps import Step, end, look_wanted
+from photon_aggregator.rounds.stopping import awaited, bounded, ends_by_commit, ends_by_evaluation, evaluation_due
+from photon_aggregator.rounds.waiting import counted
+
+
+def make_plan(state: JobState) -> Plan:
+    """The plan of the round after the head: the same from every aggregator with the same job file."""
+    settings, head = state.settings, state.head
+    assert head is not None
+    round_number = head.round + 1
+    quarantined = rollback.quarantined(state.trail, round_number, settings.participants)
+    left_out = dict.fromkeys(quarantined, LeftOut.QUARANTINED) | _absentees(state, quarantined)
+    eligible = [name for name in settings.participants if name not in left_out]
+    size = min(settings.cohort_size, len(eligible))
+    return Plan(
+        job=settings.job,
+        round=round_number,
+        base=head.digest,
+        participants=list(settings.participants),
+        cohort=sample_cohort(seed=settings.seed, round_number=round_number, participants=eligible, size=size),
+        first_step=head.commit.sequential_steps,
+        local_steps=settings.local_steps,
+        left_out=dict(sorted(left_out.items())),
+        outer_scale=rollback.outer_scale(state.trail, round_number),
+    )
+
+
+def _absentees(state: JobState, quarantined: frozenset[str]) -> dict[str, LeftOut]:
+    """Who is not sampled because it is not there; nobody when those that are there are too few for a quorum."""
+    settings = state.settings
+    if settings.sample is SampleFrom.ALL:
+        return {}
+    absent = [name for name in settings.participants if name in state.absent and name not in quarantined]
+    here = len(settings.participants) - len(quarantined) - len(absent)
+    return dict.fromkeys(absent, LeftOut.ABSENT) if here >= settings.quorum else {}
+
+
+def recovered(state: JobState, event: Recovered) -> Step:
+    if state.stage is not Stage.INIT:
+        return state, []
+    state = replace(
+        state,
+        settings=replace(state.settings, job=event.job),
+        head=event.head,
+        trail=event.trail or (event.head,),
+        first_planned_at=event.first_planned_at,
+        written_at=event.written_at,
+        evaluations=event.evaluations,
+        past_losses=event.past_losses,
+        baseline=event.baseline,
+    )
+    state = bounded(state)
+    if event.planned:
+        # It was decided already to train this round; a stop condition that holds by now ends the job after it.
+        return _plan(state)
+    if event.end is not None:
+        return _as_recorded(state, event.end, event.at)
+    return after_commit(state, event.at)
+
+
+def ended(state: JobState, event: Ended) -> Step:
+    if state.stage is not Stage.PLAN or state.head is None or event.record.commit != state.head.digest:
+        return state, []
+    return _as_recorded(state, event.record, event.at)
+
+
+def _as_recorded(state: JobState, record: End, at: float) -> Step:
+    """End as the bucket says, if that was decided by the limits that the job has now."""
+    if not plans.holds(record, state.settings.stop):
+        state = replace(state, ending=ends_by_commit(state, at))
+        return end(state, state.ending, at) if state.ending is not None else _plan(state)
+    return end(state, Outcome(reason=JobReason(record.reason), message=record.message), at)
+
+
+def committed(state: JobState, event: Committed) -> Step:
+    head = state.head
+    if head is None or event.commit.round != head.round + 1:
+        return state, []
+    head = Head(commit=event.commit, digest=event.digest)
+    state = replace(
+        state,
+        head=head,
+        trail=rollback.extended(state.trail, head),
+        open=None,
+        declined=frozenset(),
+        looking=False,
+        written_at=event.written_at,
+    )
+    if event.foreign and head.commit.rollback is None and not state.anybody_present(event.at):
+        message = f"round {head.round} was committed by another aggregator, and no participant speaks with this one"
+        return end(state, Outcome(reason=JobReason.SUPERSEDED, message=message), event.at)
+    state, actions = after_commit(state, event.at)
+    return state, [_commit_note(head, event.at), *actions]
+
+
+def _commit_note(head: Head, at: float) -> Note:
+    returned = head.commit.rollback
+    if returned is None:
+        accepted = ", ".join(
+            update.participant if update.clip == 1.0 else f"{update.participant} (scaled by {update.clip:.3g})"
+            for update in head.commit.accepted
+        )
+        return Note(at=at, kind=NoteKind.ROUND_COMMITTED, round=head.round, message=f"accepted: {accepted}")
+    message = ": ".join(filter(None, (f"the model is that of round {returned.to} again", returned.message)))
+    return Note(at=at, kind=NoteKind.ROLLED_BACK, round=head.round, reason=returned.reason.value, message=message)
+
+
+def not_finite(state: JobState, event: NotFinite) -> Step:
+    open_round = state.open
+    if state.stage is not Stage.MERGE or open_round is None or open_round.round != event.round:
+        return state, []
+    if state.settings.stop.divergence is None:
+        message = f"round {event.round}: {event.message}"
+        return end(state, Outcome(reason=JobReason.MERGE_FAILED, message=message, failed=True), event.at)
+    return _instead_of_plan(state, divergence.not_finite(state, event.message), event.at)
+
+
+def _instead_of_plan(state: JobState, answer: Commit | Outcome, at: float) -> Step:
+    if isinstance(answer, Outcome):
+        return end(state, answer, at)
+    return replace(state, stage=Stage.PLAN, open=None), [WriteRollback(commit=answer)]
+
+
+def after_commit(state: JobState, at: float) -> Step:
+    answer = divergence.decide(state)
+    if answer is not None:
+        return _instead_of_plan(state, answer, at)
+    state = replace(state, ending=ends_by_commit(state, at))
+    due = evaluation_due(state)
+    decides = due and state.settings.waits_for_evaluations and state.head is not None and state.head.round > 0
+    if state.ending is None and not decides:
+        return _plan(state)
+    if not due:
+        return _conclude(state, at)
+    state = replace(
+        state,
+        stage=Stage.EVALUATE,
+        evaluate_until=at + state.settings.deadline_seconds,
+        next_look_at=at + state.settings.look_seconds,
+    )
+    return settle(state, at)
+
+
+def settle(state: JobState, at: float) -> Step:
+    """Go on from Evaluate when nobody's result is awaited any more."""
+    if state.stage is not Stage.EVALUATE:
+        return counted(state, at), []
+    if (at < state.evaluate_until or state.away is not None) and awaited(state, at):
+        return state, []
+    return _conclude(state, at)
+
+
+def _conclude(state: JobState, at: float) -> Step:
+    assert state.head is not None
+    if state.ending is not None:
+        return end(state, state.ending, at)
+    ending = ends_by_evaluation(state)
+    if ending is None:
+        return _plan(state)
+    stop = state.settings.stop
+    record = End(
+        job=state.settings.job,
+        round=state.head.round,
+        commit=state.head.digest,
+        reason=ending.reason.value,
+        message=ending.message,
+        target_perplexity=stop.target_perplexity,
+        plateau=stop.plateau,
+        results={name: one.sums() for name, one in sorted(state.evaluations.get(state.head.round, {}).items())},
+    )
+    return _plan(state, record)
+
+
+def _plan(state: JobState, end: End | None = None) -> Step:
+    state = replace(state, stage=Stage.PLAN, open=None)
+    plan = make_plan(state)
+    if end is not None:
+        plan = plan.model_copy(update={"end": end})
+    return state, [WritePlan(plan=plan, stop=state.settings.stop)]
+
+
+def plan_ready(state: JobState, event: PlanReady) -> Step:
+    head = state.head
+    if state.stage is not Stage.PLAN or head is None or event.plan.base != head.digest:
+        return state, []
+    # Not the plan's LastModified: that is the store's clock, and a job that was suspended has its whole deadline.
+    open_round = OpenRound(
+        plan=event.plan,
+        plan_digest=event.digest,
+        opened_at=event.at,
+        counts_from=event.at + state.settings.deadline_seconds if evaluation_due(state) else None,
+        looked=False,
+    )
+    state = replace(
+        state,
+        stage=Stage.TRAIN,
+        open=open_round,
+        first_planned_at=event.planned_at if event.plan.round == 1 else state.first_planned_at,
+        looking=True,
+    )
+    note = Note(
+        at=event.at,
+        kind=NoteKind.ROUND_PLANNED,
+        round=event.plan.round,
+        message=f"cohort: {', '.join(event.plan.cohort)}",
+    )
+    return counted(state, event.at), [note, look_wanted(state)]

@@ -1,0 +1,77 @@
+"""Signs of life, evaluations, and who has gone silent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from photon_aggregator.rounds import assignment
+from photon_aggregator.rounds.events import Action, Evaluated, Heard, Note, NoteKind
+from photon_aggregator.rounds.opening import settle
+from photon_aggregator.rounds.state import JobState
+from photon_aggregator.rounds.steps import Step, soon
+from photon_aggregator.rounds.stopping import bounded, mean_loss, perplexity
+
+
+def evaluated(state: JobState, event: Evaluated) -> Step:
+    head = state.head
+    if head is None or event.round > head.round or _is_forgotten(state, event.round):
+        return state, []
+    before: Mapping[str, object] = state.evaluations.get(event.round, {})
+    if event.participant in before:
+        return state, []
+    results = {**state.evaluations.get(event.round, {}), event.participant: event.result}
+    if event.round == 0:
+        state = replace(state, baseline={**state.baseline, event.participant: event.result})
+    state = bounded(replace(state, evaluations={**state.evaluations, event.round: results}))
+    loss = mean_loss({event.participant: event.result})
+    note = Note(
+        at=event.at,
+        kind=NoteKind.EVALUATED,
+        round=event.round,
+        participant=event.participant,
+        message=f"perplexity {perplexity(loss):.3f}" if loss is not None else "no held-out text",
+    )
+    state, actions = settle(state, event.at)
+    return state, [note, *actions]
+
+
+def _is_forgotten(state: JobState, round_number: int) -> bool:
+    """Whether the results of this round are no longer kept one by one: they were counted as they were."""
+    return round_number <= state.past_losses.through and round_number not in state.evaluations
+
+
+def heard(state: JobState, event: Heard) -> Step:
+    if event.participant not in state.settings.participants:
+        return state, []
+    first = event.participant not in state.seen or event.participant in state.absent
+    state = replace(
+        state,
+        seen={**state.seen, event.participant: max(event.at, state.seen.get(event.participant, event.at))},
+        absent=state.absent - {event.participant} if event.participant in state.absent else state.absent,
+    )
+    notes: list[Action] = []
+    if first:
+        round_number = state.head.round if state.head is not None else 0
+        notes.append(
+            Note(at=event.at, kind=NoteKind.PARTICIPANT_JOINED, round=round_number, participant=event.participant)
+        )
+    if event.done is not None:
+        state = _says_done(state, event.participant, event.done, event.at)
+    state, actions = settle(state, event.at)
+    return state, [*notes, *actions]
+
+
+def _says_done(state: JobState, participant: str, done: str, at: float) -> JobState:
+    """It may have handed its work to another aggregator: look, rather than have it done twice."""
+    head, open_round = state.head, state.open
+    if head is None:
+        return state
+    if assignment.speaks_of_later_round(state, done):
+        return soon(state, at)
+    if open_round is not None and done == assignment.train_id(open_round.round):
+        return state if participant in open_round.submissions else soon(state, at)
+    silent = participant not in state.evaluations.get(head.round, {}) and participant not in state.declined
+    if done == assignment.evaluate_id(head.round) and silent:
+        return replace(soon(state, at), declined=state.declined | {participant})
+    return state
