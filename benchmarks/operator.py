@@ -39,9 +39,9 @@ from photon.api.document import parse
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon.api.status import JobReason
 from photon.telemetry import metric_names
-from photon_operator import names
-from photon_operator.api import Api
-from photon_operator.observed import POD
+from photon_operator.children import names
+from photon_operator.cluster.client import Api
+from photon_operator.decide.observed import POD
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.fixtures import install_crd
 from tests.cluster.kube import Kube

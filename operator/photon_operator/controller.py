@@ -12,17 +12,17 @@ from functools import partial
 from typing import Any, Final
 
 from photon.api.job import KIND
-from photon_operator import names
-from photon_operator.api import Api, ApiError
-from photon_operator.cache import CHILD_KINDS, Cache, Key
-from photon_operator.carry import Carried, carry_out
+from photon_operator.children import names
+from photon_operator.cluster.aggregator_status import Polls
+from photon_operator.cluster.apply import Carried, carry_out
+from photon_operator.cluster.cache import CHILD_KINDS, Cache, Key
+from photon_operator.cluster.client import Api, ApiError
+from photon_operator.cluster.memory import Memos
+from photon_operator.cluster.work_queue import WorkQueue
+from photon_operator.decide.observed import POD, Object, Observed
+from photon_operator.decide.plan import Plan
+from photon_operator.decide.reconcile import reconcile
 from photon_operator.metrics import OperatorMetrics
-from photon_operator.notes import Memos
-from photon_operator.observed import POD, Object, Observed
-from photon_operator.plan import Plan
-from photon_operator.polls import Polls
-from photon_operator.queue import WorkQueue
-from photon_operator.reconcile import reconcile
 from photon_operator.settings import Settings
 
 log = logging.getLogger(__name__)

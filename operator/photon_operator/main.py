@@ -16,12 +16,12 @@ from urllib3.exceptions import HTTPError
 from photon.api.job import KIND
 from photon.telemetry.logging import configure, exit_with_mistake
 from photon.version import release
-from photon_operator.api import Api, ApiError, NoKubernetes, connect
-from photon_operator.cache import Cache
+from photon_operator.cluster.cache import Cache
+from photon_operator.cluster.client import Api, ApiError, NoKubernetes, connect
 from photon_operator.controller import Controller
 from photon_operator.metrics import OperatorMetrics
 from photon_operator.settings import VARIABLES, Settings, SettingsError
-from photon_operator.watches import registry_of
+from photon_operator.watch import registry_of
 
 log = logging.getLogger(__name__)
 

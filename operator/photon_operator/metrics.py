@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from photon.api.status import ConditionType
 from photon.telemetry import metric_names as at
 from photon.version import release
-from photon_operator import status
-from photon_operator.cache import Cache, Key
+from photon_operator.cluster.cache import Cache, Key
+from photon_operator.decide import conditions
 
 NONE: Final = "None"
 
@@ -78,5 +78,5 @@ class _Jobs(Collector):
         yield family
 
     def _condition(self, key: Key) -> str:
-        held = status.holding(status.stored_status(self._cache.job(key) or {}))
+        held = conditions.holding(conditions.stored_status(self._cache.job(key) or {}))
         return held.type if held is not None else NONE

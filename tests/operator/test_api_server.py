@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from photon.api.status import JobReason
-from photon_operator import names
+from photon_operator.children import names
 from tests.cluster.fixtures import RESTRICTED
 from tests.cluster.kube import Kube
 from tests.operator.running import EXAMPLES, Aggregators, Lab, Operator, until

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 
 from photon.api.status import ClusterReason
 from photon.store.errors import translate
-from photon_operator.faults import classify, error_line
+from photon_operator.decide.diagnosis import classify, error_line
 from tests.operator.world import World
 
 ENDPOINT = "http://store:8333"

@@ -6,8 +6,8 @@ import copy
 
 import pytest
 
-from photon_operator import names
-from photon_operator.observed import JOB
+from photon_operator.children import names
+from photon_operator.decide.observed import JOB
 from tests.operator.world import World, job_object
 
 DELETED_AT = "2027-01-15T08:00:00Z"

@@ -20,12 +20,12 @@ from photon.api.status import (
     ParticipantState,
     ParticipantStatus,
 )
-from photon_operator import names
-from photon_operator.observed import JOB, Answer, Observed, timestamp
-from photon_operator.plan import EventNote, Plan
-from photon_operator.reconcile import reconcile
+from photon_operator.children import names
+from photon_operator.decide.conditions import as_json
+from photon_operator.decide.observed import JOB, Answer, Observed, timestamp
+from photon_operator.decide.plan import EventNote, Plan
+from photon_operator.decide.reconcile import reconcile
 from photon_operator.settings import Settings
-from photon_operator.status import as_json
 
 START = 1_800_000_000.0
 JOB_TEXT = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from photon.telemetry import metric_names as names
-from photon_operator.cache import Cache
+from photon_operator.cluster.cache import Cache
 from photon_operator.metrics import OperatorMetrics
 
 ROOT = Path(__file__).parents[2]

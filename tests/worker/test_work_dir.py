@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from photon_operator.children import BYTES_A_PARAMETER
+from photon_operator.children.family import BYTES_A_PARAMETER
 from photon_worker.checkpoint import Checkpoints
 from photon_worker.progress import TaskProgress
 

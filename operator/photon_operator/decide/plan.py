@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from photon.api.status import JobStatus
-from photon_operator import names
+from photon_operator.children import names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

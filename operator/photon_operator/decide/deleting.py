@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import Final
 
 from photon.api.status import ClusterReason, ConditionType, JobStatus
-from photon_operator import faults, names
-from photon_operator import status as statuses
-from photon_operator.children import Family
-from photon_operator.faults import Trouble
-from photon_operator.observed import CONFIG_MAP, JOB, Observed
-from photon_operator.plan import Apply, Delete, EventNote, Plan
+from photon_operator.children import names
+from photon_operator.children.family import Family
+from photon_operator.decide import conditions as statuses
+from photon_operator.decide import diagnosis
+from photon_operator.decide.diagnosis import Trouble
+from photon_operator.decide.observed import CONFIG_MAP, JOB, Observed
+from photon_operator.decide.plan import Apply, Delete, EventNote, Plan
 
 # What the API server refuses is tried again after so long.
 REFUSED_SECONDS: Final = 125.0
@@ -52,9 +53,9 @@ def leave(observed: Observed, family_of: Callable[[], Family | None], before: Jo
         return replace(_say(observed, before, why), apply=apply, again_in_seconds=REFUSED_SECONDS)
     if cleanup.complete:
         return Plan(finalizer=False)
-    found = faults.trouble(cleanup, observed.notes)
+    found = diagnosis.trouble(cleanup, observed.notes)
     if found is None:
-        return Plan(look=tuple(faults.stuck(cleanup, observed.now)), again_in_seconds=faults.PATIENCE_SECONDS)
+        return Plan(look=tuple(diagnosis.stuck(cleanup, observed.now)), again_in_seconds=diagnosis.PATIENCE_SECONDS)
     message = "its data is not deleted yet" if cleanup.failed is None else "its data could not be deleted"
     hint = (
         "" if cleanup.failed is None else f"; mend it and delete the Job {cleanup.name}, or set deletionPolicy: Retain"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from photon.api.status import ClusterReason, JobReason
 from photon.exit_codes import EXIT_JOB_FAILED
-from photon_operator.observed import Pod, Work
+from photon_operator.decide.observed import Pod, Work
 
 # Exit codes of our programs.
 MISTAKE: Final = 2

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 from collections.abc import Awaitable, Callable
 
-from photon_operator.cache import Key
+from photon_operator.cluster.cache import Key
 
 
 class WorkQueue:

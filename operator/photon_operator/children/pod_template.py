@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from photon.api.placement import DataSpec, PodSettings, SecretRef, WorkDirType, WorkerSpec
 from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretSource
-from photon_operator import names, security
-from photon_operator.patch import PatchError, merge
+from photon_operator.children import names, pod_security
+from photon_operator.children.strategic_merge import PatchError, merge
 from photon_operator.settings import Settings
 
 JOB_FOLDER: Final = "/etc/photon/job"
@@ -87,7 +87,7 @@ def pod_template(
         "command": list(process.command),
         "env": [*_env(process, settings), *_secret_env(process, context, data)],
         "resources": _resources(process, placement),
-        "securityContext": dict(security.CONTAINER),
+        "securityContext": dict(pod_security.CONTAINER),
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
@@ -97,7 +97,7 @@ def pod_template(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": dict(security.POD),
+        "securityContext": dict(pod_security.POD),
         "terminationGracePeriodSeconds": WORKER_GRACE_SECONDS if process.role is Role.WORKER else GRACE_SECONDS,
         "containers": [container],
         "volumes": volumes,
@@ -130,12 +130,12 @@ def _patched(template: dict[str, Any], patch: Mapping[str, Any] | None, role: Ro
     if unknown:
         raise InvalidPod(f"{at}: a pod template has metadata and spec, not {', '.join(unknown)}")
     merged["metadata"]["labels"] = {**merged["metadata"].get("labels", {}), **labels}
-    merged["spec"] = security.with_basics(merged["spec"])
+    merged["spec"] = pod_security.with_basics(merged["spec"])
     if not any(c.get("name") == role.value and c.get("image") for c in merged["spec"].get("containers") or []):
         raise InvalidPod(f"{at}: takes away the container {role.value!r}")
     if merged["spec"].get("restartPolicy") != spec["restartPolicy"]:
         raise InvalidPod(f"{at}.spec.restartPolicy: must be Never: the Job starts pods again")
-    broken = security.violations(merged["spec"])
+    broken = pod_security.violations(merged["spec"])
     if broken:
         raise InvalidPod(f"{at}.{broken[0]} (restricted Pod Security Standard)")
     return merged

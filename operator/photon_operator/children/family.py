@@ -17,8 +17,9 @@ from photon.api.presets import most_parameters_of, parameters_of
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
-from photon_operator import faults, names, pods
-from photon_operator.observed import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
+from photon_operator.children import names, pod_template
+from photon_operator.decide import diagnosis
+from photon_operator.decide.observed import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.settings import Settings
 
 # Not what rounds depend on: changing it disturbs no aggregator.
@@ -79,7 +80,7 @@ def make_family(
     digests = json.dumps({p: hashlib.sha256(t.encode()).hexdigest() for p, t in sorted(tokens.items())}, indent=1)
     digests_version = hashlib.sha256(digests.encode()).hexdigest()[:_MARK]
     text = json.dumps(_document(job), indent=1)
-    context = pods.PodContext(
+    context = pod_template.PodContext(
         job=name,
         namespace=namespace,
         settings=settings,
@@ -89,14 +90,14 @@ def make_family(
     )
     maker = _Maker(job=name, uid=uid, from_round=committed_rounds)
     workers = {p.name: p.worker for p in spec.participants if p.worker is not None}
-    launch = pods.launch_context(name, namespace, list(workers))
+    launch = pod_template.launch_context(name, namespace, list(workers))
     plan = {process.name: process for process in processes(job, launch)}
     storage = _dump(spec.storage.credentials_secret_ref)
     init, aggregator = plan[INIT], plan[AGGREGATOR]
     kueue = {key: value for key, value in labels.items() if key.startswith(names.KUEUE)}
 
     def job_of(process: Process, child: str, placement: PodSettings, field: str, depends: Any, **more: Any) -> Any:
-        template = pods.pod_template(
+        template = pod_template.pod_template(
             process,
             placement,
             context,
@@ -108,7 +109,7 @@ def make_family(
     return Family(
         document=document,
         config_map=maker.any(
-            CONFIG_MAP, names.config_map(name), {"data": {pods.JOB_FILE: text, context.job_key: text}}
+            CONFIG_MAP, names.config_map(name), {"data": {pod_template.JOB_FILE: text, context.job_key: text}}
         ),
         secret=maker.any(
             SECRET,
@@ -118,7 +119,7 @@ def make_family(
                 "data": {
                     **{names.token_key(p): _base64(token) for p, token in tokens.items()},
                     names.READ_TOKEN: _base64(read_token),
-                    pods.DIGESTS_FILE: _base64(digests),
+                    pod_template.DIGESTS_FILE: _base64(digests),
                     context.digests_key: _base64(digests),
                 },
             },
@@ -259,8 +260,8 @@ def _failure_rules(container: str) -> list[dict[str, Any]]:
 
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        on_exit("FailJob", faults.MISTAKE, EXIT_JOB_FAILED),
-        on_exit("Ignore", *faults.ASKED_TO_END),
+        on_exit("FailJob", diagnosis.MISTAKE, EXIT_JOB_FAILED),
+        on_exit("Ignore", *diagnosis.ASKED_TO_END),
     ]
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from photon.api.status import JobStatus
-from photon_operator import names
+from photon_operator.children import names
 from photon_operator.settings import Settings
 
 Object = Mapping[str, Any]

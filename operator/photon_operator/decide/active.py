@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import ClusterReason, Condition, ConditionType, JobReason, JobStatus, ParticipantState
-from photon_operator import faults, names
-from photon_operator import status as statuses
-from photon_operator.children import Family, as_large_as
-from photon_operator.faults import Trouble
-from photon_operator.observed import (
+from photon_operator.children import names
+from photon_operator.children.family import Family, as_large_as
+from photon_operator.decide import conditions as statuses
+from photon_operator.decide import diagnosis
+from photon_operator.decide.diagnosis import Trouble
+from photon_operator.decide.observed import (
     CLAIM,
     CONFIG_MAP,
     JOB,
@@ -23,7 +24,7 @@ from photon_operator.observed import (
     seconds,
     timestamp,
 )
-from photon_operator.plan import Adopt, Apply, Delete, Draft
+from photon_operator.decide.plan import Adopt, Apply, Delete, Draft
 
 # An aggregator that ended well but whose last words are lost is asked again, no sooner than after so long.
 ASK_AGAIN_SECONDS: Final = 60.0
@@ -168,7 +169,7 @@ class Active:
             if final is not None:
                 reason = statuses.reason_of(final.reason)
                 return ConditionType(final.type), Trouble(reason=reason, message=final.message)
-            again = self._got_further(work, self._before.committed_rounds) and not faults.job_failed(work)
+            again = self._got_further(work, self._before.committed_rounds) and not diagnosis.job_failed(work)
             if work.failed is not None and not again:
                 return ConditionType.FAILED, self._trouble_of(work).of("the aggregator")
         init = self._init
@@ -364,14 +365,14 @@ class Active:
     def _found(self, work: Work | None, *, heard: bool = False) -> Trouble | None:
         if work is None:
             return None
-        stuck = faults.stuck(work, self._observed.now)
+        stuck = diagnosis.stuck(work, self._observed.now)
         self._draft.look += stuck
         if not stuck and not work.ended and work.running is None:
-            self._draft.again(faults.PATIENCE_SECONDS)
-        return faults.trouble(work, self._observed.notes, heard=heard)
+            self._draft.again(diagnosis.PATIENCE_SECONDS)
+        return diagnosis.trouble(work, self._observed.notes, heard=heard)
 
     def _trouble_of(self, work: Work) -> Trouble:
-        found = faults.trouble(work, self._observed.notes)
+        found = diagnosis.trouble(work, self._observed.notes)
         return found or Trouble(reason=ClusterReason.PROGRAM_FAILED, message="")
 
     def _verdict(self) -> Verdict:

@@ -19,9 +19,9 @@ from photon.api.status import (
     ParticipantState,
     ParticipantStatus,
 )
-from photon_operator.faults import Trouble
-from photon_operator.observed import Object, timestamp
-from photon_operator.plan import EventNote
+from photon_operator.decide.diagnosis import Trouble
+from photon_operator.decide.observed import Object, timestamp
+from photon_operator.decide.plan import EventNote
 
 # Of a figure, significant: exact ones are in the bucket and in Prometheus.
 DIGITS: Final = 5

@@ -16,10 +16,10 @@ import kopf
 from aiohttp import web
 
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
-from photon_operator import names
+from photon_operator.children import names
 from photon_operator.controller import Controller
-from photon_operator.observed import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE
-from photon_operator.serve import serve
+from photon_operator.decide.observed import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE
+from photon_operator.http import serve
 from photon_operator.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from photon_operator.cache import Key
-from photon_operator.carry import Carried
-from photon_operator.plan import Apply, Plan
+from photon_operator.cluster.apply import Carried
+from photon_operator.cluster.cache import Key
+from photon_operator.decide.plan import Apply, Plan
 
 # Nothing that stays as it is may cost more than a request a minute: to try again is two, to read events one a pod.
 TRY_AGAIN_SECONDS: Final = 120.0

@@ -16,15 +16,16 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.placement import DeletionPolicy
 from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon.api.validate import parse_job
-from photon_operator import children, names
-from photon_operator import status as statuses
-from photon_operator.active import Active
-from photon_operator.children import Family
-from photon_operator.faults import Trouble
-from photon_operator.leaving import leave
-from photon_operator.observed import SECRET, Object, Observed, seconds
-from photon_operator.plan import Draft, Plan
-from photon_operator.pods import InvalidPod
+from photon_operator.children import family as children
+from photon_operator.children import names
+from photon_operator.children.family import Family
+from photon_operator.children.pod_template import InvalidPod
+from photon_operator.decide import conditions as statuses
+from photon_operator.decide.active import Active
+from photon_operator.decide.deleting import leave
+from photon_operator.decide.diagnosis import Trouble
+from photon_operator.decide.observed import SECRET, Object, Observed, seconds
+from photon_operator.decide.plan import Draft, Plan
 
 # So long may workers take to leave a job that has ended; then their pods are removed.
 LEAVE_SECONDS = 60.0

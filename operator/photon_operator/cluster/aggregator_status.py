@@ -9,10 +9,11 @@ from typing import Final
 
 import httpx
 
-from photon_operator import names, status
-from photon_operator.cache import Cache, Key
-from photon_operator.children import read_token_of
-from photon_operator.observed import SECRET, Answer, Object, Pod
+from photon_operator.children import names
+from photon_operator.children.family import read_token_of
+from photon_operator.cluster.cache import Cache, Key
+from photon_operator.decide import conditions
+from photon_operator.decide.observed import SECRET, Answer, Object, Pod
 from photon_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -68,11 +69,11 @@ class Polls:
         known = self._answers.get(key)
         if known is not None and known.pod_uid == pod.uid and self._texts.get(key) == response.content:
             return
-        said = status.parse_answer(response.content)
+        said = conditions.parse_answer(response.content)
         if said is None:
             log.debug("%s/%s: %s answers something that is no status", *key, url)
             return
         self._texts[key] = response.content
         self._answers[key] = Answer(pod_uid=pod.uid, status=said)
-        if known is None or known.pod_uid != pod.uid or not status.same(known.status, said):
+        if known is None or known.pod_uid != pod.uid or not conditions.same(known.status, said):
             self._news(key)
