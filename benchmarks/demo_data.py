@@ -27,9 +27,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from photon_worker.data.dataset import read_index
-from photon_worker.data.errors import DataError
 from photon_worker.data.index import INDEX, Index, Settings
 from photon_worker.data.prepare import prepare
+from photon_worker.lifecycle.data_errors import DataError
 
 HELD_OUT_BYTES = 64 * 2**10  # the same for all, so that each institution weighs the same in the mixture
 MAX_BYTES = 6 * 10**6

@@ -34,11 +34,11 @@ import zstandard
 from photon.api.document import JobFileError
 from photon.api.validate import load_job
 from photon_worker.data.documents import documents
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import Findings
 from photon_worker.data.index import Settings
 from photon_worker.data.inputs import units
 from photon_worker.data.listing import find
+from photon_worker.lifecycle.data_errors import DataError
 
 RESULT = Path("runs/bench/fuzz-input.json")
 EXAMPLE = Path(__file__).parent.parent / "examples" / "first.yaml"

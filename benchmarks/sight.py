@@ -29,8 +29,8 @@ from photon.telemetry.traces import Traces
 from photon.telemetry.trackers import Kind, Subject, Trackers
 from photon_aggregator.http.app import create_app
 from photon_aggregator.http.auth import Tokens
-from photon_worker.journal import Journal
-from photon_worker.progress import TaskProgress
+from photon_worker.round.journal import Journal
+from photon_worker.round.progress import TaskProgress
 
 RESULT: Final = Path("runs/bench/sight.json")
 # What Prometheus' operator and chart ask for by default is 30 s; a careful site asks twice as often.

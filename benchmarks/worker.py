@@ -91,12 +91,12 @@ def photon_loop(data: Path, precision: str, *, until: int) -> Callable[[int], No
 
     from photon.api.presets import PRESETS
     from photon.api.training import LearningRate, LocalSpec
-    from photon_worker import device as devices
-    from photon_worker import model as models
     from photon_worker.data import Mixture
-    from photon_worker.loop import StepReport, Totals, train
-    from photon_worker.progress import TaskProgress
-    from photon_worker.strategy import Single
+    from photon_worker.round.progress import TaskProgress
+    from photon_worker.training import device as devices
+    from photon_worker.training import model as models
+    from photon_worker.training.loop import StepReport, Totals, train
+    from photon_worker.training.strategy import Single
 
     local = LocalSpec.model_validate(
         {

@@ -122,7 +122,7 @@ def test_a_process_takes_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four participants without a word about GPUs on a machine with three."""
     import torch
 
-    from photon_worker.device import choose
+    from photon_worker.training.device import choose
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
@@ -144,7 +144,7 @@ def test_the_worker_lists_those_that_it_may_use(
 ) -> None:
     import torch
 
-    from photon_worker.device import visible_gpus
+    from photon_worker.training.device import visible_gpus
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     if listed is None:

@@ -45,17 +45,17 @@ from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.store.source import FileSource
 from photon.telemetry.trackers import Trackers
-from photon_worker import model as models
-from photon_worker.client import AggregatorClient
-from photon_worker.conductor import Alone
+from photon_worker.commands.initialize import initialise
 from photon_worker.data import Mixture
 from photon_worker.data.index import INDEX, Index, Settings, Shard, Split
-from photon_worker.init import initialise
-from photon_worker.interrupt import Interrupts
-from photon_worker.journal import Journal
-from photon_worker.participant import JobBatches, Participant, Surroundings
-from photon_worker.strategy import Single, Vector
-from photon_worker.tokenizer import BYTE_VOCABULARY, EOS, byte_tokenizer_files
+from photon_worker.data.tokenizer import BYTE_VOCABULARY, EOS, byte_tokenizer_files
+from photon_worker.distributed.control import Alone
+from photon_worker.lifecycle.signals import Interrupts
+from photon_worker.round.client import AggregatorClient
+from photon_worker.round.journal import Journal
+from photon_worker.round.trainer import JobBatches, Participant, Surroundings
+from photon_worker.training import model as models
+from photon_worker.training.strategy import Single, Vector
 
 VOCABULARY = 264
 SEQUENCE = 16

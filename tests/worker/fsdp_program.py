@@ -19,15 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from photon.api.training import Codec, LocalSpec
 from photon.codec import part_ranges
 from photon.store.source import FileSource
-from photon_worker import model as models
 from photon_worker.data import Mixture
-from photon_worker.device import choose
 from photon_worker.distributed import fsdp
 from photon_worker.distributed.fsdp import FSDP
-from photon_worker.evaluate import EvaluationSettings, Share, held_out_loss
-from photon_worker.loop import Totals, train
-from photon_worker.strategy import VECTORS
-from photon_worker.update import encoded_parts
+from photon_worker.round.update import encoded_parts
+from photon_worker.training import model as models
+from photon_worker.training.device import choose
+from photon_worker.training.evaluate import EvaluationSettings, Share, held_out_loss
+from photon_worker.training.loop import Totals, train
+from photon_worker.training.strategy import VECTORS
 
 Json = dict[str, Any]
 

@@ -17,9 +17,9 @@ import torch.distributed as dist
 
 from photon_worker.distributed import peers as module
 from photon_worker.distributed.peers import Peers, ending_together
-from photon_worker.endings import PeerEnded, end_of
-from photon_worker.errors import Mistake
-from photon_worker.interrupt import Interrupts
+from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.exits import PeerEnded, end_of
+from photon_worker.lifecycle.signals import Interrupts
 
 module.WATCH_SECONDS = 4.0  # type: ignore[misc]
 

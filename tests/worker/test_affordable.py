@@ -8,7 +8,7 @@ import pytest
 
 from photon.api.participation import EvaluationSpec
 from photon.protocol.messages import JobForWorkers
-from photon_worker.evaluate import EvaluationSettings
+from photon_worker.training.evaluate import EvaluationSettings
 
 
 def job(tiny: Any, evaluation: dict[str, Any], **local: Any) -> JobForWorkers:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from photon_worker.checkpoint import STATE, TENSORS, Checkpoints, LocalState, layout_digest
-from photon_worker.errors import WorkerError
-from photon_worker.strategy import VECTORS, Single
+from photon_worker.lifecycle.errors import WorkerError
+from photon_worker.round.checkpoint import STATE, TENSORS, Checkpoints, LocalState, layout_digest
+from photon_worker.training.strategy import VECTORS, Single
 
 JOB, PLAN = "a" * 64, "b" * 64
 

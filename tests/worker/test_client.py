@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from photon.protocol.messages import ErrorReason, FinishTask, Progress, TaskReply
-from photon_worker.client import AggregatorClient
-from photon_worker.errors import Mistake, Refused, WorkerError
+from photon_worker.lifecycle.errors import Mistake, Refused, WorkerError
+from photon_worker.round.client import AggregatorClient
 
 Handler = Callable[[httpx.Request], httpx.Response]
 FINISH = TaskReply(task=FinishTask(reason="RoundsDone")).model_dump_json(by_alias=True)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from photon.api.training import Precision
-from photon_worker import device as devices
-from photon_worker import model as models
-from photon_worker.flops import active_parameters, flops_per_token
+from photon_worker.training import device as devices
+from photon_worker.training import model as models
+from photon_worker.training.flops import active_parameters, flops_per_token
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -125,7 +125,7 @@ class Quiet:
 
 
 def report(tokens_per_second: float) -> Any:
-    from photon_worker.loop import StepReport
+    from photon_worker.training.loop import StepReport
 
     return StepReport(local_step=1, loss=1.0, learning_rate=0.1, tokens_per_second=tokens_per_second)
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from photon.api.training import LocalSpec
-from photon_worker import model as models
 from photon_worker.data import Mixture
-from photon_worker.evaluate import EvaluationSettings, held_out_loss
-from photon_worker.loop import Totals, train
-from photon_worker.strategy import VECTORS, Single
+from photon_worker.training import model as models
+from photon_worker.training.evaluate import EvaluationSettings, held_out_loss
+from photon_worker.training.loop import Totals, train
+from photon_worker.training.strategy import VECTORS, Single
 
 pytestmark = pytest.mark.timeout(600)
 

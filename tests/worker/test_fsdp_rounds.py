@@ -15,7 +15,7 @@ from safetensors.numpy import load
 
 from photon.protocol.records import UpdateManifest
 from photon.store.objects import ObjectStore
-from photon_worker.loop import Totals, train
+from photon_worker.training.loop import Totals, train
 from tests.worker.conftest import FakeAggregator, Tiny, write_data
 from tests.worker.together import DEADLINE_SECONDS, Node, Served, finish, served, unused_port
 

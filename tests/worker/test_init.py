@@ -20,10 +20,10 @@ from photon.protocol.records import Commit
 from photon.store import keys
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
-from photon_worker import model as models
-from photon_worker.errors import Mistake
-from photon_worker.init import initialise, make_model, require_parts
-from photon_worker.tokenizer import BOS, EOS, PAD
+from photon_worker.commands.initialize import initialise, make_model, require_parts
+from photon_worker.data.tokenizer import BOS, EOS, PAD
+from photon_worker.lifecycle.errors import Mistake
+from photon_worker.training import model as models
 from tests.opened import OpenStore
 
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from photon.api.training import OuterSpec
 from photon_aggregator.merge.outer import outer_step
 from photon_worker.data import Mixture
-from photon_worker.loop import StepReport, Totals, train
-from photon_worker.schedule import learning_rate
-from photon_worker.strategy import VECTORS, Single
+from photon_worker.training.loop import StepReport, Totals, train
+from photon_worker.training.schedule import learning_rate
+from photon_worker.training.strategy import VECTORS, Single
 
 
 def run(tiny: Any, data: Mixture, learning: Any, strategy: Single, *, until: int, **more: Any) -> Totals:

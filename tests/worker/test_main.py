@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 
 from photon.api.placement import StorageSpec
-from photon_worker import model as models
+from photon_worker.commands.initialize import make_model
+from photon_worker.commands.run import data_by_name, locked
 from photon_worker.data import Mixture
-from photon_worker.errors import Mistake
-from photon_worker.init import make_model
+from photon_worker.lifecycle.errors import Mistake
 from photon_worker.main import main
-from photon_worker.worker import data_by_name, locked
+from photon_worker.training import model as models
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -137,7 +137,7 @@ def test_unclear_data_arguments_are_mistakes(arguments: list[str], message: str)
 
 
 def test_a_work_directory_belongs_to_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("photon_worker.worker.LOCK_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("photon_worker.commands.run.LOCK_WAIT_SECONDS", 0.1)
     with locked(tmp_path / "w"), pytest.raises(Mistake, match="in use by another worker"), locked(tmp_path / "w"):
         pass
     with locked(tmp_path / "w"):

@@ -15,12 +15,12 @@ from safetensors.numpy import load
 
 from photon.api.training import InnerState
 from photon.protocol.messages import RefusalReason, UpdateReply
-from photon_worker import model as models
 from photon_worker.data import Mixture
-from photon_worker.errors import Cancelled, WorkerError
-from photon_worker.interrupt import Interrupted
-from photon_worker.participant import Participant
-from photon_worker.progress import TaskProgress
+from photon_worker.lifecycle.errors import Cancelled, WorkerError
+from photon_worker.lifecycle.signals import Interrupted
+from photon_worker.round.progress import TaskProgress
+from photon_worker.round.trainer import Participant
+from photon_worker.training import model as models
 
 New = Callable[..., Participant]
 
@@ -58,8 +58,8 @@ def test_the_update_is_global_minus_local_part_by_part(
     manifest = aggregator.manifests[0]
 
     learning = aggregator.learning
-    from photon_worker.loop import Totals
-    from photon_worker.loop import train as plain
+    from photon_worker.training.loop import Totals
+    from photon_worker.training.loop import train as plain
 
     strategy = tiny.strategy(learning)
     totals = Totals(strategy.device)

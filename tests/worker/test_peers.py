@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from photon.api.training import LocalSpec
-from photon_worker.distributed.torchrun import verdict
-from photon_worker.errors import Mistake
-from photon_worker.worker import check_processes
+from photon_worker.commands.run import check_processes
+from photon_worker.commands.torchrun import verdict
+from photon_worker.lifecycle.errors import Mistake
 from tests.worker.together import WORKER
 
 PROGRAM = Path(__file__).with_name("peers_program.py")

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from photon.api.placement import StorageSpec
-from photon_worker import model as models
-from photon_worker.errors import Mistake
-from photon_worker.init import make_model
+from photon_worker.commands.initialize import make_model
+from photon_worker.lifecycle.errors import Mistake
+from photon_worker.training import model as models
 
 WEIGHTS = "model.safetensors"
 

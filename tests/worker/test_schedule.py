@@ -7,7 +7,7 @@ import math
 import pytest
 
 from photon.api.training import LearningRate, Schedule
-from photon_worker.schedule import learning_rate
+from photon_worker.training.schedule import learning_rate
 
 
 def rate(schedule: Schedule, **more: float) -> LearningRate:

@@ -12,11 +12,11 @@ import pytest
 from photon.api.training import InnerState
 from photon.protocol.canonical import canonical_json
 from photon_worker.data import Mixture
-from photon_worker.errors import WorkerError
-from photon_worker.loop import StepReport, Totals, train
-from photon_worker.participant import MAX_SKIPPED_IN_A_ROW
-from photon_worker.progress import TaskProgress
-from photon_worker.strategy import VECTORS, Single
+from photon_worker.lifecycle.errors import WorkerError
+from photon_worker.round.progress import TaskProgress
+from photon_worker.round.trainer import MAX_SKIPPED_IN_A_ROW
+from photon_worker.training.loop import StepReport, Totals, train
+from photon_worker.training.strategy import VECTORS, Single
 
 
 class Killed(BaseException):

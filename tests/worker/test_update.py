@@ -15,10 +15,10 @@ from photon.protocol.messages import PartsReply, PartUpload, UpdateReply
 from photon.protocol.records import UpdateManifest, UpdateMetrics
 from photon.store.errors import AccessDenied, Unreachable
 from photon.store.source import FileSource
-from photon_worker import update as updates
-from photon_worker.errors import Cancelled, WorkerError
-from photon_worker.progress import TaskProgress
-from photon_worker.update import WINDOW_PARTS, PartSender, encoded_parts, submit
+from photon_worker.lifecycle.errors import Cancelled, WorkerError
+from photon_worker.round import update as updates
+from photon_worker.round.progress import TaskProgress
+from photon_worker.round.update import WINDOW_PARTS, PartSender, encoded_parts, submit
 
 PART_BYTES = 4096 * 2
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from photon_operator.children.family import BYTES_A_PARAMETER
-from photon_worker.checkpoint import Checkpoints
-from photon_worker.progress import TaskProgress
+from photon_worker.round.checkpoint import Checkpoints
+from photon_worker.round.progress import TaskProgress
 
 pytestmark = pytest.mark.s3
 

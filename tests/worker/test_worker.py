@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from photon.protocol.messages import ErrorReason, FinishTask, TaskReply
-from photon_worker import worker
+from photon_worker.commands import run as worker
+from photon_worker.commands.run import RunSettings
 from photon_worker.data import DataError
-from photon_worker.errors import JobFailed, Mistake, Refused, WorkerError
-from photon_worker.interrupt import Interrupts
-from photon_worker.worker import RunSettings
+from photon_worker.lifecycle.errors import JobFailed, Mistake, Refused, WorkerError
+from photon_worker.lifecycle.signals import Interrupts
 
 pytestmark = pytest.mark.s3
 
@@ -152,7 +152,7 @@ def test_a_full_disk_ends_it_with_a_clear_error(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("photon_worker.checkpoint._write", full)
+    monkeypatch.setattr("photon_worker.round.checkpoint._write", full)
     aggregator.tasks = [aggregator.train_task(1)]
     with pytest.raises(WorkerError, match=r"--work-dir: .*No space left on device"):
         run(aggregator, data_folder, tmp_path / "w")

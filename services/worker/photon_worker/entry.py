@@ -11,7 +11,7 @@ def main() -> None:
     """``photon-worker``."""
 
     def load() -> Callable[[], object]:
-        import photon_worker.endings  # noqa: F401 - main needs it, and what it imports takes a while
+        import photon_worker.lifecycle.exits  # noqa: F401 - main needs it, and what it imports takes a while
         from photon_worker.main import main as program
 
         return program

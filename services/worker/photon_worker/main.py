@@ -20,7 +20,7 @@ from photon.telemetry.logging import configure, exit_with_mistake
 from photon.telemetry.traces import TracesMistake, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, TrackerMistake, kinds
 from photon.version import version_of
-from photon_worker.interrupt import Interrupted, Interrupts
+from photon_worker.lifecycle.signals import Interrupted, Interrupts
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +82,11 @@ def run(
     interrupts = Interrupts()
     interrupts.install()
     with _quick_imports():
-        from photon_worker.client import AggregatorClient
-        from photon_worker.worker import RunSettings, run
+        from photon_worker.commands.run import RunSettings, run
+        from photon_worker.round.client import AggregatorClient
 
         if together:
-            from photon_worker.distributed.together import run_together
+            from photon_worker.commands.together import run_together
 
     settings = RunSettings(
         data=data,
@@ -126,7 +126,7 @@ def init(
     from photon.api.validate import load_job
     from photon.store.objects import ObjectStore
     from photon.store.probe import require
-    from photon_worker.init import initialise
+    from photon_worker.commands.initialize import initialise
 
     document = load_job(job)
     with ObjectStore.from_environment(document.spec.storage) as store:
@@ -145,7 +145,7 @@ def check(job: Annotated[Path, typer.Option(help="The job file.")], folder: Fold
     _limit_threads(1)
     with _quick_imports():
         from photon.api.validate import load_job
-        from photon_worker.check_command import check_model
+        from photon_worker.commands.check import check_model
 
     sys.stdout.writelines(f"{line}\n" for line in check_model(load_job(job), folder or job.resolve().parent))
 
@@ -155,7 +155,7 @@ def gpus() -> None:
     """List the GPUs that training can use, as JSON."""
     _limit_threads(1)
     with _quick_imports():
-        from photon_worker.device import visible_gpus
+        from photon_worker.training.device import visible_gpus
 
     variable, found = visible_gpus()
     sys.stdout.write(json.dumps({"variable": variable, "gpus": found}) + "\n")
@@ -181,7 +181,7 @@ def evaluate(
     _limit_threads(threads)
     Interrupts().install()
     with _quick_imports():
-        from photon_worker.evaluate_command import evaluate_checkpoint
+        from photon_worker.commands.evaluate import evaluate_checkpoint
 
     sys.stdout.write(
         evaluate_checkpoint(
@@ -222,19 +222,19 @@ def main() -> NoReturn:
     """Entry point: exit codes are those of photon/exit_codes.py and 128 + signal."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["data"]:
-        from photon_worker.data.cli import app as data_app
+        from photon_worker.commands.data import app as data_app
 
         app.add_typer(data_app, name="data")
     else:
         # Named for --help; what is below it is imported only when it is used.
         app.add_typer(typer.Typer(), name="data", help="Prepare token data from text.")
     from photon.store.errors import AccessDenied, BucketMissing
-    from photon_worker.endings import PeerEnded, end_of
+    from photon_worker.lifecycle.exits import PeerEnded, end_of
 
     code = 0
     try:
         if arguments[:1] == ["torchrun"]:
-            from photon_worker.distributed.torchrun import torchrun
+            from photon_worker.commands.torchrun import torchrun
 
             code = torchrun(arguments[1:])
         else:

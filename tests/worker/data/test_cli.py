@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
-from photon_worker.data.cli import app
-from photon_worker.tokenizer import byte_alphabet
+from photon_worker.commands.data import app
+from photon_worker.data.tokenizer import byte_alphabet
 
 
 def run(*arguments: object) -> tuple[int, str, str]:

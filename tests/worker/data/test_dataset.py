@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photon_worker.data import DataError, TokenDataset
-from photon_worker.tokenizer import EOS
+from photon_worker.data.tokenizer import EOS
 
 
 def flip(path: Path) -> None:

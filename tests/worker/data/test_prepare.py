@@ -21,7 +21,7 @@ from photon_worker.data import prepare as preparation
 from photon_worker.data.index import Index, Settings
 from photon_worker.data.prepare import prepare
 from photon_worker.data.state import claimed
-from photon_worker.tokenizer import EOS
+from photon_worker.data.tokenizer import EOS
 
 SETTINGS = Settings(held_out_fraction=0.1, shard_tokens=16_000)
 

@@ -18,8 +18,8 @@ from photon.store.embedded import EmbeddedStore
 from photon_worker.data import DataError, Mixture, TokenDataset, remote
 from photon_worker.data.index import Settings
 from photon_worker.data.prepare import prepare
-from photon_worker.endings import End, end_of
-from photon_worker.tokenizer import tokenizer_digest, write_tokenizer
+from photon_worker.data.tokenizer import tokenizer_digest, write_tokenizer
+from photon_worker.lifecycle.exits import End, end_of
 from tests.faults import FaultProxy
 from tests.forwarding import ForwardProxy
 from tests.tls import make_authority, server_context

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from photon.api.model import TokenizerSpec
 from photon_worker.data import DataError
-from photon_worker.tokenizer import (
+from photon_worker.data.tokenizer import (
     BYTE_VOCABULARY,
     EOS,
     PAD,

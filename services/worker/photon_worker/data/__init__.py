@@ -7,8 +7,8 @@ tokenizers, pyarrow and datasketch where they are needed, so a worker that train
 from __future__ import annotations
 
 from photon_worker.data.dataset import HeldOut, TokenDataset
-from photon_worker.data.errors import DataError, MissingError
 from photon_worker.data.mixture import Mixture
 from photon_worker.data.sampler import offsets, slots
+from photon_worker.lifecycle.data_errors import DataError, MissingError
 
 __all__ = ["DataError", "HeldOut", "MissingError", "Mixture", "TokenDataset", "offsets", "slots"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from photon_worker.data.cli import app
+from photon_worker.commands.data import app
 
 if __name__ == "__main__":
     app()

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from photon_worker.data import remote, sampler
-from photon_worker.data.errors import DataError, MissingError
 from photon_worker.data.index import INDEX, Index, Split
 from photon_worker.data.names import check_scheme
+from photon_worker.lifecycle.data_errors import DataError, MissingError
 
 Tokens = NDArray[Any]  # uint16 or uint32
 # Rows in memory while bytes are counted.

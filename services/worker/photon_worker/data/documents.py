@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from photon_worker.data import remote
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import Findings, printable
 from photon_worker.data.index import Settings
 from photon_worker.data.names import COMPRESSED, Kind, ending
@@ -23,6 +22,7 @@ from photon_worker.data.recognize import HEAD, LONG_HEAD, recognize
 from photon_worker.data.rows import json_lines, json_values
 from photon_worker.data.streams import converted, joined, stream
 from photon_worker.data.text import text_documents
+from photon_worker.lifecycle.data_errors import DataError
 
 
 def documents(piece: Piece, settings: Settings, findings: Findings) -> Iterator[bytes]:

@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from photon_worker.data import remote
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import Findings, printable
 from photon_worker.data.index import INDEX, Settings
 from photon_worker.data.names import binary, check_scheme
+from photon_worker.lifecycle.data_errors import DataError
 
 STATE: Final = ".prepare"
 _SKIPPED_FOLDERS: Final = {"__pycache__", "node_modules"}

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from photon_worker.data.dataset import TokenDataset
-from photon_worker.data.errors import DataError
 from photon_worker.data.sampler import offsets, slots
+from photon_worker.lifecycle.data_errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

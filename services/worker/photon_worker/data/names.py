@@ -6,8 +6,8 @@ import re
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import printable
+from photon_worker.lifecycle.data_errors import DataError
 
 Kind = Literal["text", "source", "jsonl", "json", "parquet", "unknown"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import printable
 from photon_worker.data.reading import Reading
+from photon_worker.lifecycle.data_errors import DataError
 
 _ROWS: Final = 1024
 

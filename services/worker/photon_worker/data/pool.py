@@ -14,7 +14,7 @@ from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from photon_worker.data.errors import DataError
+from photon_worker.lifecycle.data_errors import DataError
 
 
 class Pool:

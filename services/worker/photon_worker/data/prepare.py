@@ -16,7 +16,6 @@ from pydantic import BaseModel
 from photon.api.model import TokenizerSpec
 from photon_worker.data import inputs, listing
 from photon_worker.data.dataset import read_index
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import Findings, describe, printable
 from photon_worker.data.index import INDEX, Changed, Index, Left, Settings, Split
 from photon_worker.data.pool import Pool, pool
@@ -26,7 +25,8 @@ from photon_worker.data.selection import HELD_OUT, TRAIN, Decisions, Records, de
 from photon_worker.data.shards import Assembled, assemble
 from photon_worker.data.stages import Unit, encode, is_encoded, is_scanned, load_encoded, load_scan, scan
 from photon_worker.data.state import Plan, State, claimed, write
-from photon_worker.tokenizer import TextEncoder, tokenizer_files
+from photon_worker.data.tokenizer import TextEncoder, tokenizer_files
+from photon_worker.lifecycle.data_errors import DataError
 
 
 def prepare(

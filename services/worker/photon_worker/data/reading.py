@@ -6,10 +6,10 @@ import codecs
 from dataclasses import dataclass, field
 from typing import Final
 
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import Findings, What, printable
 from photon_worker.data.index import Settings
 from photon_worker.data.piece import Piece
+from photon_worker.lifecycle.data_errors import DataError
 
 LARGEST_DOCUMENT: Final = 256 * 2**20  # bytes; a document is held in memory, several times over while it is hashed
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photon_worker.data.errors import DataError, MissingError, OutOfReach
+from photon_worker.lifecycle.data_errors import DataError, MissingError, OutOfReach
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

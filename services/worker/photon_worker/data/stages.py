@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from photon_worker.data.documents import documents
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import Findings, printable
 from photon_worker.data.index import Settings
 from photon_worker.data.piece import Piece
 from photon_worker.data.selection import HELD_OUT, OUT, TRAIN, Records
 from photon_worker.data.similarity import SIGNATURE, signature
 from photon_worker.data.text import character_start
-from photon_worker.tokenizer import TextEncoder
+from photon_worker.data.tokenizer import TextEncoder
+from photon_worker.lifecycle.data_errors import DataError
 
 _BATCH_BYTES = 2**20  # text handed to the tokenizer at once
 

@@ -15,10 +15,10 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from photon_worker.data.errors import DataError, OutOfReach
 from photon_worker.data.findings import printable
 from photon_worker.data.index import INDEX, Settings
 from photon_worker.data.listing import STATE
+from photon_worker.lifecycle.data_errors import DataError, OutOfReach
 
 _PLAN: Final = "plan.json"
 _MISTAKE: Final = "mistake"

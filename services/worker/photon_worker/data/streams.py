@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, Final, cast
 import zstandard
 
 from photon_worker.data import remote
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import printable
 from photon_worker.data.names import COMPRESSED, ending
+from photon_worker.lifecycle.data_errors import DataError
 
 _BLOCK: Final = 1 << 20
 _HEAD: Final = 1 << 12

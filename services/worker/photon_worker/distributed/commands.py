@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from photon_worker.strategy import Vector
+from photon_worker.training.strategy import Vector
 
 
 class _Command(BaseModel):

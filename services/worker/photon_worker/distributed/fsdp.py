@@ -30,8 +30,8 @@ from torch.distributed.tensor import DTensor
 
 from photon.api.training import LocalSpec, Precision
 from photon.store.source import Source
-from photon_worker import model as models
-from photon_worker.strategy import Vector, finite
+from photon_worker.training import model as models
+from photon_worker.training.strategy import Vector, finite
 
 # Gradients of micro batches add up unsharded, and are reduced once a step, where that takes at most so much memory a
 # process; larger models reduce each micro batch's.

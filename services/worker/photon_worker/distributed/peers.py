@@ -26,7 +26,7 @@ from typing import Any, Final, Self
 import torch
 import torch.distributed as dist
 
-from photon_worker.endings import End, PeerEnded
+from photon_worker.lifecycle.exits import End, PeerEnded
 
 log = logging.getLogger(__name__)
 

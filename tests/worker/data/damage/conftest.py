@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from photon_worker.commands.data import app
 from photon_worker.data import TokenDataset
-from photon_worker.data.cli import app
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 
 from photon.api.training import Precision
 from photon.launch import DEVICE_TURN
-from photon_worker.errors import Mistake
+from photon_worker.lifecycle.errors import Mistake
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ import httpx
 from photon.protocol.messages import Progress
 from photon.protocol.records import Phase
 from photon.telemetry.traces import Traces
-from photon_worker.client import AggregatorClient
-from photon_worker.errors import Cancelled, WorkerError
+from photon_worker.lifecycle.errors import Cancelled, WorkerError
+from photon_worker.round.client import AggregatorClient
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from photon.api.model import TokenizerSpec
 from photon_worker.data import remote
-from photon_worker.data.errors import DataError, MissingError
 from photon_worker.data.names import check_scheme
+from photon_worker.lifecycle.data_errors import DataError, MissingError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

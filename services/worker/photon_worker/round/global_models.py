@@ -10,8 +10,8 @@ from typing import Final
 
 from photon.protocol.messages import GlobalModel
 from photon.store.transfer import download
-from photon_worker.errors import WorkerError
-from photon_worker.progress import TaskProgress
+from photon_worker.lifecycle.errors import WorkerError
+from photon_worker.round.progress import TaskProgress
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-from photon_worker.strategy import Strategy
+from photon_worker.training.strategy import Strategy
 
 
 class Conductor(Protocol):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from photon_worker import device as devices
-from photon_worker.client import AggregatorClient
+from photon_worker.commands.run import RunSettings, follow, run
 from photon_worker.distributed.peers import Peers, die_with_parent, ending_together
-from photon_worker.endings import end_of
-from photon_worker.interrupt import Interrupts
-from photon_worker.worker import RunSettings, follow, run
+from photon_worker.lifecycle.exits import end_of
+from photon_worker.lifecycle.signals import Interrupts
+from photon_worker.round.client import AggregatorClient
+from photon_worker.training import device as devices
 
 
 def run_together(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts) -> None:

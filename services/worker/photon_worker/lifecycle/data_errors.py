@@ -6,7 +6,7 @@ traceback.
 
 from __future__ import annotations
 
-from photon_worker.errors import Mistake
+from photon_worker.lifecycle.errors import Mistake
 
 
 class DataError(Mistake):

@@ -16,8 +16,8 @@ from photon.protocol.messages import JobForWorkers
 from photon.protocol.ranges import MAX_LOSS
 from photon.protocol.records import HeldOutResult, HeldOutSums
 from photon_worker.data import HeldOut, TokenDataset
-from photon_worker.errors import Mistake
-from photon_worker.strategy import Strategy
+from photon_worker.lifecycle.errors import Mistake
+from photon_worker.training.strategy import Strategy
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 

@@ -9,7 +9,6 @@ import torch
 
 from photon.protocol.messages import JobForWorkers
 from photon.store.source import FileSource
-from photon_worker import model as models
 from photon_worker.data import Mixture
 from photon_worker.distributed.commands import (
     AnyCommand,
@@ -27,10 +26,11 @@ from photon_worker.distributed.commands import (
 )
 from photon_worker.distributed.fsdp import FSDP
 from photon_worker.distributed.peers import Peers
-from photon_worker.evaluate import EvaluationSettings, Share, has_held_out, held_out_loss
-from photon_worker.interrupt import Interrupted, Interrupts
-from photon_worker.loop import StepReport, Totals, train
-from photon_worker.participant import JobBatches
+from photon_worker.lifecycle.signals import Interrupted, Interrupts
+from photon_worker.round.trainer import JobBatches
+from photon_worker.training import model as models
+from photon_worker.training.evaluate import EvaluationSettings, Share, has_held_out, held_out_loss
+from photon_worker.training.loop import StepReport, Totals, train
 
 
 class _Stopped(Exception):

@@ -22,8 +22,8 @@ from torch import nn
 from photon.store import keys
 from photon.store.source import FileSource, Source
 from photon.store.tensors import Header, HeaderError, read_header, require_flat
-from photon_worker import pretrained
-from photon_worker.errors import Mistake, WorkerError
+from photon_worker.lifecycle.errors import Mistake, WorkerError
+from photon_worker.training import pretrained
 
 Float32 = NDArray[np.float32]
 

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from photon.api.training import LocalSpec
 from photon.store.source import FileSource, Source
-from photon_worker import model as models
 from photon_worker.distributed.commands import (
     AnyCommand,
     Build,
@@ -37,8 +36,9 @@ from photon_worker.distributed.commands import (
 )
 from photon_worker.distributed.fsdp import FSDP
 from photon_worker.distributed.peers import Peers
-from photon_worker.interrupt import Interrupted, Interrupts
-from photon_worker.strategy import Strategy, Vector
+from photon_worker.lifecycle.signals import Interrupted, Interrupts
+from photon_worker.training import model as models
+from photon_worker.training.strategy import Strategy, Vector
 
 
 class Conducted(FSDP):

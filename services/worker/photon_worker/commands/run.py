@@ -27,17 +27,17 @@ from photon.protocol.messages import (
 from photon.store.errors import StorageFull, StoreError
 from photon.telemetry.traces import Attributes
 from photon.telemetry.trackers import Kind, Subject, TrackerMistake, Trackers
-from photon_worker import device as devices
-from photon_worker.client import AggregatorClient
-from photon_worker.conductor import Alone, Conductor
 from photon_worker.data import Mixture
-from photon_worker.errors import Cancelled, JobFailed, Mistake, Refused
-from photon_worker.interrupt import Interrupts
-from photon_worker.journal import Journal
-from photon_worker.participant import Participant, Surroundings
-from photon_worker.progress import ProgressSender, TaskProgress
-from photon_worker.strategy import Single
-from photon_worker.tokenizer import TOKENIZER
+from photon_worker.data.tokenizer import TOKENIZER
+from photon_worker.distributed.control import Alone, Conductor
+from photon_worker.lifecycle.errors import Cancelled, JobFailed, Mistake, Refused
+from photon_worker.lifecycle.signals import Interrupts
+from photon_worker.round.client import AggregatorClient
+from photon_worker.round.journal import Journal
+from photon_worker.round.progress import ProgressSender, TaskProgress
+from photon_worker.round.trainer import Participant, Surroundings
+from photon_worker.training import device as devices
+from photon_worker.training.strategy import Single
 
 if TYPE_CHECKING:
     from photon_worker.distributed.peers import Peers
@@ -95,7 +95,7 @@ def run(
         several = None
         conductor: Conductor
         if peers is not None and local.strategy is ParallelStrategy.FSDP:
-            from photon_worker.distributed.conduct import Several
+            from photon_worker.distributed.leader import Several
 
             several = Several(peers, local, device=device, interrupts=interrupts, compile=compiled)
             conductor = several
@@ -127,7 +127,7 @@ def follow(settings: RunSettings, interrupts: Interrupts, *, device: torch.devic
         PeerEnded: Another process has ended.
         Mistake, DataError: As ``run``.
     """
-    from photon_worker.distributed.follow import Follower
+    from photon_worker.distributed.follower import Follower
 
     job = JobForWorkers.model_validate_json(peers.wait(_JOB))
     devices.use_precision(job.learning.local.precision)

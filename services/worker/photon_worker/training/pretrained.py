@@ -17,7 +17,7 @@ from torch import nn
 
 from photon.store.source import FileSource
 from photon.store.tensors import HeaderError, read_header
-from photon_worker.errors import Mistake
+from photon_worker.lifecycle.errors import Mistake
 
 log = logging.getLogger(__name__)
 

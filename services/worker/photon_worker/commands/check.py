@@ -7,10 +7,10 @@ from pathlib import Path
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import resolve
 from photon.api.model import ModelSpec
-from photon_worker import model as models
-from photon_worker import pretrained
-from photon_worker.init import require_fit, require_parts
-from photon_worker.tokenizer import TextEncoder, tokenizer_beside, tokenizer_files
+from photon_worker.commands.initialize import require_fit, require_parts
+from photon_worker.data.tokenizer import TextEncoder, tokenizer_beside, tokenizer_files
+from photon_worker.training import model as models
+from photon_worker.training import pretrained
 
 
 def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:

@@ -38,7 +38,7 @@ from photon.protocol.messages import (
 from photon.protocol.records import Evaluation
 from photon.store.network import is_loopback
 from photon.telemetry.traces import HEADER, Context, Traces
-from photon_worker.errors import Mistake, Refused, WorkerError
+from photon_worker.lifecycle.errors import Mistake, Refused, WorkerError
 
 log = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)

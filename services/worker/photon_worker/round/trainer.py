@@ -26,22 +26,22 @@ from photon.protocol.ranges import MAX_LOSS
 from photon.protocol.records import Evaluation, HeldOutResult, UpdateManifest, UpdateMetrics
 from photon.store import keys
 from photon.store.source import FileSource
-from photon_worker import device as devices
-from photon_worker import model as models
-from photon_worker.checkpoint import Checkpoints, LocalState, layout_digest
-from photon_worker.client import AggregatorClient
-from photon_worker.conductor import Conductor
 from photon_worker.data import Mixture
-from photon_worker.errors import Mistake, WorkerError
-from photon_worker.evaluate import EvaluationSettings, Share, added, has_held_out, held_out_loss
-from photon_worker.flops import flops_per_token
-from photon_worker.global_models import GlobalModels
-from photon_worker.interrupt import Interrupts
-from photon_worker.journal import Journal
-from photon_worker.loop import REMEDY, StepReport, Totals, train
-from photon_worker.progress import TaskProgress
-from photon_worker.strategy import Strategy
-from photon_worker.update import PartSender, encoded_parts, submit
+from photon_worker.distributed.control import Conductor
+from photon_worker.lifecycle.errors import Mistake, WorkerError
+from photon_worker.lifecycle.signals import Interrupts
+from photon_worker.round.checkpoint import Checkpoints, LocalState, layout_digest
+from photon_worker.round.client import AggregatorClient
+from photon_worker.round.global_models import GlobalModels
+from photon_worker.round.journal import Journal
+from photon_worker.round.progress import TaskProgress
+from photon_worker.round.update import PartSender, encoded_parts, submit
+from photon_worker.training import device as devices
+from photon_worker.training import model as models
+from photon_worker.training.evaluate import EvaluationSettings, Share, added, has_held_out, held_out_loss
+from photon_worker.training.flops import flops_per_token
+from photon_worker.training.loop import REMEDY, StepReport, Totals, train
+from photon_worker.training.strategy import Strategy
 
 log = logging.getLogger(__name__)
 

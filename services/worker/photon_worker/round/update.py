@@ -23,11 +23,11 @@ from photon.protocol.records import Part, UpdateManifest
 from photon.store.errors import AccessDenied, StoreError
 from photon.store.source import Source
 from photon.store.transfer import upload
-from photon_worker.client import AggregatorClient
-from photon_worker.errors import WorkerError
-from photon_worker.model import raw
-from photon_worker.progress import TaskProgress
-from photon_worker.strategy import Strategy
+from photon_worker.lifecycle.errors import WorkerError
+from photon_worker.round.client import AggregatorClient
+from photon_worker.round.progress import TaskProgress
+from photon_worker.training.model import raw
+from photon_worker.training.strategy import Strategy
 
 # Two windows are in memory at a time (one is encoded while the other is sent).
 WINDOW_PARTS: Final = 3

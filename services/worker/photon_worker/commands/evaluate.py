@@ -11,13 +11,13 @@ from typing import Any
 
 from photon.api.training import Precision
 from photon.protocol.records import HeldOutSums
-from photon_worker import device as devices
-from photon_worker import model as models
+from photon_worker.commands.run import data_by_name
 from photon_worker.data import Mixture
-from photon_worker.errors import Mistake
-from photon_worker.evaluate import EvaluationSettings, added, held_out_loss, require_held_out
-from photon_worker.tokenizer import TOKENIZER
-from photon_worker.worker import data_by_name
+from photon_worker.data.tokenizer import TOKENIZER
+from photon_worker.lifecycle.errors import Mistake
+from photon_worker.training import device as devices
+from photon_worker.training import model as models
+from photon_worker.training.evaluate import EvaluationSettings, added, held_out_loss, require_held_out
 
 
 def evaluate_checkpoint(

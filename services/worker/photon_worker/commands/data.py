@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from photon.api.model import TokenizerSpec
 from photon_worker.data.dataset import TokenDataset
-from photon_worker.data.errors import DataError
 from photon_worker.data.findings import describe, printable
 from photon_worker.data.index import Index, Settings
 from photon_worker.data.names import check_scheme
-from photon_worker.tokenizer import TextEncoder
+from photon_worker.data.tokenizer import TextEncoder
+from photon_worker.lifecycle.data_errors import DataError
 
 app = typer.Typer(
     name="data",

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 from photon.protocol.messages import EvaluateTask, TrainTask, UpdateReply
 from photon.protocol.records import HeldOutResult
 from photon.telemetry.trackers import Trackers
-from photon_worker.progress import TaskProgress
+from photon_worker.round.progress import TaskProgress
 
 log = logging.getLogger(__name__)
 

@@ -27,9 +27,9 @@ from pydantic import ValidationError
 from photon.api.training import LocalSpec, Precision
 from photon.protocol.canonical import sha256_hex
 from photon.protocol.records import UpdateMetrics
-from photon_worker.errors import WorkerError
-from photon_worker.schedule import learning_rate
-from photon_worker.strategy import Strategy, finite
+from photon_worker.lifecycle.errors import WorkerError
+from photon_worker.training.schedule import learning_rate
+from photon_worker.training.strategy import Strategy, finite
 
 # What to do about training that diverges.
 REMEDY: Final = "lower local.learningRate.max or set local.optimizer.clipNorm"

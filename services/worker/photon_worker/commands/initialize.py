@@ -28,8 +28,8 @@ from photon.store import keys
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from photon.store.source import UrlSource
-from photon_worker.errors import Mistake, WorkerError
-from photon_worker.tokenizer import PAD, TOKENIZER, TextEncoder, tokenizer_beside, tokenizer_files
+from photon_worker.data.tokenizer import PAD, TOKENIZER, TextEncoder, tokenizer_beside, tokenizer_files
+from photon_worker.lifecycle.errors import Mistake, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +138,8 @@ def make_model(
     # Loading torch and transformers takes seconds, and an init that finds round 0 needs neither.
     from transformers import GenerationConfig
 
-    from photon_worker import model as models
-    from photon_worker import pretrained
+    from photon_worker.training import model as models
+    from photon_worker.training import pretrained
 
     made.mkdir(parents=True)
     own: dict[str, bytes] = {}
@@ -218,7 +218,7 @@ def require_parts(elements: int, learning: LearningJob) -> None:
 def _bos(files: dict[str, bytes], tokenizer: TokenizerSpec) -> int | None:
     """Id of the token that begins a text, where the tokenizer has one."""
     if tokenizer.kind == "byte":
-        from photon_worker.tokenizer import BOS
+        from photon_worker.data.tokenizer import BOS
 
         return BOS
     named = json.loads(files["tokenizer_config.json"]).get("bos_token")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from photon.api.document import JobFileError
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.store.errors import StoreError, Unusable
-from photon_worker.data.errors import DataError, OutOfReach
-from photon_worker.errors import JobFailed, Mistake, WorkerError
-from photon_worker.interrupt import Interrupted
+from photon_worker.lifecycle.data_errors import DataError, OutOfReach
+from photon_worker.lifecycle.errors import JobFailed, Mistake, WorkerError
+from photon_worker.lifecycle.signals import Interrupted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,9 @@ from photon.protocol.ranges import Count
 from photon.protocol.records import Sha256
 from photon.store.source import FileSource
 from photon.store.tensors import Header, HeaderError, read_header
-from photon_worker.errors import WorkerError
-from photon_worker.model import raw
-from photon_worker.strategy import VECTORS, Strategy
+from photon_worker.lifecycle.errors import WorkerError
+from photon_worker.training.model import raw
+from photon_worker.training.strategy import VECTORS, Strategy
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from photon.api.training import InnerOptimizer
 from photon.store.source import Source
 from photon.store.tensors import Header
-from photon_worker import model as models
+from photon_worker.training import model as models
 
 Vector = Literal["weights", "exp_avg", "exp_avg_sq"]
 VECTORS: Final[tuple[Vector, ...]] = ("weights", "exp_avg", "exp_avg_sq")
