@@ -40,8 +40,8 @@ from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon.api.status import JobReason
 from photon.telemetry import metric_names
 from photon_operator.children import names
+from photon_operator.children.kinds import POD
 from photon_operator.cluster.client import Api
-from photon_operator.decide.observed import POD
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.fixtures import install_crd
 from tests.cluster.kube import Kube

@@ -17,3 +17,5 @@ EXIT_STORE_REFUSES: Final = 4
 EXIT_SUPERSEDED: Final = 5
 # Stopped by Ctrl-C or another signal, after all that was started has ended.
 EXIT_STOPPED: Final = 130
+# As a shell counts them: SIGINT and SIGTERM. A process that ends so was asked to, and may be started again.
+EXITS_STOPPED: Final = (EXIT_STOPPED, 143)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,14 @@ from typing import Any, Final
 
 from photon.api.job import KIND
 from photon_operator.children import names
+from photon_operator.children.kinds import POD, Object
 from photon_operator.cluster.aggregator_status import Polls
 from photon_operator.cluster.apply import Carried, carry_out
 from photon_operator.cluster.cache import CHILD_KINDS, Cache, Key
 from photon_operator.cluster.client import Api, ApiError
 from photon_operator.cluster.memory import Memos
 from photon_operator.cluster.work_queue import WorkQueue
-from photon_operator.decide.observed import POD, Object, Observed
+from photon_operator.decide.observed import Observed
 from photon_operator.decide.plan import Plan
 from photon_operator.decide.reconcile import reconcile
 from photon_operator.metrics import OperatorMetrics
@@ -40,6 +42,11 @@ BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 HUNG_SECONDS: Final = 180.0
 # A watch that has not told so long after a list of something new is dead (kopf ends one at some errors).
 DEAF_SECONDS: Final = 120.0
+
+
+def make_token() -> str:
+    """A bearer token, as ``photon run`` makes them."""
+    return secrets.token_urlsafe(32)
 
 
 class Controller:
@@ -161,7 +168,8 @@ class Controller:
                 refused=memo.refused,
                 now=time.time(),
                 settings=self._settings,
-            )
+            ),
+            new_token=make_token,
         )
         plan = self._memos.sensible(key, plan)
         if not plan.changes_nothing:

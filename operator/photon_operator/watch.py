@@ -17,8 +17,8 @@ from aiohttp import web
 
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon_operator.children import names
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE
 from photon_operator.controller import Controller
-from photon_operator.decide.observed import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE
 from photon_operator.http import serve
 from photon_operator.settings import Settings
 

@@ -17,6 +17,7 @@ from photon.protocol.records import Commit, Plan, RollbackReason
 from photon.protocol.rollback import ROUNDS_AFTER, origin, problem, rollback_commit
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon_aggregator.actions.rollback import check
 from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.reporting.books import Board
@@ -309,7 +310,7 @@ def test_a_rollback_to_another_model_is_a_broken_chain(store: ObjectStore, stora
     ).model_copy(update={"folder": commits[0].folder})
     store.create(keys.commit(3), canonical_json(wrong))
     with pytest.raises(RecordError, match="no sound rollback"):
-        rollback.check(store, wrong)
+        check(store, wrong)
     with aggregator(job_document(storage, ["north"], rounds=5), store) as running:
         running.wait()
     assert running.code == EXIT_JOB_FAILED

@@ -19,8 +19,8 @@ import httpx
 from photon.api.document import parse
 from photon.api.status import JobStatus
 from photon_operator.children import names
+from photon_operator.children.kinds import POD
 from photon_operator.cluster.client import Api
-from photon_operator.decide.observed import POD
 from tests.cluster.kube import Kube
 from tests.cluster.processes import free_ports
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from photon_operator.children import names
-from photon_operator.decide.observed import JOB
+from photon_operator.children.kinds import JOB
 from tests.operator.world import World, job_object
 
 DELETED_AT = "2027-01-15T08:00:00Z"

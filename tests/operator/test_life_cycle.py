@@ -9,8 +9,9 @@ import pytest
 from photon.api.status import JobReason
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon_operator.children.family import tokens_of
+from photon_operator.children.kinds import CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.decide.conditions import finite
-from photon_operator.decide.observed import CONFIG_MAP, JOB, SECRET, SERVICE, timestamp
+from photon_operator.decide.observed import timestamp
 from photon_operator.settings import Settings
 from tests.operator.world import COMPLETE, World, finish, job_object, said, words
 

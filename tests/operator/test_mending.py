@@ -8,7 +8,7 @@ import pytest
 
 from photon.api.status import JobReason, ParticipantState
 from photon_operator.children.family import tokens_of
-from photon_operator.decide.observed import CONFIG_MAP, JOB, SECRET, SERVICE
+from photon_operator.children.kinds import CONFIG_MAP, JOB, SECRET, SERVICE
 from tests.operator.world import ABSENT, World, job_object, said
 
 # --- retries ----------------------------------------------------------------------------------------------------------

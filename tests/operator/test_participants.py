@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from photon_operator.children.family import read_token_of, tokens_of
-from photon_operator.decide.observed import CLAIM, JOB, SECRET, timestamp
+from photon_operator.children.kinds import CLAIM, JOB, SECRET
+from photon_operator.decide.observed import timestamp
 from photon_operator.settings import Settings
 from tests.operator.world import START, World, job_object
 

@@ -16,12 +16,12 @@ from photon.api.job import KIND
 from photon.telemetry.metric_names import operator_metrics
 from photon_operator.children import names
 from photon_operator.children.family import read_token_of
+from photon_operator.children.kinds import JOB, POD, SECRET
 from photon_operator.cluster.aggregator_status import Polls
 from photon_operator.cluster.apply import Carried
 from photon_operator.cluster.cache import Cache, Key
 from photon_operator.cluster.memory import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS, Memos
 from photon_operator.cluster.work_queue import WorkQueue
-from photon_operator.decide.observed import JOB, POD, SECRET
 from photon_operator.decide.plan import Apply, Plan
 from photon_operator.metrics import OperatorMetrics
 from photon_operator.settings import Settings, SettingsError

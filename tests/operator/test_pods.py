@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from photon_operator.children import names
+from photon_operator.children.kinds import CLAIM, JOB, SERVICE
 from photon_operator.children.strategic_merge import PatchError, merge
-from photon_operator.decide.observed import CLAIM, JOB, SERVICE
 from photon_operator.settings import Settings
 from tests.operator.world import World, job_object
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from photon.api.status import JobReason, JobStatus, ParticipantState
 from photon_operator.children import names
 from photon_operator.children.family import tokens_of
-from photon_operator.decide.observed import JOB, SECRET
+from photon_operator.children.kinds import JOB, SECRET
 from tests.operator.world import World, said, words
 
 Step = Callable[[World], None]

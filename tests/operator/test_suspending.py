@@ -6,7 +6,7 @@ import pytest
 
 from photon.api.status import JobReason
 from photon_operator.children import names
-from photon_operator.decide.observed import CONFIG_MAP
+from photon_operator.children.kinds import CONFIG_MAP
 from tests.operator.world import ABSENT, SUSPENDED, World, finish, job_object, said, words
 
 # --- suspending -------------------------------------------------------------------------------------------------------

@@ -21,8 +21,10 @@ from photon.api.status import (
     ParticipantStatus,
 )
 from photon_operator.children import names
+from photon_operator.children.kinds import JOB
+from photon_operator.controller import make_token
 from photon_operator.decide.conditions import as_json
-from photon_operator.decide.observed import JOB, Answer, Observed, timestamp
+from photon_operator.decide.observed import Answer, Observed, timestamp
 from photon_operator.decide.plan import EventNote, Plan
 from photon_operator.decide.reconcile import reconcile
 from photon_operator.settings import Settings
@@ -91,7 +93,7 @@ class World:
 
     def once(self) -> Plan:
         """Reconcile once and carry the plan out."""
-        plan = reconcile(self.observed())
+        plan = reconcile(self.observed(), new_token=make_token)
         self.plans += 1
         if plan.finalizer is not None:
             self.raw["metadata"]["finalizers"] = [names.FINALIZER] if plan.finalizer else []

@@ -47,13 +47,14 @@ from photon.store.source import FileSource
 from photon.telemetry.trackers import Trackers
 from photon_worker.commands.initialize import initialise
 from photon_worker.data import Mixture
+from photon_worker.data.batches import JobBatches
 from photon_worker.data.index import INDEX, Index, Settings, Shard, Split
 from photon_worker.data.tokenizer import BYTE_VOCABULARY, EOS, byte_tokenizer_files
 from photon_worker.distributed.control import Alone
 from photon_worker.lifecycle.signals import Interrupts
 from photon_worker.round.client import AggregatorClient
 from photon_worker.round.journal import Journal
-from photon_worker.round.trainer import JobBatches, Participant, Surroundings
+from photon_worker.round.trainer import Participant, Surroundings
 from photon_worker.training import model as models
 from photon_worker.training.strategy import Single, Vector
 

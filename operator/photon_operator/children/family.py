@@ -14,12 +14,11 @@ from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
 from photon.api.model import ModelSpec
 from photon.api.placement import AccessMode, PodSettings, WorkDirType, WorkerSpec
 from photon.api.presets import most_parameters_of, parameters_of
-from photon.exit_codes import EXIT_JOB_FAILED
+from photon.exit_codes import EXIT_JOB_FAILED, EXIT_MISTAKE, EXITS_STOPPED
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
 from photon_operator.children import names, pod_template
-from photon_operator.decide import diagnosis
-from photon_operator.decide.observed import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.settings import Settings
 
 # Not what rounds depend on: changing it disturbs no aggregator.
@@ -260,8 +259,8 @@ def _failure_rules(container: str) -> list[dict[str, Any]]:
 
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        on_exit("FailJob", diagnosis.MISTAKE, EXIT_JOB_FAILED),
-        on_exit("Ignore", *diagnosis.ASKED_TO_END),
+        on_exit("FailJob", EXIT_MISTAKE, EXIT_JOB_FAILED),
+        on_exit("Ignore", *EXITS_STOPPED),
     ]
 
 

@@ -11,9 +11,10 @@ import httpx
 
 from photon_operator.children import names
 from photon_operator.children.family import read_token_of
+from photon_operator.children.kinds import SECRET, Object
 from photon_operator.cluster.cache import Cache, Key
 from photon_operator.decide import conditions
-from photon_operator.decide.observed import SECRET, Answer, Object, Pod
+from photon_operator.decide.observed import Answer, Pod
 from photon_operator.settings import Settings
 
 log = logging.getLogger(__name__)

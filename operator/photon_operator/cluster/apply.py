@@ -8,8 +8,8 @@ from typing import Final
 
 from photon.api.job import KIND
 from photon_operator.children import names
+from photon_operator.children.kinds import CLAIM, JOB, Object
 from photon_operator.cluster.client import Api, ApiError
-from photon_operator.decide.observed import CLAIM, JOB, Object
 from photon_operator.decide.plan import Apply, EventNote, Plan
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from photon.api.job import GROUP, KIND, VERSION
 from photon_operator.children import names
-from photon_operator.decide.observed import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
 
 Key = tuple[str, str]  # namespace and name of a job
 

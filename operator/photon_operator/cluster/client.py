@@ -13,8 +13,8 @@ import kubernetes
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon.api.status import JobStatus
 from photon_operator.children import names
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
 from photon_operator.decide.conditions import as_json
-from photon_operator.decide.observed import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
 from photon_operator.decide.plan import EventNote
 
 TIMEOUT_SECONDS: Final = 20.0

@@ -9,21 +9,11 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.status import ClusterReason, Condition, ConditionType, JobReason, JobStatus, ParticipantState
 from photon_operator.children import names
 from photon_operator.children.family import Family, as_large_as
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide import diagnosis
 from photon_operator.decide.diagnosis import Trouble
-from photon_operator.decide.observed import (
-    CLAIM,
-    CONFIG_MAP,
-    JOB,
-    SECRET,
-    SERVICE,
-    Observed,
-    Work,
-    owner_uid,
-    seconds,
-    timestamp,
-)
+from photon_operator.decide.observed import Observed, Work, owner_uid, seconds, timestamp
 from photon_operator.decide.plan import Adopt, Apply, Delete, Draft
 
 # An aggregator that ended well but whose last words are lost is asked again, no sooner than after so long.

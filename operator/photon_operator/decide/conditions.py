@@ -19,8 +19,9 @@ from photon.api.status import (
     ParticipantState,
     ParticipantStatus,
 )
+from photon_operator.children.kinds import Object
 from photon_operator.decide.diagnosis import Trouble
-from photon_operator.decide.observed import Object, timestamp
+from photon_operator.decide.observed import timestamp
 from photon_operator.decide.plan import EventNote
 
 # Of a figure, significant: exact ones are in the bucket and in Prometheus.

@@ -14,10 +14,11 @@ from typing import Final
 from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon_operator.children import names
 from photon_operator.children.family import Family
+from photon_operator.children.kinds import CONFIG_MAP, JOB
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide import diagnosis
 from photon_operator.decide.diagnosis import Trouble
-from photon_operator.decide.observed import CONFIG_MAP, JOB, Observed
+from photon_operator.decide.observed import Observed
 from photon_operator.decide.plan import Apply, Delete, EventNote, Plan
 
 # What the API server refuses is tried again after so long.

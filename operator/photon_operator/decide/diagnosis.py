@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from photon.api.status import ClusterReason, JobReason
-from photon.exit_codes import EXIT_JOB_FAILED
+from photon.exit_codes import EXIT_JOB_FAILED, EXIT_MISTAKE, EXITS_STOPPED
 from photon_operator.decide.observed import Pod, Work
 
-# Exit codes of our programs.
-MISTAKE: Final = 2
-ASKED_TO_END: Final = (130, 143)
 # So long may a pod be made, or a container be set up, before its events are read for why it takes long.
 PATIENCE_SECONDS: Final = 10.0
 _LONGEST: Final = 600
@@ -190,10 +187,10 @@ def _terminated(pod: Pod) -> Trouble | None:
         )
     if code == 0:
         return None
-    if code in ASKED_TO_END:
+    if code in EXITS_STOPPED:
         return Trouble(reason=ClusterReason.INTERRUPTED, message="it was asked to end")
     words = error_line(pod.last_words)
-    if code == MISTAKE:
+    if code == EXIT_MISTAKE:
         return Trouble(reason=ClusterReason.MISTAKE, message=_short(words))
     return Trouble(reason=classify(words), message=_short(words or f"exit code {code}"))
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
 
 from photon.api.status import JobStatus
 from photon_operator.children import names
+from photon_operator.children.kinds import JOB, Object
 from photon_operator.settings import Settings
-
-Object = Mapping[str, Any]
-
-CONFIG_MAP: Final = "ConfigMap"
-SECRET: Final = "Secret"
-SERVICE: Final = "Service"
-CLAIM: Final = "PersistentVolumeClaim"
-JOB: Final = "Job"
-POD: Final = "Pod"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,6 @@ the aggregator's last words say how it ended. A finished job stays so until what
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable
 
 from photon.api.document import JobFileError
@@ -19,25 +18,24 @@ from photon.api.validate import parse_job
 from photon_operator.children import family as children
 from photon_operator.children import names
 from photon_operator.children.family import Family
+from photon_operator.children.kinds import SECRET, Object
 from photon_operator.children.pod_template import InvalidPod
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide.active import Active
 from photon_operator.decide.deleting import leave
 from photon_operator.decide.diagnosis import Trouble
-from photon_operator.decide.observed import SECRET, Object, Observed, seconds
+from photon_operator.decide.observed import Observed, seconds
 from photon_operator.decide.plan import Draft, Plan
 
 # So long may workers take to leave a job that has ended; then their pods are removed.
 LEAVE_SECONDS = 60.0
 
 
-def make_token() -> str:
-    """A bearer token, as ``photon run`` makes them."""
-    return secrets.token_urlsafe(32)
+def reconcile(observed: Observed, *, new_token: Callable[[], str]) -> Plan:
+    """The plan for ``observed.job``; carried out and observed again, it is empty but for what has changed since.
 
-
-def reconcile(observed: Observed, *, new_token: Callable[[], str] = make_token) -> Plan:
-    """The plan for ``observed.job``; carried out and observed again, it is empty but for what has changed since."""
+    ``new_token`` makes a bearer token, for a participant that has none yet.
+    """
     metadata = observed.job["metadata"]
     manager = (observed.job.get("spec") or {}).get("managedBy")
     if manager not in (None, names.OURS):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
@@ -25,17 +25,16 @@ from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces
 from photon_aggregator.actions import starting
 from photon_aggregator.actions.grant import Grants
-from photon_aggregator.actions.housekeeping import Housekeeping
+from photon_aggregator.actions.housekeeping import CHORES, Housekeeping
 from photon_aggregator.actions.past import Past, read_past
 from photon_aggregator.actions.recover import Recovery
 from photon_aggregator.actions.scan import look
 from photon_aggregator.actions.work import Work
 from photon_aggregator.bell import Bell, concerned, noticed
-from photon_aggregator.bucket import records as bucket
 from photon_aggregator.bucket import summary
 from photon_aggregator.bucket.job import JobContext
 from photon_aggregator.bucket.patience import Patience
-from photon_aggregator.bucket.records import Retries, Stopped
+from photon_aggregator.bucket.records import RETRY_PAUSES_SECONDS, Retries, Stopped, create
 from photon_aggregator.bucket.storage import Troubles
 from photon_aggregator.clock import BEAT_SECONDS, Drift
 from photon_aggregator.contain import contained, said
@@ -89,7 +88,7 @@ class EngineOptions:
     prepare: Callable[[], None] | None = None
     faults: FaultHook = no_fault
     init_seconds: float = INIT_SECONDS
-    retry_pauses: tuple[float, ...] = bucket.RETRY_PAUSES_SECONDS
+    retry_pauses: tuple[float, ...] = RETRY_PAUSES_SECONDS
     traces: Traces = field(default_factory=Traces)
 
 
@@ -185,6 +184,11 @@ class Engine:
     def context(self) -> JobContext | None:
         """What is known of the job once its bucket was read."""
         return self._work.context
+
+    @property
+    def chore_failures(self) -> Mapping[str, int]:
+        """How often each kind of housekeeping had to be done again."""
+        return {chore: self.housekeeping.failures[chore] for chore in CHORES}
 
     @property
     def pool(self) -> Executor:
@@ -415,7 +419,7 @@ class Engine:
     async def record_evaluation(self, evaluation: Evaluation) -> None:
         """Keep a result in the bucket (the first one counts), and let it be known. Raises StoreError."""
         key = keys.evaluation(evaluation.round, evaluation.participant)
-        kept, _, _ = await self.in_thread(lambda: bucket.create(self.store, key, evaluation))
+        kept, _, _ = await self.in_thread(lambda: create(self.store, key, evaluation))
         self.send(Evaluated(at=self.clock(), round=kept.round, participant=kept.participant, result=kept.result))
 
     # --- books --------------------------------------------------------------------------------------------------------

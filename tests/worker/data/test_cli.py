@@ -90,7 +90,7 @@ def test_mistakes_end_with_one_message_and_status_2(
 
 def test_in_a_terminal_there_is_a_bar(tree: Path, tmp_path: Path) -> None:
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "photon_worker.data", "prepare", str(tree), "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "photon_worker.commands.data", "prepare", str(tree), "-o", str(tmp_path / "out")]
     environment = {**os.environ, "TERM": "xterm"}
     subprocess.run(
         [*command, "--workers", "1"], check=True, stderr=follower, capture_output=False, timeout=60, env=environment

@@ -116,7 +116,7 @@ def test_a_killed_program_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
     for number in range(4):
         text = " ".join(str(n * (2 * number + 3)) for n in range(150_000))
         (tree / f"{number}.jsonl").write_text(f'{{"text": "{text}"}}\n')
-    command = [sys.executable, "-m", "photon_worker.data", "prepare", str(tree), "--workers", "2", "--output"]
+    command = [sys.executable, "-m", "photon_worker.commands.data", "prepare", str(tree), "--workers", "2", "--output"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=120)
     program = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

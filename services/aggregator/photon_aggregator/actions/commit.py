@@ -25,6 +25,7 @@ from photon.store.objects import ObjectStore
 from photon.store.sink import MultipartSink, Sink, multipart_stripe_bytes
 from photon.store.source import Source
 from photon.store.tensors import Header
+from photon_aggregator.actions import rollback
 from photon_aggregator.actions.admit import accepted, part_keys
 from photon_aggregator.actions.close import Decided, decide
 from photon_aggregator.bucket import records
@@ -33,7 +34,6 @@ from photon_aggregator.bucket.records import RecordError, Retries, Stopped
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
 from photon_aggregator.merge import FROM_STORE, MergeError, MergeResult, UpdateFault, UpdateInput, merge_round
 from photon_aggregator.merge.outer import state_names
-from photon_aggregator.rounds import rollback
 from photon_aggregator.rounds.events import Admission, Head, Merge
 
 logger = logging.getLogger(__name__)

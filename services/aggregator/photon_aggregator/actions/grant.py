@@ -9,15 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Final
 
-from photon.api.training import ExchangeSpec
-from photon.codec import UpdateCodec, codec_for, part_ranges
 from photon.protocol.messages import PartUpload
 from photon.protocol.records import Part
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon_aggregator.bucket.update_layout import UpdateLayout
 
 # A worker that trains again after a crash may come to other bits, hence other parts; one that does so more often than
 # this in a round is broken, or means to fill the bucket.
@@ -26,44 +24,6 @@ GRANTS_PER_PART: Final = 4
 
 class PartsError(ValueError):
     """The parts asked for are not parts of an update of this round."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PartLayout:
-    """One part as it must be: elements [start, stop) of the flat vector, as a file of ``size_bytes``."""
-
-    start: int
-    stop: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdateLayout:
-    """All parts of an update of the job."""
-
-    elements: int
-    codec: UpdateCodec
-    parts: tuple[PartLayout, ...]
-
-    @classmethod
-    def of(cls, exchange: ExchangeSpec, elements: int) -> UpdateLayout:
-        codec = codec_for(exchange.codec)
-        ranges = part_ranges(elements, exchange.part_bytes)
-        parts = tuple(
-            PartLayout(start=start, stop=stop, size_bytes=codec.part_bytes(stop - start)) for start, stop in ranges
-        )
-        return cls(elements=elements, codec=codec, parts=parts)
-
-    def problem(self, part: Part) -> str | None:
-        """What is wrong with ``part``, in a sentence; None when it may be part of an update."""
-        if part.index >= len(self.parts):
-            return f"part {part.index}: an update has {len(self.parts)} parts"
-        due = self.parts[part.index]
-        if (part.start, part.stop) != (due.start, due.stop):
-            return f"part {part.index} covers elements {part.start} to {part.stop} instead of {due.start} to {due.stop}"
-        if part.size_bytes != due.size_bytes:
-            return f"part {part.index} has {part.size_bytes} bytes instead of {due.size_bytes}"
-        return None
 
 
 class Grants:

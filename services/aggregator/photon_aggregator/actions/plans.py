@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from photon.api.participation import StopSpec
-from photon.protocol.records import End, Plan
+from photon.protocol.records import Plan
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.records import RecordError
+from photon_aggregator.rounds.stopping import holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +58,3 @@ def last(store: ObjectStore, round_number: int) -> Plan | None:
         plan = found[0]
         number += 1
     return plan
-
-
-def holds(end: End, stop: StopSpec) -> bool:
-    """Whether an end was decided by the limits that the job has now."""
-    return (end.target_perplexity, end.plateau) == (stop.target_perplexity, stop.plateau)

@@ -14,22 +14,22 @@ from photon.store import keys
 from photon.store.chain import last_round
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
-from photon_aggregator.actions import closings, plans
+from photon_aggregator.actions import closings, plans, rollback
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket import summary as summaries
 from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.bucket.summary import Summary
 from photon_aggregator.bucket.totals import Totals
-from photon_aggregator.rounds import rollback
 from photon_aggregator.rounds.events import Head
 from photon_aggregator.rounds.losses import PastLosses
+from photon_aggregator.rounds.rollback import TRAIL
 from photon_aggregator.rounds.state import JobState, Settings
 from photon_aggregator.rounds.stopping import bounded
 
 logger = logging.getLogger(__name__)
 
 # The newest rounds, whose commits and logs are read before work goes on: all that deciding looks back to.
-RECENT_ROUNDS: Final = rollback.TRAIL
+RECENT_ROUNDS: Final = TRAIL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import recover
 from photon_aggregator.rounds.events import Head
+from photon_aggregator.rounds.retention import keeps_model
 
 _OWNER: Final = re.compile(r"rounds/(\d+)/")
 
@@ -50,17 +51,6 @@ def _prune(store: ObjectStore, spec: RetentionSpec, returns: Mapping[int, Head],
     if doomed:
         store.delete(doomed)
     return len(doomed)
-
-
-def is_past(spec: RetentionSpec, round_number: int, last: int) -> bool:
-    """Whether the global model and the updates of a round are older than what is kept."""
-    return spec.keep_last_rounds is not None and round_number <= last - spec.keep_last_rounds
-
-
-def keeps_model(spec: RetentionSpec, round_number: int, last: int) -> bool:
-    """Whether the global model of a round stays when ``last`` is the last round."""
-    every = spec.keep_every_rounds
-    return not is_past(spec, round_number, last) or (every is not None and round_number % every == 0)
 
 
 def sweep(store: ObjectStore, spec: RetentionSpec, returns: Mapping[int, Head], last: int) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator.actions import recover
-from photon_aggregator.rounds import rollback
+from photon_aggregator.actions import recover, rollback
 from photon_aggregator.rounds.events import Closed, Committed, Evaluated, Event, Found, Look, Looked
 from photon_aggregator.rounds.state import JobState, OpenRound
 

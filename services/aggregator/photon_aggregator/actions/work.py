@@ -12,7 +12,7 @@ from photon.api.training import ExchangeSpec
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.telemetry.traces import Traces, round_context
-from photon_aggregator.actions import plans, recover, scan
+from photon_aggregator.actions import plans, recover, rollback, scan
 from photon_aggregator.actions.admit import Refusal, admit
 from photon_aggregator.actions.commit import merge_and_commit
 from photon_aggregator.actions.recover import Recovery
@@ -21,7 +21,6 @@ from photon_aggregator.bucket.records import Retries
 from photon_aggregator.executors import Executors
 from photon_aggregator.faults import FaultHook, FaultPoint
 from photon_aggregator.merge import CorruptError, MergeError, NotFiniteModelError
-from photon_aggregator.rounds import rollback
 from photon_aggregator.rounds.events import (
     Admitted,
     Broken,

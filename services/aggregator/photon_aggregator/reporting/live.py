@@ -14,9 +14,9 @@ from photon.api.base import ApiModel, Name
 from photon.api.status import JobStatus
 from photon.protocol.ranges import Count, Finite
 from photon.protocol.records import Phase, Sha256
-from photon_aggregator.engine import Engine
 from photon_aggregator.reporting.books import iso
 from photon_aggregator.reporting.status import under_evaluation
+from photon_aggregator.reporting.view import View
 from photon_aggregator.rounds.state import Stage
 
 
@@ -53,17 +53,17 @@ class Live(ApiModel):
     last_event: Annotated[Count, Field(description="Largest sequence number in /v1/events.")]
 
 
-def revision(engine: Engine) -> str:
+def revision(view: View) -> str:
     """Another one whenever a commit, a log or an evaluation came, or none is expected any more."""
-    judged = under_evaluation(engine.state, engine.clock()) is None
-    ended = "e" if engine.state.outcome is not None else ""
-    return f"{engine.board.curves.revision}{'j' if judged else ''}{ended}"
+    judged = under_evaluation(view.state, view.clock()) is None
+    ended = "e" if view.state.outcome is not None else ""
+    return f"{view.board.curves.revision}{'j' if judged else ''}{ended}"
 
 
-def live(engine: Engine, status: JobStatus, instance: str) -> Live:
+def live(view: View, status: JobStatus, instance: str) -> Live:
     """The answer of /v1/live."""
-    state, board, local = engine.state, engine.board, engine.job.spec.local
-    now = engine.clock()
+    state, board, local = view.state, view.board, view.job.spec.local
+    now = view.clock()
     open_round = state.open
     running = None
     if open_round is not None:
@@ -78,7 +78,7 @@ def live(engine: Engine, status: JobStatus, instance: str) -> Live:
         )
     return Live(
         instance=instance,
-        job=engine.job.metadata.name,
+        job=view.job.metadata.name,
         at=iso(now),
         now=now,
         status=status,
@@ -93,6 +93,6 @@ def live(engine: Engine, status: JobStatus, instance: str) -> Live:
             if desk.round_share.seconds
         },
         own_phases={phase: round(seconds, 2) for phase, seconds in board.aggregator_seconds.items()},
-        curves=revision(engine),
+        curves=revision(view),
         last_event=board.last_sequence,
     )

@@ -20,11 +20,10 @@ from photon.protocol.records import LearningMetrics, RollbackReason
 from photon.telemetry import metric_names as names
 from photon.telemetry.metric_names import Metric
 from photon.version import release
-from photon_aggregator.actions.housekeeping import CHORES
 from photon_aggregator.bucket.job import weights_record
 from photon_aggregator.bucket.records import WORK
 from photon_aggregator.bucket.totals import Totals
-from photon_aggregator.engine import Engine
+from photon_aggregator.reporting.view import View
 from photon_aggregator.rounds.state import Stage
 from photon_aggregator.rounds.stopping import perplexity
 
@@ -65,10 +64,10 @@ _LEARNING_FIGURES: tuple[tuple[Metric, Callable[[LearningMetrics], float | None]
 class JobCollector(Collector):
     """All metrics of one job. ``status`` gives the JobStatus of now."""
 
-    def __init__(self, engine: Engine, status: Callable[[], JobStatus]) -> None:
-        self._engine = engine
+    def __init__(self, view: View, status: Callable[[], JobStatus]) -> None:
+        self._view = view
         self._status = status
-        self._job = engine.job.metadata.name
+        self._job = view.job.metadata.name
 
     def collect(self) -> Iterator[Family]:
         status = self._status()
@@ -92,7 +91,7 @@ class JobCollector(Collector):
         return self._family(metric, [((), value)])
 
     def _of_job(self, status: JobStatus) -> Iterator[Family]:
-        state, spec = self._engine.state, self._engine.job.spec
+        state, spec = self._view.state, self._view.job.spec
         preset = spec.model.preset
         model = preset.value if preset is not None else "custom"
         about = (release(), model, spec.outer.type.value, spec.exchange.codec.value)
@@ -100,7 +99,7 @@ class JobCollector(Collector):
         yield self._one(names.ROUND, status.round)
         yield self._one(names.ROUNDS, status.rounds)
         yield self._one(names.COMMITTED_ROUNDS, status.committed_rounds)
-        rollbacks = self._engine.board.rollbacks
+        rollbacks = self._view.board.rollbacks
         yield self._family(names.ROLLBACKS, [((reason.value,), rollbacks[reason.value]) for reason in RollbackReason])
         yield self._one(names.TOKENS, status.tokens)
         yield self._one(names.SEQUENTIAL_STEPS, state.head.commit.sequential_steps if state.head is not None else 0)
@@ -114,11 +113,11 @@ class JobCollector(Collector):
         yield self._one(names.PARTICIPANTS, len(status.participants))
 
     def _of_round(self) -> Iterator[Family]:
-        state, board = self._engine.state, self._engine.board
+        state, board = self._view.state, self._view.board
         open_round = state.open
         if open_round is not None:
             accepted = {admission.participant for admission in open_round.admissions}
-            now = self._engine.clock()
+            now = self._view.clock()
             waited = [name for name in open_round.plan.cohort if name not in accepted and state.present(name, now)]
             yield self._one(names.COHORT_SIZE, len(open_round.plan.cohort))
             yield self._one(names.QUORUM, state.quorum_of(open_round.plan))
@@ -135,7 +134,7 @@ class JobCollector(Collector):
             yield self._family(names.PHASE_SECONDS, [((phase,), sum_) for phase, sum_ in phases])
 
     def _durations(self) -> Family:
-        totals, below, buckets = self._engine.board.totals, 0, []
+        totals, below, buckets = self._view.board.totals, 0, []
         for bound, count in zip([*names.ROUND_BUCKETS, math.inf], totals.rounds, strict=True):
             below += count
             buckets.append((str(float(bound)) if bound < math.inf else "+Inf", float(below)))
@@ -145,7 +144,7 @@ class JobCollector(Collector):
         return family
 
     def _of_learning(self, status: JobStatus) -> Iterator[Family]:
-        head, spec = self._engine.state.head, self._engine.job.spec
+        head, spec = self._view.state.head, self._view.job.spec
         measured = head.commit.metrics if head is not None else None
         for metric, value_of in _LEARNING_FIGURES:
             yield self._one(metric, value_of(measured) if measured is not None else None)
@@ -158,12 +157,12 @@ class JobCollector(Collector):
         yield self._one(names.EVALUATED_ROUND, status.evaluated_round)
         rates = [p.learning_rate for p in status.participants if p.learning_rate is not None]
         yield self._one(names.INNER_LEARNING_RATE, max(rates, default=None))
-        plan = self._engine.state.open.plan if self._engine.state.open is not None else None
+        plan = self._view.state.open.plan if self._view.state.open is not None else None
         scale = plan.outer_scale if plan is not None and plan.outer_scale is not None else 1.0
         yield self._one(names.OUTER_LEARNING_RATE, spec.outer.learning_rate * scale)
 
     def _of_participants(self, status: JobStatus) -> Iterator[Family]:
-        state, board, people = self._engine.state, self._engine.board, status.participants
+        state, board, people = self._view.state, self._view.board, status.participants
         # Counters that would jump once older rounds are counted are not there until then.
         complete = board.totals.complete
         for metric, value_of in _PARTICIPANT_FIGURES:
@@ -181,13 +180,13 @@ class JobCollector(Collector):
         yield self._family(names.PARTICIPANT_COSINE, [((u.participant,), u.cosine_to_mean) for u in accepted])
 
     def _of_exchange(self) -> Iterator[Family]:
-        engine, board = self._engine, self._engine.board
-        totals, participants = board.totals, engine.state.settings.participants
+        view, board = self._view, self._view.board
+        totals, participants = board.totals, view.state.settings.participants
         if totals.complete:
             yield from self._of_totals(totals, participants)
-        yield self._family(names.STORAGE_RETRIES, [((work,), engine.retries.counts[work]) for work in WORK])
-        failures = engine.housekeeping.failures
-        yield self._family(names.HOUSEKEEPING_FAILURES, [((chore,), failures[chore]) for chore in CHORES])
+        yield self._family(names.STORAGE_RETRIES, [((work,), view.retries.counts[work]) for work in WORK])
+        failures = view.chore_failures
+        yield self._family(names.HOUSEKEEPING_FAILURES, [((chore,), count) for chore, count in failures.items()])
         tasks = [(name, desk.progress) for name, desk in board.desks() if desk.progress is not None and not desk.idle]
         moved = [((name, "up"), float(task.bytes_up)) for name, task in tasks]
         moved += [((name, "down"), float(task.bytes_down)) for name, task in tasks]
@@ -209,7 +208,7 @@ class JobCollector(Collector):
         yield self._one(names.AGGREGATOR_CPU, time.process_time())
 
     def _compression(self) -> Rows:
-        context, head, last = self._engine.context, self._engine.state.head, self._engine.board.totals.last
+        context, head, last = self._view.context, self._view.state.head, self._view.board.totals.last
         if context is None or head is None:
             return
         dense = 4 * context.layout.elements

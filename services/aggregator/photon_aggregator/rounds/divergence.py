@@ -26,8 +26,8 @@ from photon.api.participation import DivergenceSpec
 from photon.api.status import JobReason
 from photon.protocol.records import AcceptedUpdate, Commit, RollbackReason
 from photon.protocol.rollback import rollback_commit
-from photon_aggregator.actions.retain import keeps_model
 from photon_aggregator.rounds.events import Head, Outcome
+from photon_aggregator.rounds.retention import keeps_model
 from photon_aggregator.rounds.rollback import lineage, outer_scale
 from photon_aggregator.rounds.state import JobState, Settings
 

@@ -8,7 +8,6 @@ from photon.api.participation import SampleFrom
 from photon.api.status import JobReason
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.records import Commit, End, LeftOut, Plan
-from photon_aggregator.actions import plans
 from photon_aggregator.rounds import divergence, rollback
 from photon_aggregator.rounds.events import (
     Committed,
@@ -25,7 +24,14 @@ from photon_aggregator.rounds.events import (
 )
 from photon_aggregator.rounds.state import JobState, OpenRound, Stage
 from photon_aggregator.rounds.steps import Step, end, look_wanted
-from photon_aggregator.rounds.stopping import awaited, bounded, ends_by_commit, ends_by_evaluation, evaluation_due
+from photon_aggregator.rounds.stopping import (
+    awaited,
+    bounded,
+    ends_by_commit,
+    ends_by_evaluation,
+    evaluation_due,
+    holds,
+)
 from photon_aggregator.rounds.waiting import counted
 
 
@@ -92,7 +98,7 @@ def ended(state: JobState, event: Ended) -> Step:
 
 def _as_recorded(state: JobState, record: End, at: float) -> Step:
     """End as the bucket says, if that was decided by the limits that the job has now."""
-    if not plans.holds(record, state.settings.stop):
+    if not holds(record, state.settings.stop):
         state = replace(state, ending=ends_by_commit(state, at))
         return end(state, state.ending, at) if state.ending is not None else _plan(state)
     return end(state, Outcome(reason=JobReason(record.reason), message=record.message), at)

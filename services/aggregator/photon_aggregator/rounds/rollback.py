@@ -9,13 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from photon.protocol.records import Commit
-from photon.protocol.rollback import ROUNDS_AFTER, problem
-from photon.store import keys
-from photon.store.objects import ObjectStore
-from photon_aggregator.bucket import records
-from photon_aggregator.bucket.records import RecordError
-from photon_aggregator.faults import FaultHook, FaultPoint
+from photon.protocol.rollback import ROUNDS_AFTER
 from photon_aggregator.rounds.events import Head
 
 TRAIL: Final = 64
@@ -69,37 +63,3 @@ def outer_scale(trail: Sequence[Head], round_number: int) -> float | None:
     if last is None or round_number > last.round + ROUNDS_AFTER:
         return None
     return last.commit.outer_scale
-
-
-def write(store: ObjectStore, ours: Commit, faults: FaultHook) -> Head:
-    """Create the rollback ``ours``; gives the commit that its round has then, ours or another aggregator's.
-
-    Raises:
-        RecordError: That commit does not follow from the one before it.
-        StoreError: The store does not answer.
-    """
-    key = keys.commit(ours.round)
-    faults(FaultPoint.BEFORE_COMMIT)
-    commit, digest, _ = records.create(store, key, ours)
-    if commit.job != ours.job or commit.previous != ours.previous:
-        raise RecordError(f"{store.uri(key)} does not follow from round {ours.round - 1}")
-    check(store, commit)
-    faults(FaultPoint.AFTER_COMMIT)
-    return Head(commit=commit, digest=digest)
-
-
-def check(store: ObjectStore, commit: Commit, target: Head | None = None) -> None:
-    """See whether a rollback in the bucket is what it says; other commits pass. ``target`` is read if not given.
-
-    Raises:
-        RecordError: It does not return to the round that it names.
-        StoreError: The store does not answer.
-    """
-    if commit.rollback is None:
-        return
-    if target is None or target.round != commit.rollback.to:
-        record, digest, _ = records.read(store, keys.commit(commit.rollback.to), Commit)
-        target = Head(commit=record, digest=digest)
-    wrong = problem(commit, target.commit, target.digest)
-    if wrong is not None:
-        raise RecordError(f"{store.uri(keys.commit(commit.round))} is no sound rollback: {wrong}")

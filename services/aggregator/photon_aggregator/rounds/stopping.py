@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from photon.api.participation import EvaluationSpec, PlateauSpec
+from photon.api.participation import EvaluationSpec, PlateauSpec, StopSpec
 from photon.api.placement import MAX_DATA_SOURCES
 from photon.api.status import JobReason
 from photon.protocol.ranges import MAX_LOSS
-from photon.protocol.records import HeldOutResult, HeldOutSums
+from photon.protocol.records import End, HeldOutResult, HeldOutSums
 from photon_aggregator.rounds.events import Outcome
 from photon_aggregator.rounds.losses import least
 from photon_aggregator.rounds.rollback import abandoned
@@ -212,3 +212,8 @@ def quorum_lost(state: JobState, open_round: OpenRound, at: float) -> Outcome:
         "whenQuorumLost: Wait"
     )
     return Outcome(reason=JobReason.QUORUM_LOST, message=message[:1024], failed=True)
+
+
+def holds(end: End, stop: StopSpec) -> bool:
+    """Whether an end was decided by the limits that the job has now."""
+    return (end.target_perplexity, end.plateau) == (stop.target_perplexity, stop.plateau)

@@ -207,3 +207,7 @@ def _clear_errors() -> Iterator[None]:
     except KeyboardInterrupt as error:
         typer.echo("stopped; the same command goes on from here", err=True)
         raise typer.Exit(130) from error
+
+
+if __name__ == "__main__":
+    app()

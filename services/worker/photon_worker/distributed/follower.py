@@ -10,6 +10,7 @@ import torch
 from photon.protocol.messages import JobForWorkers
 from photon.store.source import FileSource
 from photon_worker.data import Mixture
+from photon_worker.data.batches import JobBatches
 from photon_worker.distributed.commands import (
     AnyCommand,
     Build,
@@ -27,7 +28,6 @@ from photon_worker.distributed.commands import (
 from photon_worker.distributed.fsdp import FSDP
 from photon_worker.distributed.peers import Peers
 from photon_worker.lifecycle.signals import Interrupted, Interrupts
-from photon_worker.round.trainer import JobBatches
 from photon_worker.training import model as models
 from photon_worker.training.evaluate import EvaluationSettings, Share, has_held_out, held_out_loss
 from photon_worker.training.loop import StepReport, Totals, train

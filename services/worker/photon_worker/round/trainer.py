@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from photon.api.learning import LearningJob
 from photon.api.training import InnerState
 from photon.protocol.canonical import digest
 from photon.protocol.messages import EvaluateTask, JobForWorkers, TrainTask, UpdateReply
@@ -27,6 +24,7 @@ from photon.protocol.records import Evaluation, HeldOutResult, UpdateManifest, U
 from photon.store import keys
 from photon.store.source import FileSource
 from photon_worker.data import Mixture
+from photon_worker.data.batches import JobBatches
 from photon_worker.distributed.control import Conductor
 from photon_worker.lifecycle.errors import Mistake, WorkerError
 from photon_worker.lifecycle.signals import Interrupts
@@ -343,24 +341,4 @@ class Participant:
             optimizer_steps=strategy.optimizer_steps,
             totals=totals.values(),
             layout=layout_digest(strategy.header),
-        )
-
-
-class JobBatches:
-    """The pure sampler with a job's settings."""
-
-    def __init__(self, data: Mixture, learning: LearningJob) -> None:
-        self._data = data
-        self._seed = learning.model.seed
-        self._batch_size = learning.local.batch_size
-        self._sequence_length = learning.local.sequence_length
-
-    def batch(self, step: int, start: int = 0, stop: int | None = None) -> NDArray[np.int64]:
-        return self._data.batch(
-            seed=self._seed,
-            step=step,
-            batch_size=self._batch_size,
-            sequence_length=self._sequence_length,
-            start=start,
-            stop=stop,
         )
