@@ -1,0 +1,11 @@
+"""The objects that a job consists of, as they should be. Pure.
+
+::
+
+    family           all of them, from job, settings and tokens
+    pod_template     a pod from a process of the launch plan
+    pod_security     the restricted Pod Security Standard, also after patches
+    strategic_merge  patches as ``kubectl patch`` applies them
+    names            names, labels, annotations
+    kinds            kinds of objects
+"""

@@ -1,0 +1,11 @@
+"""Talks to the API server and to aggregators, and keeps what they told.
+
+::
+
+    client             the requests to the API server
+    apply              carries out a plan
+    cache              jobs, children and pods as the watches told them
+    work_queue         which job is due when
+    aggregator_status  polls aggregators for their status
+    memory             what is remembered for some minutes; may be lost
+"""

@@ -1,0 +1,12 @@
+"""Decides: ``reconcile(observed) -> plan``. Pure, level-triggered.
+
+::
+
+    reconcile   the decision for one job
+    active      for a job that has not ended
+    deleting    for a job that was deleted
+    observed    what there is, and views of it
+    plan        what is decided: objects, status, events, when to look again
+    diagnosis   why a pod does not work
+    conditions  the status: one condition that holds, figures, participants
+"""

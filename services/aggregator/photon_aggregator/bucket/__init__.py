@@ -1,0 +1,12 @@
+"""Keeps: what lies in the bucket, typed and checked.
+
+::
+
+    records        reads, checks and creates records; retries
+    job            what stays the same for all rounds of a job
+    update_layout  which parts an update has
+    totals         sums over committed rounds: counters that outlive a restart
+    summary        rounds/summary.json: those sums, so that a restart reads few records
+    patience       blocking work, repeated until the store answers
+    storage        from single failures to one state of the store
+"""

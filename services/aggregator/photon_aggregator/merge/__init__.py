@@ -1,8 +1,19 @@
-"""Merging: K updates, the global model and the outer state in; the next global model and outer state out.
+"""Computes: K updates, the global model and the outer state in; the next global model and outer state out.
 
 Memory is a fixed budget, whatever the size of the model and the number of participants: threads take *stripes* of the
 output file in turn, and work through a stripe in *blocks* that fit the cache, reading the block of every update just
 before it is used. The same pass computes the metrics of the round.
+
+::
+
+    round       the merge of a round: threads over stripes, outputs committed together
+    layout      how a merge is cut into stripes and blocks
+    stripe      what one thread does with one stripe
+    updates     the updates as ranges of values
+    outer       the outer optimizers
+    check       admission: every byte hashed, every value finite
+    statistics  the sums behind a round's metrics
+    verify      the digest of a file that several threads read
 """
 
 from __future__ import annotations

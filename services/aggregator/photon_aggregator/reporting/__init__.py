@@ -1,0 +1,14 @@
+"""Shows: for people, dashboards and trackers. Reads the state and the books; decides nothing.
+
+::
+
+    view         what of a running job is read here
+    books        what participants report and what has happened
+    status       JobStatus: the same figures for terminal, CRD and page
+    metrics      Prometheus
+    curves       history as columns
+    live         the page from second to second
+    round_log    log.json and events.jsonl beside a round
+    spans        OpenTelemetry
+    termination  how the job ended, for the launcher
+"""

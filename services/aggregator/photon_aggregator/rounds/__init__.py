@@ -1,0 +1,20 @@
+"""Decides: ``machine.advance(state, event) -> (state, actions)``. Pure; times come with events.
+
+::
+
+    machine      the dispatch from events to the functions below
+    events       what can happen, and what can be asked for: events, actions, notes
+    state        the state between two events, frozen
+    steps        a step, and the end of a job
+    opening      from a commit to the next plan, or to the end
+    assignment   which task a participant gets
+    submissions  updates: handed in, admitted, refused
+    closing      when a round closes, and with which updates: quorum, grace, deadline
+    presence     heartbeats, evaluations, silent participants
+    waiting      what a job waits for: the store, its quorum
+    stopping     stop conditions, mean loss, perplexity
+    losses       validation losses that stop conditions remember
+    divergence   whether training diverged, and the rollback that answers it
+    rollback     what earlier rollbacks mean now: lineage, quarantine, outer scale
+    retention    which models stay in the bucket
+"""
