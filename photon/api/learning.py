@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from photon.api.base import ApiModel
 from photon.api.job import FederatedTrainingJob, JobSpec
-from photon.api.model import ModelSpec
+from photon.api.model import ModelSpec, TokenizerSpec
 from photon.api.participation import Weighting
 from photon.api.training import CLIP_TO_MEDIAN, ExchangeSpec, LocalSpec, OuterSpec, outer_learning_rate
 
@@ -54,7 +54,7 @@ def resolve(job: FederatedTrainingJob) -> LearningJob:
         }
     )
     return LearningJob(
-        model=spec.model,
+        model=spec.model.model_copy(update={"tokenizer": spec.model.its_tokenizer()}),
         hf_config=spec.model.hf_config(),
         local=local,
         outer=spec.outer,
@@ -67,7 +67,8 @@ def resolve(job: FederatedTrainingJob) -> LearningJob:
 def resolve_against(job: FederatedTrainingJob, stored: LearningJob | None) -> LearningJob:
     """``resolve(job)``, but with the defaults that a running job was started with.
 
-    Those are the length of the schedule, and an outer learning rate of 1.0 where the default by type came later.
+    Those are the length of the schedule, an outer learning rate of 1.0 where the default by type came later, and the
+    byte tokenizer beside a checkpoint, where the checkpoint's own came later.
     exchange.maxUpdateNorm is what the job was started with too; it guards a job and may be another by now.
 
     Raises:
@@ -80,6 +81,9 @@ def resolve_against(job: FederatedTrainingJob, stored: LearningJob | None) -> Le
         rate = learning.local.learning_rate.model_copy(update={"total_steps": stored.total_steps})
         local = learning.local.model_copy(update={"learning_rate": rate})
         learning = learning.model_copy(update={"local": local})
+    if job.spec.model.tokenizer is None and stored.model.tokenizer == TokenizerSpec():
+        model = learning.model.model_copy(update={"tokenizer": stored.model.tokenizer})
+        learning = learning.model_copy(update={"model": model})
     exchange = learning.exchange.model_copy(update={"max_update_norm": stored.exchange.max_update_norm})
     outer = learning.outer
     if outer.learning_rate == outer_learning_rate(outer.type) and stored.outer.learning_rate == _FORMER_OUTER_RATE:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import Field, model_validator
 
 from photon.api.base import ApiModel, CelRule, Location
 from photon.api.presets import PRESETS
+
+# Of the byte tokenizer: 256 bytes and three special tokens.
+BYTE_TOKENS: Final = 259
+LARGEST_VOCABULARY_RATIO: Final = 2
 
 
 class Preset(StrEnum):
@@ -53,6 +57,16 @@ class TokenizerSpec(ApiModel):
         return self
 
 
+def unused_entries(entries: int, tokens: int) -> list[str]:
+    """A line where a vocabulary of ``entries`` is far too large for a tokenizer of ``tokens``; none where it fits."""
+    if entries <= LARGEST_VOCABULARY_RATIO * tokens:
+        return []
+    return [
+        f"model: a vocabulary of {entries:,} entries for a tokenizer of {tokens:,} tokens: most embeddings are never "
+        "trained; name the tokenizer that belongs to the model in model.tokenizer"
+    ]
+
+
 class InitFrom(ApiModel):
     """Warm start: a Hugging Face checkpoint instead of random weights."""
 
@@ -67,9 +81,13 @@ class ModelSpec(ApiModel):
         dict[str, Any] | None,
         Field(description="An inline Hugging Face config of a decoder-only model; needs model_type."),
     ] = None
-    tokenizer: Annotated[TokenizerSpec, Field(description="The tokenizer of the model and of all data.")] = (
-        TokenizerSpec()
-    )
+    tokenizer: Annotated[
+        TokenizerSpec | None,
+        Field(
+            description="The tokenizer of the model and of all data. Default: kind byte; with initFrom that of the"
+            " checkpoint."
+        ),
+    ] = None
     seed: Annotated[
         int,
         Field(ge=0, le=2**31 - 1, description="Seed of the initial weights, of sampling and of the data order."),
@@ -89,6 +107,12 @@ class ModelSpec(ApiModel):
         if self.config is not None and "model_type" not in self.config:
             raise ValueError("config needs model_type, for example 'llama'")
         return self
+
+    def its_tokenizer(self) -> TokenizerSpec:
+        """The tokenizer, also where none is named."""
+        if self.tokenizer is not None:
+            return self.tokenizer
+        return TokenizerSpec(kind="file", path=self.init_from.uri) if self.init_from is not None else TokenizerSpec()
 
     def hf_config(self) -> dict[str, Any] | None:
         """The Hugging Face config of the model; None when it comes with the checkpoint in initFrom."""

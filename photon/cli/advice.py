@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from photon.api.job import FederatedTrainingJob
+from photon.api.model import BYTE_TOKENS, unused_entries
 from photon.api.training import OuterType, ParallelStrategy, outer_learning_rate
 
 ADAPTIVE = (OuterType.FEDADAM, OuterType.FEDYOGI, OuterType.FEDADAGRAD)
@@ -16,7 +17,7 @@ LARGEST_NESTEROV_GAIN = 10.0
 
 def advice(job: FederatedTrainingJob) -> list[str]:
     """Warnings, a line each; empty when there is nothing to say."""
-    return [f"warning       {line}" for line in (*_outer(job), *_warm_up(job), *_devices(job))]
+    return [f"warning       {line}" for line in (*_outer(job), *_warm_up(job), *_devices(job), *_vocabulary(job))]
 
 
 def _outer(job: FederatedTrainingJob) -> Iterator[str]:
@@ -43,6 +44,13 @@ def _warm_up(job: FederatedTrainingJob) -> Iterator[str]:
             f"local.learningRate.warmupSteps {rate.warmup_steps} of a job of {steps} steps (rounds x local.steps): the "
             f"rate ends at {rate.max * steps / (rate.warmup_steps + 1):.2g} and never reaches {rate.max:g}; lower it"
         )
+
+
+def _vocabulary(job: FederatedTrainingJob) -> Iterator[str]:
+    """Of the byte tokenizer; that of a file is read by the worker's check."""
+    entries = (job.spec.model.hf_config() or {}).get("vocab_size")
+    if job.spec.model.its_tokenizer().kind == "byte" and isinstance(entries, int):
+        yield from unused_entries(entries, BYTE_TOKENS)
 
 
 def _devices(job: FederatedTrainingJob) -> Iterator[str]:

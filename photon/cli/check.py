@@ -25,7 +25,7 @@ def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:
         UserMistake: The model's config, tokenizer or checkpoint cannot be used.
     """
     model = job.spec.model
-    if model.preset is not None and model.tokenizer.path is None:
+    if model.preset is not None and model.its_tokenizer().path is None:
         return []  # nothing of it is the user's
     try:
         program = find_program("photon-worker")

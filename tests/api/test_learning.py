@@ -9,9 +9,10 @@ import pytest
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import LearningJob, resolve, resolve_against
+from photon.api.model import TokenizerSpec
 from photon.api.training import OuterSpec, OuterType
 from photon.cli.advice import advice
-from photon.protocol.canonical import canonical_json
+from photon.protocol.canonical import canonical_json, digest
 
 
 def job(**spec: Any) -> FederatedTrainingJob:
@@ -94,3 +95,30 @@ def test_gpus_that_would_stay_idle_are_warned_of(strategy: str, worker: dict[str
 def test_settings_that_are_known_to_diverge_are_warned_of(outer: dict[str, Any]) -> None:
     (line,) = advice(job(outer=outer))
     assert "outer.learningRate 1" in line
+
+
+def test_a_job_without_a_tokenizer_has_that_of_its_checkpoint() -> None:
+    given = job(model={"initFrom": {"uri": "s3://models/base"}})
+    found = resolve(given).model.tokenizer
+    assert found == TokenizerSpec(kind="file", path="s3://models/base")
+    named = job(model={"initFrom": {"uri": "ckpt"}, "tokenizer": {"kind": "byte"}})
+    assert resolve(named).model.tokenizer == TokenizerSpec()
+    assert resolve(job()).model.tokenizer == TokenizerSpec(), "random weights: bytes, and the digest of before"
+    assert digest(resolve(job())) == digest(resolve(job(model={"preset": "llama-1m", "tokenizer": {"kind": "byte"}})))
+
+
+def test_a_job_that_started_from_a_checkpoint_with_the_byte_tokenizer_goes_on_with_it() -> None:
+    began = resolve(job(model={"initFrom": {"uri": "ckpt"}, "tokenizer": {"kind": "byte"}}))
+    now = job(model={"initFrom": {"uri": "ckpt"}})
+    assert resolve_against(now, began) == began
+    other = resolve(job(model={"initFrom": {"uri": "ckpt"}, "tokenizer": {"kind": "file", "path": "tok"}}))
+    with pytest.raises(ValueError, match="model"):
+        resolve_against(now, other)
+
+
+def test_a_vocabulary_of_which_most_is_never_used_is_warned_of() -> None:
+    (line,) = advice(job(model={"preset": "llama-125m"}, local={"learningRate": {"warmupSteps": 1}}))
+    assert "50,368 entries for a tokenizer of 259 tokens" in line
+    assert "model.tokenizer" in line
+    named = {"preset": "llama-125m", "tokenizer": {"kind": "file", "path": "tok"}}
+    assert advice(job(model=named, local={"learningRate": {"warmupSteps": 1}})) == []

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from photon.api.job import FederatedTrainingJob
 from photon.api.learning import LearningJob
 from photon.api.placement import StorageSpec
 from photon.api.presets import PRESETS, parameters_of
@@ -20,6 +21,7 @@ from photon.protocol.records import Commit
 from photon.store import keys
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
+from photon_worker.commands.check import check_model
 from photon_worker.commands.initialize import initialise, make_model, require_parts
 from photon_worker.data.tokenizer import BOS, EOS, PAD
 from photon_worker.lifecycle.errors import Mistake
@@ -119,7 +121,7 @@ def test_a_bf16_checkpoint_becomes_the_same_values_in_fp32(
     for number, uri in enumerate(uris):
         learning = tiny.learning()
         spec = learning.model.model_copy(update={"config": None})
-        spec = type(spec).model_validate({"initFrom": {"uri": uri}, "seed": 7})
+        spec = type(spec).model_validate({"initFrom": {"uri": uri}, "tokenizer": {"kind": "byte"}, "seed": 7})
         learning = learning.model_copy(update={"model": spec, "hf_config": None})
         made = tmp_path / f"made-{number}"
         make_model(
@@ -205,3 +207,18 @@ def test_parts_that_no_manifest_could_name_are_a_mistake(tiny: Any) -> None:
     small = learning.model_copy(update={"exchange": ExchangeSpec(part_bytes=65536)})
     with pytest.raises(Mistake, match=r"spec\.exchange\.partBytes: 65536 .* 411,281 parts.* use at least 524288"):
         require_parts(6_738_415_616, small)
+
+
+def test_a_config_beside_a_tokenizer_in_object_storage_is_checked(tiny: Any, tmp_path: Path) -> None:
+    def job(**config: Any) -> FederatedTrainingJob:
+        model = {"config": tiny.config | config, "tokenizer": {"kind": "file", "path": "s3://b/tok"}}
+        spec = {"model": model, "rounds": 2, "participants": [{"name": "a", "remote": {}}]}
+        spec["local"] = {"sequenceLength": 16}
+        document = {"apiVersion": "photon.dev/v1alpha1", "kind": "FederatedTrainingJob", "metadata": {"name": "test"}}
+        return FederatedTrainingJob.model_validate({**document, "spec": spec})
+
+    unread, checked = check_model(job(), tmp_path)
+    assert unread == "not checked   s3://b/tok: it is read when the job starts"
+    assert checked.startswith("checked       LlamaForCausalLM, ")
+    with pytest.raises(Mistake, match="hidden size"):
+        check_model(job(hidden_size=66, num_attention_heads=4), tmp_path)

@@ -13,9 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from photon.api.placement import StorageSpec
+from photon.store.embedded import EmbeddedStore
 from photon_worker.commands.initialize import make_model
+from photon_worker.data.tokenizer import byte_tokenizer_files
 from photon_worker.lifecycle.errors import Mistake
 from photon_worker.training import model as models
+from tests.opened import OpenStore
 
 WEIGHTS = "model.safetensors"
 
@@ -136,15 +139,81 @@ def test_what_sees_later_tokens_is_no_causal_language_model(tiny: Any, tmp_path:
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
 
 
+def started_from(tiny: Any, uri: str, **more: Any) -> Any:
+    """The learning part of a job that starts from ``uri``."""
+    learning = tiny.learning()
+    spec = type(learning.model).model_validate({"initFrom": {"uri": uri}, **more})
+    return learning.model_copy(update={"model": spec, "hf_config": None})
+
+
+def other_tokenizer(folder: Path) -> bytes:
+    """Write a tokenizer beside a checkpoint: bytes, but one special token has another name."""
+    for name, content in byte_tokenizer_files().items():
+        (folder / name).write_bytes(content.replace(b"<bos>", b"<start>"))
+    return (folder / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_checkpoint_keeps_its_own_tokenizer(
+    remote: bool, tiny: Any, checkpoint: Path, tmp_path: Path, s3: EmbeddedStore, open_store: OpenStore
+) -> None:
+    own = other_tokenizer(checkpoint)
+    (checkpoint / "special_tokens_map.json").write_text('{"eos_token": "<eos>"}')
+    (checkpoint / "chat_template.jinja").write_text("{{ messages }}")
+    uri = "checkpoint"
+    if remote:
+        uri = "s3://given/its/own"
+        bucket = open_store(StorageSpec(endpoint=s3.endpoint, bucket="given"))
+        bucket.check(create_bucket=True)
+        for path in checkpoint.iterdir():
+            bucket.put(f"its/own/{path.name}", path.read_bytes())
+    made = tmp_path / "made"
+    storage = StorageSpec(endpoint=s3.endpoint)
+    make_model(started_from(tiny, uri), made, folder=tmp_path, storage=storage, open_store=open_store)
+    assert (made / "tokenizer.json").read_bytes() == own
+    assert (made / "tokenizer_config.json").read_bytes() == (checkpoint / "tokenizer_config.json").read_bytes()
+    assert (made / "special_tokens_map.json").is_file()
+    assert (made / "chat_template.jinja").read_text() == "{{ messages }}"
+
+
 def test_a_checkpoint_is_not_trained_on_the_tokens_of_another_tokenizer(
     tiny: Any, checkpoint: Path, tmp_path: Path
 ) -> None:
-    (checkpoint / "tokenizer.json").write_text('{"model": {}}')
-    learning = tiny.learning()
-    spec = type(learning.model).model_validate({"initFrom": {"uri": "checkpoint"}})
-    learning = learning.model_copy(update={"model": spec, "hf_config": None})
-    with pytest.raises(Mistake, match=r"spec\.model\.tokenizer: the checkpoint has a tokenizer of its own"):
+    other_tokenizer(checkpoint)
+    learning = started_from(tiny, "checkpoint", tokenizer={"kind": "byte"})
+    with pytest.raises(Mistake, match=r"spec\.model\.tokenizer: the checkpoint .* has a tokenizer of its own"):
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
+
+
+def test_a_checkpoint_without_a_tokenizer_needs_one_by_name(tiny: Any, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=r"spec\.model\.tokenizer: .* has no tokenizer.json; name the tokenizer"):
+        make_model(started_from(tiny, "checkpoint"), tmp_path / "made", folder=tmp_path, storage=StorageSpec())
+    learning = started_from(tiny, "checkpoint", tokenizer={"kind": "byte"})
+    make_model(learning, tmp_path / "made-again", folder=tmp_path, storage=StorageSpec())
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [("config-comma", "config.json"), ("shape", "attention heads"), ("cut", "is damaged"), ("nan", "not finite")],
+)
+def test_damage_of_a_checkpoint_in_a_bucket_is_one_line_too(
+    damage: str, expected: str, tiny: Any, checkpoint: Path, tmp_path: Path, s3: EmbeddedStore, open_store: OpenStore
+) -> None:
+    other_tokenizer(checkpoint)
+    if damage == "shape":
+        edit(checkpoint, hidden_size=33, num_attention_heads=4)
+    else:
+        DAMAGE[damage][0](checkpoint)
+    bucket = open_store(StorageSpec(endpoint=s3.endpoint, bucket="given"))
+    bucket.check(create_bucket=True)
+    for path in checkpoint.iterdir():
+        bucket.put(f"{damage}/{path.name}", path.read_bytes())
+    learning = started_from(tiny, f"s3://given/{damage}")
+    storage = StorageSpec(endpoint=s3.endpoint)
+    with pytest.raises(Mistake) as caught:
+        make_model(learning, tmp_path / "made", folder=tmp_path, storage=storage, open_store=open_store)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_chat_template_and_generation_settings_of_a_checkpoint_are_kept(
@@ -152,10 +221,8 @@ def test_chat_template_and_generation_settings_of_a_checkpoint_are_kept(
 ) -> None:
     (checkpoint / "chat_template.jinja").write_text("{{ messages }}")
     (checkpoint / "generation_config.json").write_text('{"temperature": 0.25}')
-    learning = tiny.learning()
-    spec = type(learning.model).model_validate({"initFrom": {"uri": "checkpoint"}})
-    learning = learning.model_copy(update={"model": spec, "hf_config": None})
     made = tmp_path / "made"
+    learning = started_from(tiny, "checkpoint", tokenizer={"kind": "byte"})
     make_model(learning, made, folder=tmp_path, storage=StorageSpec())
     assert (made / "chat_template.jinja").read_text() == "{{ messages }}"
     assert json.loads((made / "generation_config.json").read_text())["temperature"] == 0.25

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import resolve
-from photon.api.model import ModelSpec
-from photon_worker.commands.initialize import require_fit, require_parts
-from photon_worker.data.tokenizer import TextEncoder, tokenizer_beside, tokenizer_files
+from photon.api.model import ModelSpec, unused_entries
+from photon_worker.commands.initialize import files_of_tokenizer, require_fit, require_parts
+from photon_worker.data.tokenizer import TextEncoder
 from photon_worker.training import model as models
 from photon_worker.training import pretrained
 
@@ -21,24 +21,36 @@ def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:
     """
     learning = resolve(job)
     remote = [uri for uri in _locations(learning.model) if uri.startswith("s3://")]
-    if remote:
-        return [f"not checked   {uri}: it is read when the job starts" for uri in remote]
-    tokenizer = tokenizer_beside(learning.model.tokenizer, folder)
-    vocabulary = TextEncoder.from_files(tokenizer.kind, tokenizer_files(tokenizer)).vocabulary_size
-    if learning.model.init_from is None:
+    unread = [f"not checked   {uri}: it is read when the job starts" for uri in remote]
+    start = learning.model.init_from
+    if start is not None and start.uri.startswith("s3://"):
+        return unread
+    checkpoint = None if start is None else folder / Path(start.uri).expanduser()
+    if checkpoint is not None:
+        pretrained.require_folder(checkpoint, "spec.model.initFrom.uri")
+    vocabulary, kind = 0, "file"
+    if not remote:
+        tokenizer, files = files_of_tokenizer(learning.model, folder, checkpoint)
+        vocabulary, kind = TextEncoder.from_files(tokenizer.kind, files).vocabulary_size, tokenizer.kind
+    if checkpoint is None:
         assert learning.hf_config is not None, "the job's validator allows nothing else"
         config = models.config_from(learning.hf_config)
     else:
-        checkpoint = folder / Path(learning.model.init_from.uri).expanduser()
-        pretrained.require_folder(checkpoint, "spec.model.initFrom.uri")
         config = models.read_config(checkpoint)
     require_fit(config, learning, vocabulary)
     model = models.build(config, without_weights=True)
     elements = models.layout(model).elements
     require_parts(elements, learning)
-    return [f"checked       {type(model).__name__}, {elements:,} parameters"]
+    # Of the byte tokenizer `photon validate` says it by itself, also where no worker is installed.
+    named = vocabulary if kind == "file" else 0
+    warnings = unused_entries(config.get_text_config().vocab_size, named) if named else []
+    return [
+        *unread,
+        f"checked       {type(model).__name__}, {elements:,} parameters",
+        *(f"warning       {line}" for line in warnings),
+    ]
 
 
 def _locations(model: ModelSpec) -> list[str]:
-    found = [model.tokenizer.path, model.init_from.uri if model.init_from is not None else None]
-    return [uri for uri in found if uri is not None]
+    found = [model.its_tokenizer().path, model.init_from.uri if model.init_from is not None else None]
+    return list(dict.fromkeys(uri for uri in found if uri is not None))

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import LearningJob, resolve_against
-from photon.api.model import TokenizerSpec
+from photon.api.model import ModelSpec, TokenizerSpec
 from photon.api.placement import StorageSpec
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.ranges import MAX_PARTS
@@ -143,10 +143,9 @@ def make_model(
 
     made.mkdir(parents=True)
     own: dict[str, bytes] = {}
-    tokenizer = tokenizer_beside(learning.model.tokenizer, folder)
-    files = tokenizer_files(tokenizer)
-    encoder = TextEncoder.from_files(tokenizer.kind, files)
     if learning.model.init_from is None:
+        tokenizer, files = files_of_tokenizer(learning.model, folder)
+        encoder = TextEncoder.from_files(tokenizer.kind, files)
         assert learning.hf_config is not None, "the job's validator allows nothing else"
         config = models.config_from(
             learning.hf_config, eos_token_id=encoder.end_of_text, bos_token_id=_bos(files, tokenizer)
@@ -157,8 +156,9 @@ def make_model(
     else:
         with tempfile.TemporaryDirectory(prefix="photon-checkpoint-") as temporary:
             checkpoint = _checkpoint(learning.model.init_from.uri, Path(temporary), folder, storage, open_store)
+            tokenizer, files = files_of_tokenizer(learning.model, folder, checkpoint)
             config = models.read_config(checkpoint)
-            require_fit(config, learning, encoder.vocabulary_size)
+            require_fit(config, learning, TextEncoder.from_files(tokenizer.kind, files).vocabulary_size)
             _require_its_tokenizer(checkpoint, files, learning.model.init_from.uri)
             module = models.from_checkpoint(checkpoint)
             own = dict(pretrained.own_files(checkpoint))
@@ -177,13 +177,39 @@ def make_model(
         (made / name).write_bytes(content)
 
 
+def files_of_tokenizer(
+    model: ModelSpec, folder: Path, checkpoint: Path | None = None
+) -> tuple[TokenizerSpec, dict[str, bytes]]:
+    """The tokenizer of a job and its files.
+
+    Args:
+        folder: Where a relative path starts.
+        checkpoint: Where the checkpoint of initFrom is on this machine: its own tokenizer is read there.
+
+    Raises:
+        Mistake, DataError: There is none, or it cannot be used.
+    """
+    spec, start = model.its_tokenizer(), model.init_from
+    if checkpoint is None or start is None or (spec.path or "").rstrip("/") != start.uri.rstrip("/"):
+        spec = tokenizer_beside(spec, folder)
+        return spec, tokenizer_files(spec)
+    path = checkpoint / TOKENIZER
+    if not path.is_file():
+        raise Mistake(
+            f"spec.model.tokenizer: the checkpoint {start.uri} has no {TOKENIZER}; name the tokenizer that it was "
+            "trained with ({kind: file, path: ...}, or {kind: byte})"
+        )
+    spec = spec.model_copy(update={"path": str(path)})
+    return spec, tokenizer_files(spec)
+
+
 def _require_its_tokenizer(checkpoint: Path, files: dict[str, bytes], uri: str) -> None:
     """A model that was trained on the tokens of one tokenizer knows nothing of another's."""
     theirs = checkpoint / TOKENIZER
     if theirs.is_file() and theirs.read_bytes() != files[TOKENIZER]:
         raise Mistake(
-            f"spec.model.tokenizer: the checkpoint has a tokenizer of its own, and this is another one: set kind: file "
-            f"and path: {uri}, and prepare the data with it (--tokenizer)"
+            f"spec.model.tokenizer: the checkpoint {uri} has a tokenizer of its own, and this is another one: leave "
+            f"spec.model.tokenizer out, and prepare the data with that of the checkpoint (--tokenizer {uri})"
         )
 
 
@@ -247,7 +273,7 @@ def _checkpoint(uri: str, temporary: Path, folder: Path, storage: StorageSpec, o
     prefix = prefix.rstrip("/") + "/"
     with source:
         found = [info for info in source.list(prefix) if "/" not in info.key.removeprefix(prefix)]
-        wanted = [info for info in found if info.key.endswith((".json", ".safetensors"))]
+        wanted = [info for info in found if info.key.endswith((".json", ".jinja", ".safetensors"))]
         if not any(info.key.endswith(".safetensors") for info in wanted):
             raise Mistake(f"spec.model.initFrom.uri: {uri} holds no .safetensors files (found {len(found)} objects)")
         for info in wanted:

@@ -144,8 +144,10 @@ def say_unexpected(keys: set[str], folder: Path) -> None:
 
 
 def own_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Small files that belong to the checkpoint and stay with the model: chat template, generation settings."""
-    for name in ("chat_template.jinja", "generation_config.json"):
+    """Small files that belong to the checkpoint and stay with the model: chat template, generation settings, and what
+    a tokenizer of an earlier transformers keeps beside its tokenizer.json."""
+    beside = ("special_tokens_map.json", "added_tokens.json") if (folder / "tokenizer.json").is_file() else ()
+    for name in ("chat_template.jinja", "generation_config.json", *beside):
         path = folder / name
         if path.is_file() and path.stat().st_size <= MAX_JSON_BYTES:
             yield name, path.read_bytes()
