@@ -13,6 +13,8 @@ CLUSTER_PACKAGES = $(shell cat tests/cluster/packages.txt)
 # The operator touches no tensor, and a third of its image would be numpy.
 NOT_IN_OPERATOR = --no-emit-package numpy --no-emit-package safetensors
 export PYTHONUNBUFFERED := 1
+# Where it is set, each program compiles again what it imports: an aggregator then starts in twice the time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long stores chaos fuzz fuzz-input sweep clean

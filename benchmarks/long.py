@@ -79,9 +79,10 @@ class Relay:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection(self._upstream.hostname, self._upstream.port)
-        await asyncio.gather(
-            self._pass_on(reader, there_writer, count=True), self._pass_on(there_reader, writer, count=False)
-        )
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(
+                self._pass_on(reader, there_writer, count=True), self._pass_on(there_reader, writer, count=False)
+            )
 
     async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, count: bool) -> None:
         line, before = b" HTTP/1.1\r\n", b""

@@ -1,20 +1,23 @@
 """A long job's bucket, made up: its records follow from each other as those of a real job do.
 
-All that an aggregator reads when it starts is there: the job, a chain of commits, logs, evaluations, the first plan and
-the one of the running round, and the files of the last model. Updates and models of past rounds are what retention
-deletes.
+All that an aggregator reads when it starts is there: the job, a chain of commits, logs, evaluations, the summary, the
+first plan and the one of the running round, and the files of the last model. Updates and models of past rounds are what
+retention deletes.
 """
 
 from __future__ import annotations
 
+import hmac
 import multiprocessing
 import random
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -25,8 +28,13 @@ from photon.api.placement import StorageSpec
 from photon.protocol.canonical import canonical_json, digest, sha256_hex
 from photon.protocol.records import Commit, Evaluation, FileRecord, Plan
 from photon.store import keys
-from photon.store.objects import ObjectStore
+from photon.store.http import Connection
+from photon.store.retry import RetryPolicy
 from photon.store.tensors import Header
+from photon_aggregator.bucket.summary import summary_of
+from photon_aggregator.bucket.totals import Totals
+from photon_aggregator.rounds.events import Head
+from photon_aggregator.rounds.state import JobState, Settings
 
 SHAPES: Final = {"model.embed.weight": (64, 32), "model.layers.0.w": (96, 96), "norm": (77,)}
 EVALUATE_EVERY: Final = 10
@@ -34,6 +42,7 @@ ROUND_SECONDS: Final = 600.0
 _WRITERS: Final = 2
 _THREADS: Final = 6
 _BATCH: Final = 256
+RETRY: Final = RetryPolicy(attempts=6)
 
 Record = tuple[str, bytes]
 
@@ -105,6 +114,7 @@ def records(job: FederatedTrainingJob, rounds: int) -> Iterator[Record]:
     )
     yield keys.JOB, canonical_json(learning)
     previous: str | None = None
+    totals = Totals()
     for number in range(rounds + 1):
         head = made_up.commit(number, previous)
         folder = keys.global_folder(number, name)
@@ -112,9 +122,20 @@ def records(job: FederatedTrainingJob, rounds: int) -> Iterator[Record]:
         commit = Commit.model_validate({**head.commit.model_dump(), **more})
         data = canonical_json(commit)
         yield keys.commit(number), data
-        if number:
-            yield keys.round_log(number), canonical_json(made_up.log(head))
         previous = sha256_hex(data)
+        if number:
+            log = made_up.log(head)
+            yield keys.round_log(number), canonical_json(log)
+        if number == rounds:
+            # As the aggregator writes it with each commit: of the rounds before.
+            sums = summary_of(
+                totals, JobState(settings=Settings.of(job), started_at=0), round_number=number, commit=previous
+            )
+            assert sums is not None
+            yield keys.SUMMARY, sums.model_dump_json(by_alias=True).encode()
+        elif number:
+            totals.count(Head(commit=commit, digest=previous))
+            totals.keep(log)
         if number and number % EVALUATE_EVERY == 0:
             for participant, result in made_up.results(number).items():
                 evaluation = Evaluation(job=name, round=number, commit=previous, participant=participant, result=result)
@@ -134,18 +155,52 @@ def records(job: FederatedTrainingJob, rounds: int) -> Iterator[Record]:
         yield f"{keys.global_folder(rounds, name)}/{file}", content
 
 
-_store: ObjectStore
+class _Writer:
+    """Puts small objects, with a signature of version 4 and nothing else: a tenth of what boto3 takes for each."""
+
+    def __init__(self, storage: StorageSpec, access_key: str, secret_key: str) -> None:
+        assert storage.endpoint is not None
+        self._endpoint, self._host = storage.endpoint, urlsplit(storage.endpoint).netloc
+        self._folder = f"/{storage.bucket}/{storage.prefix}/" if storage.prefix else f"/{storage.bucket}/"
+        self._region, self._access_key, self._secret_key = storage.region, access_key, secret_key
+        self._mine = threading.local()
+
+    def put(self, record: Record) -> None:
+        key, data = record
+        connection = self._mine.__dict__.setdefault("connection", Connection(self._endpoint))
+        path = f"{self._folder}{key}"
+        RETRY.run(lambda: connection.put(f"{self._endpoint}{path}", self._headers(path, len(data)), memoryview(data)))
+
+    def _headers(self, path: str, size: int) -> dict[str, str]:
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        sent = {"host": self._host, "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "x-amz-date": at}
+        names = ";".join(sent)
+        lines = "".join(f"{name}:{value}\n" for name, value in sent.items())
+        request = sha256_hex(f"PUT\n{path}\n\n{lines}\n{names}\nUNSIGNED-PAYLOAD".encode())
+        scope = f"{at[:8]}/{self._region}/s3/aws4_request"
+        signed = f"AWS4{self._secret_key}".encode()
+        for word in [*scope.split("/"), f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{request}"]:
+            signed = hmac.digest(signed, word.encode(), "sha256")
+        del sent["host"]
+        who = f"AWS4-HMAC-SHA256 Credential={self._access_key}/{scope}"
+        return sent | {
+            "Authorization": f"{who}, SignedHeaders={names}, Signature={signed.hex()}",
+            "Content-Length": str(size),
+        }
+
+
+_writer: _Writer
 _threads: ThreadPoolExecutor
 
 
 def _open(storage: StorageSpec, access_key: str, secret_key: str) -> None:
-    global _store, _threads
-    _store = ObjectStore.open(storage, access_key=access_key, secret_key=secret_key)
+    global _writer, _threads
+    _writer = _Writer(storage, access_key, secret_key)
     _threads = ThreadPoolExecutor(_THREADS)
 
 
 def _put(batch: list[Record]) -> int:
-    return len(list(_threads.map(lambda record: _store.put(*record), batch)))
+    return len(list(_threads.map(_writer.put, batch)))
 
 
 def write(storage: StorageSpec, found: Iterator[Record], *, access_key: str, secret_key: str) -> int:

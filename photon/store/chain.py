@@ -11,11 +11,16 @@ from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 
 
-def last_round(store: ObjectStore) -> int:
-    """The last committed round, by doubling and halving: rounds are committed in order, so there are no gaps."""
-    low, high = 0, 1
-    while store.head(keys.commit(high)) is not None:
-        low, high = high, 2 * high
+def last_round(store: ObjectStore, *, known: int = 0) -> int:
+    """The last committed round, by doubling and halving: rounds are committed in order, so there are no gaps.
+
+    ``known``: a round that may have been committed; if it was, the search begins there.
+    """
+    low = known if known > 0 and store.head(keys.commit(known)) is not None else 0
+    step = 1
+    while store.head(keys.commit(low + step)) is not None:
+        low, step = low + step, 2 * step
+    high = low + step
     while high - low > 1:
         middle = (low + high) // 2
         if store.head(keys.commit(middle)) is not None:

@@ -79,15 +79,16 @@ def test_a_restart_costs_the_same_after_many_rounds_as_after_few(
     for rounds in (few, many):
         there = storage.model_copy(update={"prefix": f"{storage.prefix}-{rounds}"})
         requests.append(started_with(written(there, store.at(there.prefix), rounds), s3))
-    # The last round is found by doubling and halving: two more requests for each doubling.
-    assert requests[1] <= requests[0] + 8, requests
-    assert requests[0] < 2 * RECENT_ROUNDS + 100
+    assert requests[1] == pytest.approx(requests[0], abs=3), "a look for what others wrote may be among them"
+    # The rest are the last logs, and one or two of each other kind of record.
+    assert requests[0] < RECENT_ROUNDS + 50
 
 
 def test_the_past_of_an_older_release_comes_behind(store: ObjectStore, storage: StorageSpec) -> None:
     """Counters are not there before all rounds are counted: whoever reads them would take the rest for new."""
     rounds = RECENT_ROUNDS + 2 * BLOCK_ROUNDS
     job = written(storage, store, rounds)
+    store.delete([keys.SUMMARY])
     with aggregator(job, store, stop_when_done=False) as running:
         running.until(lambda engine: engine.state.open is not None)
         early = counters(series(running.text("/metrics")))

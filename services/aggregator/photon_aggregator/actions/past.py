@@ -52,6 +52,8 @@ class Past:
         self._store = store
         self._job = job
         self._unevaluated = [head for head in reversed(found.recent) if head.round not in found.evaluations]
+        self._unlogged = list(reversed(found.unlogged))
+        self._logs: list[RoundLog] = []
         self._above = found.recent[0]
         self._uncounted = found.uncounted
         self._totals = Totals()
@@ -63,7 +65,7 @@ class Past:
 
     @property
     def over(self) -> bool:
-        return not self._unevaluated and self._above.round == 0
+        return not self._unevaluated and not self._unlogged and self._above.round == 0
 
     def stop(self) -> None:
         """End what is under way after the round that is being read."""
@@ -83,6 +85,10 @@ class Past:
                 head = self._unevaluated[0]
                 self._results[head.round] = recover.evaluations_of(self._store, head)
                 del self._unevaluated[0]
+            elif self._unlogged:
+                log = recover.log_of(self._store, self._unlogged[0])
+                self._logs += [log] if log is not None else []
+                del self._unlogged[0]
             else:
                 self._read_below()
 
@@ -110,9 +116,11 @@ class Past:
             board.returns[head.round] = head
         for number, results in self._results.items():
             board.curves.evaluated(number, results)
+        for log in self._logs:
+            board.curves.logged(log)
         for one in self._rounds:
             board.curves.remembered(one.head, one.log, one.results)
-        self._results, self._rounds, self._returns = {}, [], []
+        self._results, self._rounds, self._returns, self._logs = {}, [], [], []
         if self._uncounted and self._above.round <= self._uncounted.start:
             board.remembered(self._totals)
             self._uncounted = range(0)

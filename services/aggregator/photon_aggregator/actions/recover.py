@@ -28,17 +28,19 @@ from photon_aggregator.rounds.stopping import bounded
 
 logger = logging.getLogger(__name__)
 
-# The newest rounds, whose commits and logs are read before work goes on: all that deciding looks back to.
+# The newest rounds, whose commits are read before work goes on: all that deciding looks back to.
 RECENT_ROUNDS: Final = TRAIL
+# Their logs are for people: those of the last rounds now, so that the pace is known, and the others in the background.
+RECENT_LOGS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
     """What is needed to go on, and no more of it after many rounds than after few.
 
-    ``recent`` are the last commits by round, with their ``logs``; ``totals`` say what the rounds before
-    ``counted_before`` add up to, but those of ``uncounted``. ``past_losses`` and ``evaluations`` are what the stop
-    rules need.
+    ``recent`` are the last commits by round, with their ``logs`` but those of ``unlogged``; ``totals`` say what the
+    rounds before ``counted_before`` add up to, but those of ``uncounted``. ``past_losses`` and ``evaluations`` are what
+    the stop rules need.
     """
 
     recent: tuple[Head, ...]
@@ -46,6 +48,7 @@ class Recovery:
     totals: Totals
     counted_before: int
     uncounted: range
+    unlogged: range
     evaluations: dict[int, dict[str, HeldOutResult]]
     past_losses: PastLosses
     baseline: dict[str, HeldOutResult]
@@ -75,18 +78,20 @@ def recover(store: ObjectStore, job: str, settings: Settings, pool: Executor) ->
         RecordError: A record is damaged, belongs to another job, or does not follow from the one before it.
         StoreError: The store does not answer.
     """
-    last = last_round(store)
+    kept = summaries.find(store)
+    last = last_round(store, known=0 if kept is None else kept.round)
     rounds = range(max(0, last - RECENT_ROUNDS + 1), last + 1)
     recent = tuple(pool.map(lambda r: read_commit(store, r), rounds))
     verify_chain(recent, job, store)
-    logs = {r: log for r, log in zip(rounds, pool.map(lambda r: log_of(store, r), rounds), strict=True) if log}
-    summary = _summary(store, recent)
+    summary = _of_this_chain(store, kept, recent)
     totals = summary.totals() if summary is not None else Totals()
     first = rounds[0]
     counted = summary.round if summary is not None else 0
+    logged = range(max(first, min(counted, last - RECENT_LOGS + 1)), last + 1)
+    logs = {r: log for r, log in zip(logged, pool.map(lambda r: log_of(store, r), logged), strict=True) if log}
     totals.complete = counted >= first
-    evaluations, past_losses = _losses(store, settings, recent, summary, pool)
     plan = plans.last(store, last + 1)
+    evaluations, past_losses = _losses(store, settings, recent, summary, pool, planned=plan is not None)
     planned_first = store.head(keys.plan(1))
     return Recovery(
         recent=recent,
@@ -94,6 +99,7 @@ def recover(store: ObjectStore, job: str, settings: Settings, pool: Executor) ->
         totals=totals,
         counted_before=max(counted, first),
         uncounted=range(counted, first),
+        unlogged=range(first, logged[0]),
         evaluations=evaluations,
         past_losses=past_losses,
         planned=plan is not None and plan.end is None,
@@ -109,9 +115,8 @@ def _earlier_end(store: ObjectStore, head: Head) -> End | None:
     return found[0] if found is not None and found[0].commit == head.digest else None
 
 
-def _summary(store: ObjectStore, recent: Sequence[Head]) -> Summary | None:
+def _of_this_chain(store: ObjectStore, found: Summary | None, recent: Sequence[Head]) -> Summary | None:
     """The summary, if it is one of this chain."""
-    found = summaries.find(store)
     if found is None or found.round > recent[-1].round:
         return None
     head = next((head for head in recent if head.round == found.round), None) or commit_of(store, found.round)
@@ -119,9 +124,18 @@ def _summary(store: ObjectStore, recent: Sequence[Head]) -> Summary | None:
 
 
 def _losses(
-    store: ObjectStore, settings: Settings, recent: Sequence[Head], summary: Summary | None, pool: Executor
+    store: ObjectStore,
+    settings: Settings,
+    recent: Sequence[Head],
+    summary: Summary | None,
+    pool: Executor,
+    *,
+    planned: bool,
 ) -> tuple[dict[int, dict[str, HeldOutResult]], PastLosses]:
-    """Evaluations of the last evaluated rounds, and the losses of those before as far as a stop rule asks for them."""
+    """Evaluations of the last evaluated rounds, and the losses of those before as far as a stop rule asks for them.
+
+    Without such a rule only whom the head is still waiting for depends on them; the page gets them later.
+    """
     last, every = recent[-1].round, settings.evaluate_every
     known = PastLosses() if summary is None else summary.past_losses()
     counted = 0 if summary is None else summary.round
@@ -129,6 +143,8 @@ def _losses(
     if settings.stop.plateau is not None:
         # All that the summary does not count: every round, in a bucket of a release that wrote none.
         rounds = sorted({*kept, *range(counted, last + 1)})
+    elif not settings.waits_for_evaluations:
+        rounds = [] if planned else [last]
     else:
         rounds = sorted({last, last - last % every if every else last, *kept[-1:]})
     heads = {head.round: head for head in recent}
