@@ -38,7 +38,7 @@ from photon.protocol.records import FileRecord, Part, Phase, Sha256, UpdateManif
 TOKEN_HEADER = "Authorization"
 # A header of answers to GET /v1/task: what this aggregator takes beyond what the first release did.
 ACCEPTS: Final = "Photon-Accepts"
-# UpdateMetrics.skipped_steps and .fresh_optimizer, Progress.skipped_steps.
+# Of UpdateMetrics skipped_steps, balance_loss_mean and fresh_optimizer; of Progress skipped_steps.
 TRAINING_NOTES: Final = "training-notes"
 
 

@@ -115,6 +115,14 @@ class UpdateMetrics(ApiModel):
             description="Steps that changed nothing because loss or gradient was not finite; means are of the others.",
         ),
     ] = 0
+    balance_loss_mean: Annotated[
+        Loss | None,
+        Field(
+            exclude_if=_unset,
+            description="Of a mixture of experts: its load-balancing loss before router_aux_loss_coef. It is trained "
+            "on, and is not in the losses.",
+        ),
+    ] = None
     fresh_optimizer: Annotated[
         bool,
         Field(

@@ -153,6 +153,26 @@ class Program:
         )
         self.save("skipping", weights=seen, skipped=totals.metrics().skipped_steps, steps=strategy.optimizer_steps)
 
+    def experts(self) -> None:
+        spec = LocalSpec.model_validate(self.cases["local"] | {"steps": 5})
+        strategy = FSDP(models.config_from(self.cases["experts_config"]), spec, device=self.device)
+        strategy.load(FileSource(self.cases["experts_weights"]))
+        totals = Totals(self.device)
+        train(
+            strategy=strategy,
+            batches=Batches(self.data, spec),
+            local=spec,
+            seed=7,
+            participant="a",
+            first_step=0,
+            until=5,
+            totals=totals,
+            after_step=lambda _: None,
+        )
+        metrics = totals.metrics()
+        weights = self.read(strategy, "weights", 4096)
+        self.save("experts", weights=weights, loss=metrics.loss_mean, balance=metrics.balance_loss_mean)
+
     def compiled(self) -> None:
         spec = LocalSpec.model_validate(self.cases["local"])
         strategy = FSDP(models.config_from(self.cases["config"]), spec, device=self.device, compile=True)
@@ -211,6 +231,7 @@ def main() -> None:
     program.memory()
     program.compiled()
     program.skipping()
+    program.experts()
     program.training("fp32")
     program.training("bf16", precision="bf16")
     program.training("accumulated", microBatchSize=2, steps=5)

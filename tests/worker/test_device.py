@@ -127,7 +127,9 @@ class Quiet:
 def report(tokens_per_second: float) -> Any:
     from photon_worker.training.loop import StepReport
 
-    return StepReport(local_step=1, loss=1.0, learning_rate=0.1, tokens_per_second=tokens_per_second)
+    return StepReport(
+        local_step=1, loss=1.0, skipped=0, skipped_in_a_row=0, learning_rate=0.1, tokens_per_second=tokens_per_second
+    )
 
 
 @pytest.mark.parametrize(

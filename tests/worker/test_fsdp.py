@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from photon.api.training import LocalSpec
+from photon.store.source import FileSource
 from photon_worker.data import Mixture
 from photon_worker.training import model as models
 from photon_worker.training.evaluate import EvaluationSettings, held_out_loss
@@ -35,6 +36,15 @@ CONFIG: dict[str, Any] = {
     "vocab_size": 265,
     "max_position_embeddings": 64,
     "tie_word_embeddings": True,
+}
+# Products of experts want rows of whole 16 bytes.
+EXPERTS = CONFIG | {
+    "model_type": "mixtral",
+    "hidden_size": 36,
+    "intermediate_size": 52,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "router_aux_loss_coef": 0.5,
 }
 LARGE = CONFIG | {"intermediate_size": 1001}
 LOCAL: dict[str, Any] = {
@@ -58,11 +68,15 @@ class Outcome:
     def arrays(self, name: str) -> Any:
         return np.load(self.folder / f"{name}.npz")
 
-    def single(self, **local: Any) -> tuple[Single, list[Any], Totals]:
+    def single(
+        self, config: dict[str, Any] = CONFIG, file: str = "model", **local: Any
+    ) -> tuple[Single, list[Any], Totals]:
         """The same training in this process."""
         spec = LocalSpec.model_validate(LOCAL | local)
-        strategy = Single(models.config_from(CONFIG), spec.optimizer, device=torch.device("cpu"))
-        strategy.write("weights", 0, self.weights.copy())
+        strategy = Single(models.config_from(config), spec.optimizer, device=torch.device("cpu"))
+        source = FileSource(self.folder / f"{file}.safetensors")
+        strategy.load(source)
+        source.close()
         losses: list[Any] = []
         totals = Totals(strategy.device)
         data = self.data
@@ -100,7 +114,10 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     bits = np.random.default_rng(0).integers(0, 2**32, len(weights), dtype=np.uint32).view(np.float32)
     bits[:3] = [-0.0, np.nan, 1e-45]
     np.save(folder / "bits.npy", bits)
+    models.write_weights(models.build(models.config_from(EXPERTS), seed=7), folder / "experts.safetensors")
     cases = {
+        "experts_config": EXPERTS,
+        "experts_weights": str(folder / "experts.safetensors"),
         "config": CONFIG,
         "local": LOCAL,
         "data": str(data),
@@ -188,6 +205,18 @@ def test_a_gradient_that_is_not_finite_at_one_process_changes_nothing_at_any(out
     assert np.isfinite(third).all()
     assert np.abs(third - second).max() > 1e-5, "training goes on"
     assert (found["skipped"], found["steps"]) == (1, 2)
+
+
+def test_a_mixture_of_experts_balances_each_process_s_rows(outcome: Outcome) -> None:
+    """Two processes with 4 rows each do what one does with micro batches of 4."""
+    found = outcome.arrays("experts")
+    strategy, _, totals = outcome.single(EXPERTS, "experts", steps=5, microBatchSize=4)
+    ours = np.empty(strategy.header.elements, dtype=np.float32)
+    strategy.read("weights", 0, ours)
+    metrics = totals.metrics()
+    assert found["loss"] == pytest.approx(metrics.loss_mean, abs=1e-4)
+    assert found["balance"] == pytest.approx(metrics.balance_loss_mean, abs=1e-4)
+    np.testing.assert_allclose(found["weights"], ours, atol=1e-4)
 
 
 def test_an_evaluation_of_a_compiled_model_compiles_nothing(outcome: Outcome) -> None:

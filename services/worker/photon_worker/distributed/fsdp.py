@@ -31,6 +31,7 @@ from torch.distributed.tensor import DTensor
 from photon.api.training import LocalSpec, Precision
 from photon.store.source import Source
 from photon_worker.training import model as models
+from photon_worker.training.forward import Output, Training
 from photon_worker.training.strategy import Vector, finite
 
 # Gradients of micro batches add up unsharded, and are reduced once a step, where that takes at most so much memory a
@@ -58,6 +59,7 @@ class FSDP:
         self.is_main: Final = self.rank == MAIN
         self.module = _sharded(config, device=device, bf16=local.precision is Precision.BF16, compile=compile)
         self.module.train()
+        self._training = Training(self.module, config)
         self.header = models.layout(self.module)
         self._parameters = list(models.parameters(self.module).values())
         self._pieces = list(_pieces(self._parameters, rank=self.rank, size=self.size))
@@ -87,16 +89,16 @@ class FSDP:
         share = count // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.module(input_ids=tokens, use_cache=False).logits
-        return logits
+    def forward(self, tokens: torch.Tensor) -> Output:
+        return self._training(self.module, tokens)
 
     def infer(self, tokens: torch.Tensor) -> torch.Tensor:
         self.module.eval()
         try:
             # The layers were compiled in place, for the shapes of training.
             with torch.compiler.set_stance("force_eager"):
-                return self.forward(tokens)
+                logits: torch.Tensor = self.module(input_ids=tokens, use_cache=False).logits
+                return logits
         finally:
             self.module.train()
             # Without a backward pass the root would keep its gathered parameters, and not see those written next.

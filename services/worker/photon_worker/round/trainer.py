@@ -283,7 +283,7 @@ class Participant:
                 totals.steps,
             )
         if not self._around.client.takes_notes:
-            return metrics.model_copy(update={"skipped_steps": 0})
+            return metrics.model_copy(update={"skipped_steps": 0, "balance_loss_mean": None})
         return metrics.model_copy(update={"fresh_optimizer": fresh})
 
     def _report(self, report: StepReport, progress: TaskProgress) -> None:

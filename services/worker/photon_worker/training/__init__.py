@@ -9,5 +9,6 @@
     pretrained  checks of a checkpoint from outside
     evaluate    held-out loss
     device      device, threads, peak speed, memory
+    forward     a forward pass in training; the loss that experts need
     flops       arithmetic per token, for MFU
 """

@@ -4,6 +4,7 @@ Choices, each for exactness or speed:
 - The batch of a step is a pure function of the global sequential step, so a resumed round trains on the same rows.
 - Dropout (where a config has any) is seeded by the step as well: resumed equals uninterrupted, bit for bit.
 - Weights, moments and gradients are fp32; bf16 is autocast for forward and backward only.
+- A mixture of experts adds its load-balancing loss to what is trained on, and not to the loss that is reported.
 - A step whose loss or gradient is not finite changes nothing and is counted: one bad row must not end a participant.
 - The host never waits for the device within a round: losses and norms add up on the device in fp64, and progress shows
   the last step that the device has finished.
@@ -55,7 +56,10 @@ class Totals:
     Steps whose loss or gradient is not finite are only counted. The sums stay on the device; ``values`` waits for it.
     """
 
-    NAMES: Final = ("loss_sum", "loss_last", "norm_sum", "norm_max", "clipped", "skipped", "skipped_in_a_row")
+    NAMES: Final = (
+        *("loss_sum", "loss_last", "norm_sum", "norm_max", "clipped", "skipped", "skipped_in_a_row"),
+        "balance_sum",
+    )
 
     def __init__(self, device: torch.device, *, steps: int = 0, values: dict[str, float] | None = None) -> None:
         self.steps = steps
@@ -63,8 +67,14 @@ class Totals:
         # MPS has no fp64; nothing that Photon promises runs there.
         self._sums = torch.tensor(start, dtype=torch.float64, device=device)
 
-    def add(self, loss: torch.Tensor, norm: torch.Tensor, clip_norm: float | None) -> None:
-        """Count one step."""
+    def add(
+        self,
+        loss: torch.Tensor,
+        norm: torch.Tensor,
+        clip_norm: float | None,
+        balance: torch.Tensor | None = None,
+    ) -> None:
+        """Count one step. ``balance``: the load-balancing loss of a mixture of experts."""
         sums = self._sums
         taken = finite(loss, norm)
         norm64 = torch.where(taken, norm.to(torch.float64), 0.0)
@@ -75,6 +85,8 @@ class Totals:
         if clip_norm is not None:
             sums[4] += norm64 > clip_norm
         sums[5] += ~taken
+        if balance is not None:
+            sums[7] += torch.where(taken, balance, 0.0)
         sums[6] = torch.where(taken, 0.0, sums[6] + 1)
         self.steps += 1
 
@@ -108,6 +120,8 @@ class Totals:
                 grad_norm_max=values["norm_max"],
                 clipped_fraction=values["clipped"] / taken,
                 skipped_steps=skipped,
+                # Never 0 where there is one.
+                balance_loss_mean=values["balance_sum"] / taken or None,
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -168,19 +182,27 @@ def train(
         torch.manual_seed(_step_seed(seed, participant, step, strategy.rank))
 
         loss = torch.zeros((), dtype=torch.float64, device=device)
+        balance: torch.Tensor | None = None
         for index in range(micro_batches):
             tokens = rows[index * share : (index + 1) * share]
             with strategy.accumulating(last=index == micro_batches - 1):
                 with autocast:
-                    logits = strategy.forward(tokens[:, :-1])
+                    output = strategy.forward(tokens[:, :-1])
                     # Mean over the micro batch's tokens; all micro batches have equally many.
-                    nll = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
-                (nll if micro_batches == 1 else nll / micro_batches).backward()  # type: ignore[no-untyped-call]
+                    nll = F.cross_entropy(output.logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+                total = nll if output.penalty is None else nll + output.penalty
+                (total if micro_batches == 1 else total / micro_batches).backward()  # type: ignore[no-untyped-call]
             loss += nll.detach()
+            if output.balance is not None:
+                before = balance if balance is not None else torch.zeros_like(loss)
+                balance = before + output.balance.detach()
+            del output  # else its logits would be there during the next forward pass
         loss = strategy.mean(loss / micro_batches)
         norm = strategy.step(learning_rate=rate, clip_norm=local.optimizer.clip_norm, loss=loss)
 
-        totals.add(loss, norm, local.optimizer.clip_norm)
+        if balance is not None:
+            balance = strategy.mean(balance / micro_batches)
+        totals.add(loss, norm, local.optimizer.clip_norm, balance)
         shown.put(totals.shown())
         last, skipped, in_a_row = shown.get()
         after_step(

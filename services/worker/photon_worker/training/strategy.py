@@ -19,6 +19,7 @@ from photon.api.training import InnerOptimizer
 from photon.store.source import Source
 from photon.store.tensors import Header
 from photon_worker.training import model as models
+from photon_worker.training.forward import Output, Training
 
 Vector = Literal["weights", "exp_avg", "exp_avg_sq"]
 VECTORS: Final[tuple[Vector, ...]] = ("weights", "exp_avg", "exp_avg_sq")
@@ -66,12 +67,13 @@ class Strategy(Protocol):
         """Which of ``count`` rows of a micro batch this process trains on; all processes have equally many."""
         ...
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Logits [rows, length, vocabulary] of token ids [rows, length]."""
+    def forward(self, tokens: torch.Tensor) -> Output:
+        """Logits, and a load-balancing loss where the model has one, of token ids [rows, length]."""
         ...
 
     def infer(self, tokens: torch.Tensor) -> torch.Tensor:
-        """As ``forward``, for evaluation: no dropout, never compiled (its shapes differ from those of training)."""
+        """Logits [rows, length, vocabulary] for evaluation: no dropout, never compiled (its shapes differ from those of
+        training)."""
         ...
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
@@ -127,6 +129,7 @@ class Single:
         self.module.train()
         self.header = models.layout(self.module)
         self.call: Any = torch.compile(self.module) if compile else self.module
+        self._training = Training(self.module, config)
         self._parameters = list(models.parameters(self.module).values())
         self._vectors: dict[Vector, torch.Tensor] = {
             name: torch.zeros(self.header.elements, dtype=torch.float32, device=device) for name in VECTORS
@@ -162,9 +165,8 @@ class Single:
     def rows(self, count: int) -> slice:
         return slice(0, count)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.call(input_ids=tokens, use_cache=False).logits
-        return logits
+    def forward(self, tokens: torch.Tensor) -> Output:
+        return self._training(self.call, tokens)
 
     def infer(self, tokens: torch.Tensor) -> torch.Tensor:
         self.module.eval()
