@@ -196,7 +196,7 @@ class Program:
                     strategy, base, base.size_bytes - header.data_bytes, codec_name=Codec.DENSE_FP32, part_bytes=8192
                 ):
                     strategy.write("exp_avg", part.start, np.zeros(part.stop - part.start, dtype=np.float32))
-            else:  # as follow.py does it: only the main process has values
+            else:  # as follower.py does it: only the main process has values
                 for start, stop in part_ranges(header.elements, 8192):
                     for _ in strategy.blocks("weights", start, stop - start):
                         pass

@@ -1,4 +1,4 @@
-"""What the main process of a participant says to its others (conduct.py sends, follow.py executes)."""
+"""What the main process of a participant says to its others (``leader`` sends, ``follower`` executes)."""
 
 from __future__ import annotations
 

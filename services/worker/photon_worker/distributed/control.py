@@ -1,7 +1,7 @@
 """The few moments of a participant's life that concern all of its processes.
 
 ``Participant`` is written for one process. Where there are several it runs in the main one and asks a Conductor at
-these moments (distributed/conduct.py); where there is one, nothing has to be asked.
+these moments (distributed/leader.py); where there is one, nothing has to be asked.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A process that is not its participant's main one: it does what the main process says (conduct.py)."""
+"""A process that is not its participant's main one: it does what the main process says (leader.py)."""
 
 from __future__ import annotations
 

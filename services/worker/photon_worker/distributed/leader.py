@@ -1,6 +1,6 @@
 """The main process's side of a participant of several processes: what it does, all of them do.
 
-Its strategy sends a command before each collective operation, and between commands the others wait (follow.py). So an
+Its strategy sends a command before each collective operation, and between commands the others wait (follower.py). So an
 upload that fails, a round that is cancelled or a verdict that takes an hour concern the main process alone.
 
 In the steps of training all processes compute without commands. After each they ask one another whether anybody wants

@@ -1,6 +1,6 @@
 """The processes of one participant, started together by torchrun: who is who, and how all of them end together.
 
-Work is shared out by commands: the main process sends, the others wait for the next (see conduct.py and follow.py). A
+Work is shared out by commands: the main process sends, the others wait for the next (see leader.py and follower.py). A
 wait may last for hours, since a participant may sit out rounds, so it has no deadline of its own. What bounds it is
 the watch: a thread of each process that meets the others' every second. A process that fails says so there, a process
 that is gone breaks the connection, and one that hangs runs into the watch's time-out; the others then end as well,
