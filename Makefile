@@ -9,7 +9,7 @@ NODES ?= 1
 # Tests that start whole runs have deadlines, so they run one after another; the rest runs in this many processes.
 TEST_WORKERS ?= 2
 SIGHT_PACKAGES = prometheus chromium
-CLUSTER_PACKAGES = $(shell cat tests/cluster/packages.txt)
+CLUSTER_PACKAGES = $(shell cat tools/cluster/packages.txt)
 # The operator touches no tensor, and a third of its image would be numpy.
 NOT_IN_OPERATOR = --no-emit-package numpy --no-emit-package safetensors
 export PYTHONUNBUFFERED := 1
@@ -44,7 +44,7 @@ test: $(STAMP) ## Everything that needs no Kubernetes, Prometheus or browser
 	$(BIN)/python -m pytest -q -m "processes and not cluster and not sight"
 
 test-sight: $(STAMP) sight-packages ## What people look at: metrics, dashboards, alerts, the web page (Prometheus, Chromium)
-	$(BIN)/python -m tests.cluster prepare --control-plane
+	$(BIN)/python -m tools.cluster prepare --control-plane
 	$(BIN)/python -m pytest -q -m sight
 
 # Root on Debian gets them; anybody else keeps what there is, and tests say what is missing.
@@ -54,14 +54,14 @@ sight-packages:
 	    $(SIGHT_PACKAGES) > /dev/null; fi
 
 test-cluster: $(STAMP) cluster-packages ## What needs a real Kubernetes: the CRD, the operator, images, jobs as pods
-	$(BIN)/python -m tests.cluster prepare
+	$(BIN)/python -m tools.cluster prepare
 	$(BIN)/python -m pytest -q -m cluster
 
 cluster-up: $(STAMP) cluster-packages ## A real Kubernetes on this machine (root, Linux): make cluster-up NODES=2
-	$(BIN)/python -m tests.cluster up --nodes $(NODES)
+	$(BIN)/python -m tools.cluster up --nodes $(NODES)
 
 cluster-down: $(STAMP) ## End it; nothing is left but the cache
-	$(BIN)/python -m tests.cluster down
+	$(BIN)/python -m tools.cluster down
 
 # Root on Debian gets what pods need; anybody else keeps what there is, and tests say what is missing.
 cluster-packages:
@@ -74,10 +74,10 @@ check: $(STAMP) ## Format, lint, types, import contracts, generated files
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m photon.api.crd --check manifests/crd.yaml
-	$(BIN)/python -m photon.api.crd --check charts/photon/files/crd.yaml
-	$(BIN)/python -m tests.chart.values_table --check charts/photon/README.md
-	$(BIN)/python -m photon.telemetry.dashboards --check manifests/dashboards
+	$(BIN)/python -m tools.crd --check manifests/crd.yaml
+	$(BIN)/python -m tools.crd --check charts/photon/files/crd.yaml
+	$(BIN)/python -m tools.chart_values --check charts/photon/README.md
+	$(BIN)/python -m tools.dashboards --check manifests/dashboards
 	diff -r manifests/dashboards charts/photon/files/dashboards
 	diff -r manifests/alerts charts/photon/files/alerts
 
@@ -86,13 +86,13 @@ format: $(STAMP) ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 generate: $(STAMP) ## Write the generated files (the CRD, dashboards, their copies in the chart, its table of values)
-	$(BIN)/python -m photon.api.crd --write manifests/crd.yaml
+	$(BIN)/python -m tools.crd --write manifests/crd.yaml
 	cp manifests/crd.yaml charts/photon/files/crd.yaml
-	$(BIN)/python -m photon.telemetry.dashboards --write manifests/dashboards
+	$(BIN)/python -m tools.dashboards --write manifests/dashboards
 	mkdir -p charts/photon/files/dashboards charts/photon/files/alerts
 	cp manifests/dashboards/*.json charts/photon/files/dashboards/
 	cp manifests/alerts/*.yaml charts/photon/files/alerts/
-	$(BIN)/python -m tests.chart.values_table --write charts/photon/README.md
+	$(BIN)/python -m tools.chart_values --write charts/photon/README.md
 
 pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --group dev --no-header --no-annotate -o requirements.txt

@@ -1,6 +1,6 @@
 """``make bench-operator``: a thousand jobs before one operator and a real API server; pods are not run.
 
-The control plane is real (etcd, API server, controllers, scheduler; tests/cluster), the operator is the program as it
+The control plane is real (etcd, API server, controllers, scheduler; tools/cluster), the operator is the program as it
 is installed. What kubelets would do to pods is written into their status, and one small server answers as every job's
 aggregator, so each job goes all the way: documents, init, two workers, the aggregator, training. Then nothing happens
 for five minutes and a bit, and what the operator asks the API server in that time is counted; its own lists of
@@ -42,11 +42,11 @@ from photon.telemetry import metric_names
 from photon_operator.children import names
 from photon_operator.children.kinds import POD
 from photon_operator.cluster.client import Api
-from tests.cluster.control_plane import ControlPlane
 from tests.cluster.fixtures import install_crd
-from tests.cluster.kube import Kube
-from tests.cluster.processes import free_ports
 from tests.operator.world import said
+from tools.cluster.control_plane import ControlPlane
+from tools.cluster.kube import Kube
+from tools.cluster.processes import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE: Final = "bench"

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from photon.api.base import ApiModel
-from photon.api.crd import CannotExpress, Converter, definition, render
 from photon.api.job import FederatedTrainingJob
+from tools.crd import CannotExpress, Converter, definition, render
 
 COMMITTED = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 JOB: dict[str, Any] = {
@@ -193,7 +193,7 @@ def test_the_committed_file_is_current() -> None:
 
 def test_check_and_write_of_the_command(tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "photon.api.crd", *arguments]
+        command = [sys.executable, "-m", "tools.crd", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     path = tmp_path / "crd.yaml"

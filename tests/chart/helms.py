@@ -1,4 +1,4 @@
-"""Helm 4 as tests/cluster finds it, and Helm 3 built from its public Go module once (minutes): the chart is for both.
+"""Helm 4 as tools/cluster finds it, and Helm 3 built from its public Go module once (minutes): the chart is for both.
 
 ``python -m tests.chart.helms`` builds Helm 3 ahead of the tests.
 """
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.tools import cache, tool
+from tools.cluster.fetched import cache, tool
 
 HELM3_VERSION: Final = "3.22.0"
 KUBERNETES_MINOR: Final = "34"

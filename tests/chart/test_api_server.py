@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.chart.rendering import CHART, CI_VALUES, EXAMPLES, NAMESPACE, ROOT, Chart, Object, pod_specs
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.kube import Kube
-from tests.cluster.programs import NoProgram
+from tools.cluster.control_plane import ControlPlane
+from tools.cluster.kube import Kube
+from tools.cluster.programs import NoProgram
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 

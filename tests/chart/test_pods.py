@@ -15,9 +15,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.chart.rendering import CHART, Chart
 from tests.cluster.fixtures import RunningCluster
-from tests.cluster.kube import Kube
-from tests.cluster.processes import free_ports
-from tests.cluster.tools import tool
+from tools.cluster.fetched import tool
+from tools.cluster.kube import Kube
+from tools.cluster.processes import free_ports
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.chart.rendering import CHART, Chart
-from tests.chart.values_table import BEGIN, table, values
+from tools.chart_values import BEGIN, table, values
 
 pytestmark = pytest.mark.timeout(1500)
 

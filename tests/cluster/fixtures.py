@@ -14,12 +14,12 @@ from typing import NoReturn
 
 import pytest
 
-from tests.cluster.contexts import existing
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.images import REGISTRY, Image, build, load, why_no_images
-from tests.cluster.kube import Kube
-from tests.cluster.launcher import Cluster, why_no_pods
-from tests.cluster.programs import NoProgram
+from tools.cluster.contexts import existing
+from tools.cluster.control_plane import ControlPlane
+from tools.cluster.images import REGISTRY, Image, build, load, why_no_images
+from tools.cluster.kube import Kube
+from tools.cluster.launcher import Cluster, why_no_pods
+from tools.cluster.programs import NoProgram
 
 CRD = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 RESTRICTED = {

@@ -18,9 +18,9 @@ import boto3
 import yaml
 
 from tests.cluster.fixtures import RESTRICTED, RunningCluster
-from tests.cluster.images import DOCKERFILES
-from tests.cluster.kube import Kube, Object
-from tests.cluster.tools import tool
+from tools.cluster.fetched import tool
+from tools.cluster.images import DOCKERFILES
+from tools.cluster.kube import Kube, Object
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "charts" / "photon"

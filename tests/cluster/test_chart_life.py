@@ -15,9 +15,9 @@ import yaml
 from tests.chart.helms import NoHelm
 from tests.chart.helms import helm as helm_of_major
 from tests.cluster.fixtures import RunningCluster
-from tests.cluster.kube import Kube, Object
 from tests.cluster.release import NAME, STORE, Job, Release, helm, install, installed
 from tests.end_to_end.whole_runs import prepare_data, write_job
+from tools.cluster.kube import Kube, Object
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

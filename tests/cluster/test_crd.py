@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.api.test_crd import JOB, LEAVES, accepted_by_pydantic, anything, job, put, schemas
 from tests.cluster.fixtures import CRD
-from tests.cluster.kube import Kube
+from tools.cluster.kube import Kube
 
 pytestmark = pytest.mark.cluster
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.cluster.kube import Kube, Object
 from tests.cluster.release import Release
+from tools.cluster.kube import Kube, Object
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

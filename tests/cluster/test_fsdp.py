@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.kube import Object
 from tests.cluster.release import Job, Release
 from tests.end_to_end.whole_runs import prepare_data, step_of, write_job
+from tools.cluster.kube import Object
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 

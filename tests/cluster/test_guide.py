@@ -21,11 +21,11 @@ from photon.api.document import parse
 from tests.chart.guide import GUIDE, Step, steps
 from tests.cluster import printed
 from tests.cluster.fixtures import RunningCluster
-from tests.cluster.images import DOCKERFILES
-from tests.cluster.kube import Kube
 from tests.cluster.release import CHART, NAME, ROOT, helm, taking_over
 from tests.cluster.shell import Shell, shell
-from tests.cluster.tools import tool
+from tools.cluster.fetched import tool
+from tools.cluster.images import DOCKERFILES
+from tools.cluster.kube import Kube
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster import contexts
-from tests.cluster.control_plane import ControlPlane
 from tests.cluster.fixtures import RunningCluster
-from tests.cluster.images import base, load
-from tests.cluster.kube import Kube, Object
-from tests.cluster.launcher import Cluster, why_no_pods
-from tests.cluster.tools import cache
+from tools.cluster import contexts
+from tools.cluster.control_plane import ControlPlane
+from tools.cluster.fetched import cache
+from tools.cluster.images import base, load
+from tools.cluster.kube import Kube, Object
+from tools.cluster.launcher import Cluster, why_no_pods
 
 pytestmark = pytest.mark.cluster
 
@@ -146,7 +146,7 @@ def of_ours(process: psutil.Process) -> bool:
 def test_a_control_plane_ends_with_its_owner_even_if_that_is_killed(tmp_path: Path) -> None:
     program = (
         "import sys, time\n"
-        "from tests.cluster.control_plane import ControlPlane\n"
+        "from tools.cluster.control_plane import ControlPlane\n"
         "print(ControlPlane().start().kubeconfig, flush=True)\n"
         "time.sleep(600)\n"
     )

@@ -17,13 +17,13 @@ import yaml
 
 from photon.telemetry import metric_names as names
 from tests.cluster.fixtures import RunningCluster
-from tests.cluster.monitoring import Monitoring, definitions
-from tests.cluster.programs import PROMETHEUS, program
 from tests.cluster.release import NAME, Job, Release, installed
 from tests.end_to_end.whole_runs import prepare_data, write_job
 from tests.sight.prometheus import Prometheus
 from tests.sight.test_alerts import ALERTS, rules
 from tests.sight.test_dashboards import queries, values
+from tools.cluster.monitoring import Monitoring, definitions
+from tools.cluster.programs import PROMETHEUS, program
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -39,9 +39,9 @@ from tests.aggregator.fake_worker import (
     write_round_zero,
 )
 from tests.aggregator.running import chain, working
-from tests.cluster.processes import free_ports
 from tests.fuzz import mutations, oracle
 from tests.fuzz.wire import Answer, Line, post
+from tools.cluster.processes import free_ports
 
 HONEST = ("north", "south")
 HOSTILE = tuple(f"hostile-{index}" for index in range(6))

@@ -21,8 +21,8 @@ from photon.api.status import JobStatus
 from photon_operator.children import names
 from photon_operator.children.kinds import POD
 from photon_operator.cluster.client import Api
-from tests.cluster.kube import Kube
-from tests.cluster.processes import free_ports
+from tools.cluster.kube import Kube
+from tools.cluster.processes import free_ports
 
 DEADLINE_SECONDS: Final = 60.0
 EXAMPLES: Final = Path(__file__).parents[2] / "manifests" / "examples"

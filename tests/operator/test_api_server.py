@@ -13,9 +13,9 @@ import pytest
 from photon.api.status import JobReason
 from photon_operator.children import names
 from tests.cluster.fixtures import RESTRICTED
-from tests.cluster.kube import Kube
 from tests.operator.running import EXAMPLES, Aggregators, Lab, Operator, until
 from tests.operator.world import said, words
+from tools.cluster.kube import Kube
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("operator")]
 

@@ -6,11 +6,11 @@ import tarfile
 
 import pytest
 
-from tests.cluster.archive import blob_path
 from tests.cluster.fixtures import RunningCluster
-from tests.cluster.images import DOCKERFILES, Image, base, build, layout, version, why_no_images
-from tests.cluster.kube import Kube, Object
-from tests.cluster.processes import until
+from tools.cluster.archive import blob_path
+from tools.cluster.images import DOCKERFILES, Image, base, build, layout, version, why_no_images
+from tools.cluster.kube import Kube, Object
+from tools.cluster.processes import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

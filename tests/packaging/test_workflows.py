@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.images import DOCKERFILES
-from tests.cluster.programs import ACTIONLINT, NoProgram, program
+from tools.cluster.images import DOCKERFILES
+from tools.cluster.programs import ACTIONLINT, NoProgram, program
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github" / "workflows"

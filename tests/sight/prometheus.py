@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.cluster.processes import free_ports
+from tools.cluster.processes import free_ports
 
 SCRAPE_SECONDS = 1
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from photon.telemetry import metric_names as names
-from tests.cluster.kube import Kube
 from tests.operator.running import JOB, Lab, Operator, until
 from tests.sight.prometheus import Prometheus, Target, scraping
 from tests.sight.running import LiveRun
+from tools.cluster.kube import Kube
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "dashboards"
 FILES = ["job.json", "institution.json", "operator.json"]
@@ -51,7 +51,7 @@ def filled(expr: str) -> str:
 
 
 def test_the_files_are_what_the_code_says() -> None:
-    command = [sys.executable, "-m", "photon.telemetry.dashboards", "--check", str(FOLDER)]
+    command = [sys.executable, "-m", "tools.dashboards", "--check", str(FOLDER)]
     subprocess.run(command, check=True, timeout=60)
 
 

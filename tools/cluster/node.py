@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster.machine import Machine
-from tests.cluster.network import DNS, GATEWAY, POD_NETWORK, node_address, pod_network
-from tests.cluster.pki import Pki
-from tests.cluster.processes import until
-from tests.cluster.programs import program
-from tests.cluster.tools import cache
+from tools.cluster.fetched import cache
+from tools.cluster.machine import Machine
+from tools.cluster.network import DNS, GATEWAY, POD_NETWORK, node_address, pod_network
+from tools.cluster.pki import Pki
+from tools.cluster.processes import until
+from tools.cluster.programs import program
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
 CNI_FOLDERS: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))

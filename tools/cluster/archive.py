@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import IO, Any
 
-from tests.cluster.node import PAUSE_IMAGE
+from tools.cluster.node import PAUSE_IMAGE
 
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.cluster.processes import until
-from tests.cluster.tools import tool
+from tools.cluster.fetched import tool
+from tools.cluster.processes import until
 
 if TYPE_CHECKING:
     import kubernetes.client

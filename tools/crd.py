@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, made from the pydantic models: ``python -m photon.api.crd --check|--write FILE``.
+"""The CustomResourceDefinition, made from the pydantic models: ``python -m tools.crd --check|--write FILE``.
 
 Own converter, because what pydantic emits and what an API server takes differ in a dozen places (no ``$ref``, no
 ``anyOf`` with null, no ``const``, boolean ``exclusiveMinimum``), and because it must *raise* on what it cannot express
@@ -165,7 +165,7 @@ class Converter:
             converted["x-kubernetes-list-type"] = "map"
             converted["x-kubernetes-list-map-keys"] = [_LIST_KEYS[name]]
         elif name:
-            raise CannotExpress(f"{path}: a list of {name} needs a key in photon.api.crd")
+            raise CannotExpress(f"{path}: a list of {name} needs a key in tools.crd")
         else:
             converted["x-kubernetes-list-type"] = "atomic"
         return converted
@@ -285,7 +285,7 @@ def render() -> str:
 
 def main() -> int:
     """Write the file, or say how it differs."""
-    parser = argparse.ArgumentParser(prog="python -m photon.api.crd", description="The CRD of FederatedTrainingJob.")
+    parser = argparse.ArgumentParser(prog="python -m tools.crd", description="The CRD of FederatedTrainingJob.")
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", type=Path, metavar="FILE", help="exit 1 and show the difference if FILE is outdated")
     action.add_argument("--write", type=Path, metavar="FILE")

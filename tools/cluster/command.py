@@ -1,4 +1,4 @@
-"""``python -m tests.cluster up|down|prepare``: what ``make cluster-up``, ``cluster-down`` and ``test-cluster`` run."""
+"""``python -m tools.cluster up|down|prepare``: what ``make cluster-up``, ``cluster-down`` and ``test-cluster`` run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import sys
 import time
 
-from tests.cluster import images, programs
-from tests.cluster.launcher import Cluster, why_no_pods
-from tests.cluster.tools import cache
+from tools.cluster import images, programs
+from tools.cluster.fetched import cache
+from tools.cluster.launcher import Cluster, why_no_pods
 
 
 def main() -> int:
     """Exit code 2 when pods cannot run here."""
-    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.cluster", description=__doc__)
     parser.add_argument("action", choices=("up", "down", "prepare"))
     parser.add_argument("--name", default="photon", help="default photon: the one that tests use when it is up")
     parser.add_argument("--nodes", type=int, default=1)

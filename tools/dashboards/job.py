@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from photon.telemetry import metric_names as names
-from photon.telemetry.dashboards.grafana import Panel, Query, Row, dashboard
-from photon.telemetry.dashboards.parts import JOB, NAMESPACE, increase, of_job, phases, rate, states, total
+from tools.dashboards.grafana import Panel, Query, Row, dashboard
+from tools.dashboards.parts import JOB, NAMESPACE, increase, of_job, phases, rate, states, total
 
 _BY: Final = "{{participant}}"
 

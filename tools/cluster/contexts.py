@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.kube import Kube
+from tools.cluster.kube import Kube
 
 VARIABLE: Final = "PHOTON_TEST_CONTEXT"
 LOCAL: Final = ("kind-*", "k3d-*", "minikube", "photon-test-*")

@@ -1,11 +1,11 @@
 """The programs of a Kubernetes cluster: found on this machine, or built once from their public Go modules.
 
-Looked for in ``$KUBEBUILDER_ASSETS``, on PATH, and in the cache (:func:`tests.cluster.tools.cache`), in this order;
+Looked for in ``$KUBEBUILDER_ASSETS``, on PATH, and in the cache (:func:`tools.cluster.fetched.cache`), in this order;
 what is nowhere is built into the cache. When kube-apiserver is found outside the cache its release is also the
 release of what is built, so that one cluster never mixes releases by accident.
 
-    python -m tests.cluster.programs                 # make sure that all are there; prints their paths
-    python -m tests.cluster.programs etcd kube-apiserver
+    python -m tools.cluster.programs                 # make sure that all are there; prints their paths
+    python -m tools.cluster.programs etcd kube-apiserver
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.tools import FETCHED, cache, tool
+from tools.cluster.fetched import FETCHED, cache, tool
 
 KUBERNETES_VERSION: Final = os.environ.get("PHOTON_KUBERNETES_VERSION", "1.34.4")
 ETCD_VERSION: Final = "3.6.16"

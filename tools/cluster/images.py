@@ -4,7 +4,7 @@ buildah keeps its layers in the cache, so dependencies are installed once; of an
 layers that it lacks are sent (the worker's dependencies are 6 GB, its code is one). The base image is Debian with
 Python, made here, since nothing can be pulled; ``PHOTON_TEST_BASE`` names another.
 
-    python -m tests.cluster.images [NAME...]        # build; prints names and sizes
+    python -m tools.cluster.images [NAME...]        # build; prints names and sizes
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster.archive import blob_path, write_thin
-from tests.cluster.node import Node
-from tests.cluster.tools import cache
+from tools.cluster.archive import blob_path, write_thin
+from tools.cluster.fetched import cache
+from tools.cluster.node import Node
 
 ROOT: Final = Path(__file__).parents[2]
 REGISTRY: Final = "localhost"
@@ -56,7 +56,7 @@ def why_no_images() -> str | None:
     if os.geteuid() != 0:
         return "images need root: buildah mounts"
     if missing:
-        return f"images need {', '.join(missing)}: install the packages in tests/cluster/packages.txt"
+        return f"images need {', '.join(missing)}: install the packages in tools/cluster/packages.txt"
     return None
 
 

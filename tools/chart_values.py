@@ -1,4 +1,4 @@
-"""The table of values in the chart's README, made from values.yaml: ``python -m tests.chart.values_table --write``.
+"""The table of values in the chart's README, made from values.yaml: ``python -m tools.chart_values --write``.
 
 The text of a value is the comment above it that begins with ``# --``; so values.yaml stays the one place to say it.
 """
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import yaml
 
-from tests.chart.rendering import CHART
+CHART: Final = Path(__file__).parents[1] / "charts" / "photon"
 
 BEGIN: Final = "<!-- values: made by make generate -->\n"
 END: Final = "<!-- end of values -->\n"
@@ -78,7 +78,7 @@ def with_table(readme: str) -> str:
 
 def main() -> int:
     """Write the table, or say that it is outdated."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chart.values_table", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.chart_values", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", type=Path, metavar="FILE")
     action.add_argument("--write", type=Path, metavar="FILE")

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.cluster import network
-from tests.cluster.archive import pause_archive
-from tests.cluster.control_plane import SERVICE_ADDRESS, Settings
-from tests.cluster.kube import Kube
-from tests.cluster.machine import Machine, pause_program
-from tests.cluster.node import IMPORT_SECONDS, Node, cni_folder
-from tests.cluster.pki import Pki
-from tests.cluster.processes import free_ports, start, until
-from tests.cluster.programs import CONTROL_PLANE, NODE, program
-from tests.cluster.tools import FETCHED, cache
+from tools.cluster import network
+from tools.cluster.archive import pause_archive
+from tools.cluster.control_plane import SERVICE_ADDRESS, Settings
+from tools.cluster.fetched import FETCHED, cache
+from tools.cluster.kube import Kube
+from tools.cluster.machine import Machine, pause_program
+from tools.cluster.node import IMPORT_SECONDS, Node, cni_folder
+from tools.cluster.pki import Pki
+from tools.cluster.processes import free_ports, start, until
+from tools.cluster.programs import CONTROL_PLANE, NODE, program
 
 READY_SECONDS: Final = 120.0
 SETTLE_SECONDS: Final = 1.0
@@ -38,9 +38,9 @@ def why_no_pods() -> str | None:
         return "pods need root: namespaces, mounts and control groups"
     missing = [name for name in _NEEDED if shutil.which(name) is None]
     if missing:
-        return f"pods need {', '.join(missing)}: install the packages in tests/cluster/packages.txt"
+        return f"pods need {', '.join(missing)}: install the packages in tools/cluster/packages.txt"
     if cni_folder() is None:
-        return "pods need the network plugins: install the packages in tests/cluster/packages.txt"
+        return "pods need the network plugins: install the packages in tools/cluster/packages.txt"
     probe = ["unshare", "--net", "--mount", "--pid", "--fork", "true"]
     done = subprocess.run(probe, capture_output=True, text=True, timeout=30, check=False)
     return f"no namespaces here: {done.stderr.strip()}" if done.returncode else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from photon.telemetry import metric_names as names
-from photon.telemetry.dashboards.grafana import Panel, Query, Row, Variable, dashboard
-from photon.telemetry.dashboards.parts import (
+from tools.dashboards.grafana import Panel, Query, Row, Variable, dashboard
+from tools.dashboards.parts import (
     JOBS,
     NAMESPACE,
     increase,

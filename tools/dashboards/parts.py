@@ -6,8 +6,8 @@ from typing import Final
 
 from photon.api.status import ParticipantState
 from photon.telemetry import metric_names as names
-from photon.telemetry.dashboards.grafana import Panel, Query, Variable
 from photon.telemetry.metric_names import Metric
+from tools.dashboards.grafana import Panel, Query, Variable
 
 INTERVAL: Final = "$__rate_interval"
 NAMESPACE: Final = Variable(

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.cluster.processes import start, until
-from tests.cluster.tools import cache
+from tools.cluster.fetched import cache
+from tools.cluster.processes import start, until
 
 START_SECONDS: Final = 20.0
 END_SECONDS: Final = 30.0

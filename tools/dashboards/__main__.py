@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from photon.telemetry.dashboards import institution, job, operator
+from tools.dashboards import institution, job, operator
 
 DASHBOARDS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "job.json": job.build,
@@ -24,7 +24,7 @@ def render(name: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m photon.telemetry.dashboards", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.dashboards", description=__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--check", type=Path, metavar="FOLDER", help="exit 1 if a file in FOLDER is outdated")
     action.add_argument("--write", type=Path, metavar="FOLDER")

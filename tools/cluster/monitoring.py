@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import yaml
 
-from tests.cluster.kube import Kube
-from tests.cluster.processes import end, free_ports, start, until
-from tests.cluster.programs import PROMETHEUS_OPERATOR, PROMETHEUS_VERSION, module_file, program
+from tools.cluster.kube import Kube
+from tools.cluster.processes import end, free_ports, start, until
+from tools.cluster.programs import PROMETHEUS_OPERATOR, PROMETHEUS_VERSION, module_file, program
 
 GROUP: Final = "monitoring.coreos.com"
 # Those that it asks for even if nobody uses them.
@@ -80,7 +80,7 @@ class Monitoring:
 
     def _start(self) -> subprocess.Popen[bytes]:
         (port,) = free_ports(1)
-        command = [
+        command: list[str | Path] = [
             *("env", f"KUBECONFIG={self._kube.kubeconfig}", program(PROMETHEUS_OPERATOR)),
             *(f"--namespaces={self._kube.namespace}", f"--web.listen-address=127.0.0.1:{port}"),
         ]

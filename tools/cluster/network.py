@@ -9,8 +9,8 @@ from __future__ import annotations
 import subprocess
 from typing import Final
 
-from tests.cluster.control_plane import SERVICE_NETWORK
-from tests.cluster.machine import Machine
+from tools.cluster.control_plane import SERVICE_NETWORK
+from tools.cluster.machine import Machine
 
 GATEWAY: Final = "10.250.0.1"
 DNS: Final = "10.96.0.10"

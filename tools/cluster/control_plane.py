@@ -1,7 +1,7 @@
 """etcd, API server, controllers and scheduler: their command lines, and a control plane on this machine's loopback.
 
 The command lines are pure and serve both levels: here as children of this process (no root, ready in seconds, no
-pods), in :mod:`tests.cluster.launcher` inside network namespaces, with nodes on which pods run.
+pods), in :mod:`tools.cluster.launcher` inside network namespaces, with nodes on which pods run.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from tests.cluster.kube import Kube
-from tests.cluster.pki import Pki
-from tests.cluster.processes import end, free_ports, start, until
-from tests.cluster.programs import program
+from tools.cluster.kube import Kube
+from tools.cluster.pki import Pki
+from tools.cluster.processes import end, free_ports, start, until
+from tools.cluster.programs import program
 
 SERVICE_NETWORK: Final = "10.96.0.0/16"
 SERVICE_ADDRESS: Final = "10.96.0.1"
