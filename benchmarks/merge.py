@@ -3,7 +3,10 @@
 Cases: 8 updates of 124M fp32 parameters and 4 of 1.3B (Llama shapes, 64 MiB parts). For each, in turn and each time in
 a fresh process:
 
-    from files   ours: read K updates and the model, weighted mean, FedAvg, metrics, sha256, write the next model
+    from files   ours: read K updates and the model, weighted mean, FedAvg, metrics, write the next model; sha256 of
+                 what is written, and of the model that is read, as the aggregator does
+                 unverified: the same without the digest of the model that is read (``cpu_of_verifying``: how much more
+                 processor time the verification takes)
                  plain pass: read the same bytes with two threads, 4 MiB at a time, and write as many as the result has
                  Flower: read the same updates, make them into replies, FedAvg, take the mean out (nothing written or
                  hashed); and, of that, its ``aggregate_train`` alone, on replies that are in memory already
@@ -33,6 +36,7 @@ from typing import Any
 
 import boto3
 
+from benchmarks.merge_child import MODEL_DIGEST
 from benchmarks.merge_data import CASES, CODEC, Case, file_names, move_to_store, part_name, write_files
 from benchmarks.telling import telling
 from photon.api.placement import StorageSpec
@@ -166,7 +170,7 @@ class Bench:
         for _ in range(self.repeats):
             # A warm run takes a second, of which the machine's noise is a large part: more of them.
             for cache in ("cold", "warm", "warm", "warm") if fits else ("cold",):
-                for contender in ("ours", "plain"):
+                for contender in ("ours", "unverified", "plain"):
                     set_cache(case, folder, warm=cache == "warm")
                     self.note(case, f"{contender} files {cache}", child(contender, case, str(folder), str(out)))
                     out.unlink()
@@ -223,6 +227,18 @@ class Bench:
         theirs, own = self.median(case, slower), self.median(case, ours)
         return theirs / own if theirs and own else None
 
+    def cpu_of_verifying(self, case: Case) -> float | None:
+        """Processor time that comparing the model's digest adds, of the merge without it; all runs from files."""
+        ours, without = (
+            [
+                statistics.median(run["cpu_seconds"] for run in runs)
+                for cache in ("cold", "warm")
+                if (runs := self.runs.get(case.name, {}).get(f"{contender} files {cache}"))
+            ]
+            for contender in ("ours", "unverified")
+        )
+        return ours[-1] / without[-1] - 1 if ours and without else None
+
     def report(self, cases: list[Case]) -> dict[str, Any]:
         def by_case(slower: str, ours: str) -> dict[str, float | None]:
             return {case.name: self.ratio(case, slower, ours) for case in cases}
@@ -244,6 +260,7 @@ class Bench:
                 for case in cases
             },
             "of_plain_pass_warm": by_case("plain files warm", "ours files warm"),
+            "cpu_of_verifying": {case.name: self.cpu_of_verifying(case) for case in cases},
             "over_flower_cold": by_case("flower", "ours files cold"),
             "over_flower_aggregate": by_case("flower aggregate", "ours files warm"),
             "flower_peak_rss_mib": {
@@ -267,6 +284,7 @@ def table(report: dict[str, Any]) -> str:
         ("of a plain pass, cold", "of_plain_pass", "{:.0%}", ">= 60%"),
         ("of a plain pass, warm", "of_plain_pass_warm", "{:.0%}", ""),
         ("of plain transfers", "of_plain_transfer", "{:.0%}", ">= 80%"),
+        ("processor time of verifying", "cpu_of_verifying", "{:+.0%}", ""),
         ("peak memory, MiB", "peak_rss_mib", "{:.0f}", "< 1024"),
         ("Flower's peak memory, MiB", "flower_peak_rss_mib", "{:.0f}", ""),
     ]
@@ -308,7 +326,7 @@ def main() -> None:
                 )
             print(f"{case.name}: writing {case.input_bytes / 2**30:.1f} GiB ...", flush=True)
             folder = arguments.work / case.name
-            write_files(case, folder)
+            os.environ[MODEL_DIGEST] = write_files(case, folder)
             bench.files(case, folder, flower)
             if arguments.no_store:
                 bench.reasons[f"of_plain_transfer {case.name}"] = "left out (--no-store)"

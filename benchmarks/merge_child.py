@@ -2,8 +2,9 @@
 
     python -m benchmarks.merge_child CONTENDER CASE PLACE OUT
 
-CONTENDER is ours or plain; PLACE a folder, or ``store``: the object store that the environment names. Prints one line
-of JSON: seconds, cpu_seconds, peak_rss_mib. Imports and the opening of files are outside the measured time, for both.
+CONTENDER is ours, unverified (the same merge without comparing the model's digest) or plain; PLACE a folder, or
+``store``: the object store that the environment names, which also has the model's sha256. Prints one line of JSON:
+seconds, cpu_seconds, peak_rss_mib. Imports and the opening of files are outside the measured time, for all.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from photon.store.source import Connections, FileSource, Source, UrlSource
 from photon.store.tensors import Header
 from photon_aggregator.merge import FROM_FILES, FROM_STORE, MergeSettings, UpdateInput, merge_round
 
+MODEL_DIGEST = "BENCH_MODEL_SHA256"
 FILE_STRIPE = 8 * 2**20
 PLAIN_READ = 4 * 2**20
 
@@ -90,8 +92,8 @@ class Objects(Place):
         )
 
 
-def ours(place: Place) -> Callable[[], None]:
-    """The merge itself: weighted mean, FedAvg, metrics, digest."""
+def ours(place: Place, *, verified: bool) -> Callable[[], None]:
+    """The merge itself: weighted mean, FedAvg, metrics, digest of the result, and of the model that is read."""
     case = place.case
     updates = [
         UpdateInput(
@@ -111,6 +113,7 @@ def ours(place: Place) -> Callable[[], None]:
             updates,
             model=place.sources[model_name()],
             state={},
+            digests={"": os.environ[MODEL_DIGEST]} if verified else None,
             outer=OuterSpec(),
             step=1,
             open_sink=lambda _, header: place.sink(header),
@@ -228,12 +231,14 @@ def peak_rss_mib() -> float:
 def main() -> None:
     contender, name, where, out = sys.argv[1:]
     case = CASES[name]
+    verified = contender == "ours"
     if where == "store":
         objects = Objects(case, out)
-        run = ours(objects) if contender == "ours" else plain_transfer(objects)
+        run = plain_transfer(objects) if contender == "plain" else ours(objects, verified=verified)
+    elif contender == "plain":
+        run = plain_pass(Path(where), case, Path(out))
     else:
-        folder = Path(where)
-        run = ours(Folder(case, folder, Path(out))) if contender == "ours" else plain_pass(folder, case, Path(out))
+        run = ours(Folder(case, Path(where), Path(out)), verified=verified)
     before, cpu = time.perf_counter(), time.process_time()
     run()
     seconds, cpu_seconds = time.perf_counter() - before, time.process_time() - cpu

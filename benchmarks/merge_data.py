@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from photon.api.presets import PRESETS
 from photon.api.training import Codec
@@ -85,20 +87,26 @@ def file_names(case: Case) -> list[str]:
     return [model_name()] + [part_name(name, index) for name in case.participants() for index in parts]
 
 
-def write_files(case: Case, folder: Path) -> None:
-    """The model and the updates as files. Values are one random block repeated with another factor: random enough to
-    merge, and made at the speed of the disk."""
+def write_files(case: Case, folder: Path) -> str:
+    """The model and the updates as files; the sha256 of the model. Values are one random block repeated with another
+    factor: random enough to merge, and made at the speed of the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).standard_normal(PART_BYTES // 4, dtype=np.float32)
+    digest = hashlib.sha256()
     with (folder / model_name()).open("wb") as file:
-        file.write(case.header.to_bytes())
-        for start, stop in case.ranges:
-            file.write((noise[: stop - start] * np.float32(0.02)).data)
+        for piece in (case.header.to_bytes(), *(_values(noise[: stop - start]) for start, stop in case.ranges)):
+            digest.update(piece)
+            file.write(piece)
     for number, name in enumerate(case.participants()):
         for index, (start, stop) in enumerate(case.ranges):
             values = noise[: stop - start] * np.float32(1e-3 * (1 + number + index / 100))
             (folder / part_name(name, index)).write_bytes(CODEC.encode(values))
     os.sync()
+    return digest.hexdigest()
+
+
+def _values(noise: npt.NDArray[np.float32]) -> memoryview:
+    return (noise * np.float32(0.02)).data
 
 
 def move_to_store(case: Case, folder: Path, store: ObjectStore) -> None:
