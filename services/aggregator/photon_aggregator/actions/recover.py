@@ -90,8 +90,8 @@ def recover(store: ObjectStore, job: str, settings: Settings, pool: Executor) ->
     logged = range(max(first, min(counted, last - RECENT_LOGS + 1)), last + 1)
     logs = {r: log for r, log in zip(logged, pool.map(lambda r: log_of(store, r), logged), strict=True) if log}
     totals.complete = counted >= first
+    evaluations, past_losses = _losses(store, settings, recent, summary, pool)
     plan = plans.last(store, last + 1)
-    evaluations, past_losses = _losses(store, settings, recent, summary, pool, planned=plan is not None)
     planned_first = store.head(keys.plan(1))
     return Recovery(
         recent=recent,
@@ -124,17 +124,11 @@ def _of_this_chain(store: ObjectStore, found: Summary | None, recent: Sequence[H
 
 
 def _losses(
-    store: ObjectStore,
-    settings: Settings,
-    recent: Sequence[Head],
-    summary: Summary | None,
-    pool: Executor,
-    *,
-    planned: bool,
+    store: ObjectStore, settings: Settings, recent: Sequence[Head], summary: Summary | None, pool: Executor
 ) -> tuple[dict[int, dict[str, HeldOutResult]], PastLosses]:
     """Evaluations of the last evaluated rounds, and the losses of those before as far as a stop rule asks for them.
 
-    Without such a rule only whom the head is still waiting for depends on them; the page gets them later.
+    Without such a rule the last round that all have evaluated is enough: it is what the status shows.
     """
     last, every = recent[-1].round, settings.evaluate_every
     known = PastLosses() if summary is None else summary.past_losses()
@@ -143,16 +137,16 @@ def _losses(
     if settings.stop.plateau is not None:
         # All that the summary does not count: every round, in a bucket of a release that wrote none.
         rounds = sorted({*kept, *range(counted, last + 1)})
-    elif not settings.waits_for_evaluations:
-        rounds = [] if planned else [last]
     else:
-        rounds = sorted({last, last - last % every if every else last, *kept[-1:]})
+        rounds = sorted({last, last - last % every if every else last, *kept[-1:]}, reverse=True)
     heads = {head.round: head for head in recent}
     state = JobState(settings=settings, started_at=0.0, trail=tuple(recent), past_losses=known)
     for number in rounds:
         results = evaluations_of(store, heads.get(number) or read_commit(store, number), pool=pool)
         if results:
             state = bounded(replace(state, evaluations={**state.evaluations, number: results}))
+        if not settings.waits_for_evaluations and results.keys() >= set(settings.participants):
+            break
     return {number: dict(results) for number, results in state.evaluations.items()}, state.past_losses
 
 
