@@ -13,11 +13,14 @@ ADAPTIVE = (OuterType.FEDADAM, OuterType.FEDYOGI, OuterType.FEDADAGRAD)
 LARGEST_ADAPTIVE_RATE = 0.01
 # Nesterov's momentum makes a lasting direction this many times longer than the mean update.
 LARGEST_NESTEROV_GAIN = 10.0
+# A job that diverges returns to the model of four rounds before at the least (stop.divergence).
+KEPT_TO_RETURN = 4
 
 
 def advice(job: FederatedTrainingJob) -> list[str]:
     """Warnings, a line each; empty when there is nothing to say."""
-    return [f"warning       {line}" for line in (*_outer(job), *_warm_up(job), *_devices(job), *_vocabulary(job))]
+    found = (*_outer(job), *_warm_up(job), *_retention(job), *_devices(job), *_vocabulary(job))
+    return [f"warning       {line}" for line in found]
 
 
 def _outer(job: FederatedTrainingJob) -> Iterator[str]:
@@ -43,6 +46,15 @@ def _warm_up(job: FederatedTrainingJob) -> Iterator[str]:
         yield (
             f"local.learningRate.warmupSteps {rate.warmup_steps} of a job of {steps} steps (rounds x local.steps): the "
             f"rate ends at {rate.max * steps / (rate.warmup_steps + 1):.2g} and never reaches {rate.max:g}; lower it"
+        )
+
+
+def _retention(job: FederatedTrainingJob) -> Iterator[str]:
+    keep = job.spec.storage.retention.keep_last_rounds
+    if job.spec.stop.divergence is not None and keep is not None and keep < KEPT_TO_RETURN:
+        yield (
+            f"storage.retention.keepLastRounds {keep} keeps no model that a job which diverges could return to: "
+            f"{KEPT_TO_RETURN} or more; or set stop.divergence: null"
         )
 
 

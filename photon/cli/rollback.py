@@ -62,6 +62,7 @@ def roll_back(job: str, to: int, *, quarantine: Sequence[str], reason: str) -> l
         if quarantine:
             until = max(commit.quarantine.values())
             lines.append(f"left out up to round {until}: {', '.join(commit.quarantine)}")
+            lines += _fewer_than_quorum(found.job, commit)
         if found.job is not None and commit.round >= found.job.spec.rounds:
             lines.append(f"spec.rounds is {found.job.spec.rounds}: raise it, or the job ends here")
         if found.running:
@@ -72,6 +73,16 @@ def roll_back(job: str, to: int, *, quarantine: Sequence[str], reason: str) -> l
         else:
             lines.append("a live aggregator takes it up within seconds, one that is started later begins there")
     return lines
+
+
+def _fewer_than_quorum(job: FederatedTrainingJob | None, commit: Commit) -> list[str]:
+    """That rounds will go on without their quorum, because it was asked for."""
+    if job is None:
+        return []
+    here = [name for name in (p.name for p in job.spec.participants) if name not in commit.quarantine]
+    if len(here) >= job.spec.quorum:
+        return []
+    return [f"these rounds need the updates of {', '.join(here)} instead of their quorum of {job.spec.quorum}"]
 
 
 def write(store: ObjectStore, to: int, *, quarantine: Sequence[str], reason: str, retention: RetentionSpec) -> Commit:

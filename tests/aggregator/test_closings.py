@@ -212,6 +212,26 @@ def test_an_outlier_is_scaled_down_and_the_commit_says_so(store: ObjectStore, st
     assert "bad (scaled by" in said
 
 
+def test_the_status_says_whose_update_was_scaled_or_refused_in_the_last_round(
+    store: ObjectStore, storage: StorageSpec
+) -> None:
+    names = [*NAMES, "worse"]
+    job = job_document(storage, names, rounds=1, participation={"quorum": 3, "graceSeconds": 0})
+    write_round_zero(job, store)
+    with aggregator(job, store, stop_when_done=False) as running:
+        worse = FakeWorker("worse", [running.url], tamper=longer(1e20))
+        with working(worse):
+            running.until(lambda _: bool(worse.replies))
+            worse.stop.set()
+        bad = FakeWorker("bad", [running.url], tamper=longer(1e6))
+        with working(bad, *(FakeWorker(name, [running.url]) for name in NAMES[1:])):
+            pass
+        said = {person["name"]: person["message"] for person in running.get("/v1/status")["participants"]}
+    assert "round 1 took its update scaled by 8" in said["bad"]
+    assert "round 1 did not take its update, NormTooLarge: " in said["worse"]
+    assert "round 1" not in said["north"] + said["south"]
+
+
 def test_clipping_may_be_turned_off_while_a_job_runs(store: ObjectStore, storage: StorageSpec) -> None:
     job = job_document(storage, NAMES, rounds=1)
     write_round_zero(job, store)

@@ -69,6 +69,14 @@ def test_no_default_is_warned_of(kind: OuterType) -> None:
     assert advice(job(outer=OuterSpec.model_validate({"type": kind}).model_dump(mode="json", by_alias=True))) == []
 
 
+@pytest.mark.parametrize(("keep", "stop", "warned"), [(3, {}, True), (4, {}, False), (3, {"divergence": None}, False)])
+def test_a_retention_that_leaves_no_model_to_return_to_is_warned_of(
+    keep: int, stop: dict[str, Any], warned: bool
+) -> None:
+    found = advice(job(storage={"retention": {"keepLastRounds": keep}}, stop=stop))
+    assert ["keepLastRounds 3 keeps no model" in line for line in found] == ([True] if warned else [])
+
+
 def test_a_warm_up_that_does_not_end_is_warned_of() -> None:
     (line,) = advice(job(rounds=4, local={"steps": 8}))
     assert "warmupSteps 100 of a job of 32 steps" in line

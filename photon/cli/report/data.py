@@ -145,7 +145,9 @@ def chain(history: History) -> list[dict[str, Any]]:
                 or (expected is not None and commit.previous == expected and _sound(history, commit)),
                 "tokens": commit.tokens,
                 "accepted": [
-                    {"participant": a.participant, "weight": a.weight, "manifest": a.manifest} for a in commit.accepted
+                    {"participant": a.participant, "weight": a.weight, "manifest": a.manifest}
+                    | ({"clip": a.clip} if a.clip < 1.0 else {})
+                    for a in commit.accepted
                 ],
                 "rollback": _returned(commit),
             }

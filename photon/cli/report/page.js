@@ -246,7 +246,7 @@
       element("td", { class: "number" }, c.round),
       element("td", {}, element("code", {}, c.digest)),
       element("td", { class: "number" }, si(c.tokens)),
-      element("td", {}, c.accepted.length ? c.accepted.map((a) => `${a.participant} ${(100 * a.weight).toFixed(1)} %`).join(", ") : c.rollback ?? "initial model")));
+      element("td", {}, c.accepted.length ? c.accepted.map((a) => `${a.participant} ${(100 * a.weight).toFixed(1)} %${a.clip ? ` (scaled by ${number(a.clip)})` : ""}`).join(", ") : c.rollback ?? "initial model")));
     const table = () => element("div", { class: "scroll" }, element("table", { class: "plain" },
       element("tr", {}, element("th", { class: "number" }, "round"), element("th", {}, "commit (sha256)"), element("th", { class: "number" }, "tokens"), element("th", {}, "updates and weights")), ...rows));
     return [several ? element("h3", {}, r.name) : null, verdict,

@@ -14,6 +14,7 @@ from photon.api.status import (
     ParticipantStatus,
     SourceStatus,
 )
+from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Phase, coverage_of
 from photon.store.objects import ObjectStore
 from photon_aggregator.reporting.books import Board, Desk, iso
@@ -38,6 +39,7 @@ _BY_STAGE: dict[Stage, JobReason] = {
     Stage.MERGE: JobReason.MERGING,
     Stage.EVALUATE: JobReason.EVALUATING,
 }
+_REFUSALS = frozenset(reason.value for reason in RefusalReason)
 
 
 class Conditions:
@@ -159,6 +161,7 @@ def _participant(
     desk, totals = board.desk(name), board.totals
     progress = desk.progress
     where, message = participant_state(state, desk, name, at)
+    message = "; ".join(filter(None, (message, last_round_of(state, board, name))))
     result = results.get(name)
     loss = mean_loss({name: result}) if result is not None else None
     training = progress is not None and progress.task_id.startswith("train-")
@@ -183,6 +186,24 @@ def _participant(
         bytes_up=desk.shares.bytes_up,
         bytes_down=desk.shares.bytes_down,
     )
+
+
+def last_round_of(state: JobState, board: Board, name: str) -> str:
+    """What became of a participant's update in the last round, where it is not simply in the model."""
+    head = state.head
+    if head is None:
+        return ""
+    log = board.logs.get(head.round)
+    entry = log.participants.get(name) if log is not None else None
+    if entry is not None and entry.outcome in _REFUSALS:
+        return f"round {head.round} did not take its update, {': '.join(filter(None, (entry.outcome, entry.message)))}"
+    scaled = [update for update in head.commit.accepted if update.participant == name and update.clip < 1.0]
+    if scaled:
+        return (
+            f"round {head.round} took its update scaled by {scaled[0].clip:.3g}: its norm of {scaled[0].norm:.3g} was "
+            "far beyond the others' (exchange.clipToMedian)"
+        )
+    return ""
 
 
 def _sources(result: HeldOutResult) -> list[SourceStatus]:

@@ -21,6 +21,11 @@ function returned({ to, reason, message, offenders }) {
 }
 
 // All of one commit: who is in it, what it follows from, what it is.
+/* An update that was far longer than the others is scaled down. */
+function normOf({ norm, clip = 1 }) {
+  return clip < 1 ? `${format.number(norm)} (scaled by ${format.number(clip)})` : format.number(norm);
+}
+
 function made(entry) {
   const { commit, digest, log } = entry;
   const pairs = [["commit", code(digest)], ["follows", code(commit.previous)], ["plan", code(commit.plan)], ["folder", code(commit.folder)]];
@@ -30,7 +35,7 @@ function made(entry) {
   return [
     commit.accepted.length ? table(
       [["update of"], ["weight", number], ["tokens", number], ["norm", number], ["cosine", number], ["loss", number], ["manifest (sha256)"]],
-      commit.accepted.map((u) => [u.participant, format.percent(u.weight), format.amount(u.tokens), format.number(u.norm), format.number(u.cosineToMean), format.loss(u.lossMean), code(u.manifest)]),
+      commit.accepted.map((u) => [u.participant, format.percent(u.weight), format.amount(u.tokens), normOf(u), format.number(u.cosineToMean), format.loss(u.lossMean), code(u.manifest)]),
     ) : element("p", { class: "soft" }, commit.rollback ? returned(commit.rollback) : "The initial model: made of no update."),
     left.length ? element("p", {}, "Not in it: ", left.map(([name, p]) => `${name} (${format.words(p.outcome)}${p.message ? `: ${p.message}` : ""})`).join(", ")) : null,
     element("dl", { class: "pairs" }, ...pairs.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])),
