@@ -13,7 +13,15 @@ from photon.api.base import ApiModel
 from photon.api.job import FederatedTrainingJob, JobSpec
 from photon.api.model import ModelSpec, TokenizerSpec
 from photon.api.participation import Weighting
-from photon.api.training import CLIP_TO_MEDIAN, ExchangeSpec, LocalSpec, OuterSpec, outer_learning_rate
+from photon.api.training import (
+    CLIP_TO_MEDIAN,
+    ExchangeSpec,
+    InnerOptimizer,
+    LocalSpec,
+    OuterSpec,
+    WeightDecayOn,
+    outer_learning_rate,
+)
 
 # Of every type, before defaults depended on it.
 _FORMER_OUTER_RATE: Final = 1.0
@@ -51,6 +59,7 @@ def resolve(job: FederatedTrainingJob) -> LearningJob:
         update={
             "learning_rate": rate,
             "micro_batch_size": spec.local.micro_batch_size or spec.local.batch_size,
+            "optimizer": _with_decay(spec.local.optimizer),
         }
     )
     return LearningJob(
@@ -64,11 +73,18 @@ def resolve(job: FederatedTrainingJob) -> LearningJob:
     )
 
 
+def _with_decay(optimizer: InnerOptimizer) -> InnerOptimizer:
+    """On what weight decay acts, written out; unset is All, as in every record of an earlier release."""
+    matrices = optimizer.weight_decay > 0 and optimizer.weight_decay_on is not WeightDecayOn.ALL
+    return optimizer.model_copy(update={"weight_decay_on": WeightDecayOn.MATRICES if matrices else None})
+
+
 def resolve_against(job: FederatedTrainingJob, stored: LearningJob | None) -> LearningJob:
     """``resolve(job)``, but with the defaults that a running job was started with.
 
-    Those are the length of the schedule, an outer learning rate of 1.0 where the default by type came later, and the
-    byte tokenizer beside a checkpoint, where the checkpoint's own came later.
+    Those are the length of the schedule, an outer learning rate of 1.0 where the default by type came later, weight
+    decay on all weights where that on matrices came later, and the byte tokenizer beside a checkpoint, where the
+    checkpoint's own came later.
     exchange.maxUpdateNorm is what the job was started with too; it guards a job and may be another by now.
 
     Raises:
@@ -84,6 +100,10 @@ def resolve_against(job: FederatedTrainingJob, stored: LearningJob | None) -> Le
     if job.spec.model.tokenizer is None and stored.model.tokenizer == TokenizerSpec():
         model = learning.model.model_copy(update={"tokenizer": stored.model.tokenizer})
         learning = learning.model_copy(update={"model": model})
+    if job.spec.local.optimizer.weight_decay_on is None:
+        on = stored.local.optimizer.weight_decay_on
+        optimizer = learning.local.optimizer.model_copy(update={"weight_decay_on": on})
+        learning = learning.model_copy(update={"local": learning.local.model_copy(update={"optimizer": optimizer})})
     exchange = learning.exchange.model_copy(update={"max_update_norm": stored.exchange.max_update_norm})
     outer = learning.outer
     if outer.learning_rate == outer_learning_rate(outer.type) and stored.outer.learning_rate == _FORMER_OUTER_RATE:

@@ -44,6 +44,13 @@ class LearningRate(ApiModel):
     ] = 0.1
 
 
+class WeightDecayOn(StrEnum):
+    """Which weights weight decay acts on."""
+
+    MATRICES = "Matrices"
+    ALL = "All"
+
+
 class InnerOptimizer(ApiModel):
     """AdamW, as torch.optim.AdamW defines it."""
 
@@ -51,6 +58,15 @@ class InnerOptimizer(ApiModel):
     beta2: Annotated[float, Field(ge=0, lt=1, description="Decay of their squares' running mean.")] = 0.95
     eps: Annotated[float, Field(gt=0, le=1, description="Added to the denominator.")] = 1e-8
     weight_decay: Annotated[float, Field(ge=0, le=1, description="Decoupled weight decay.")] = 0.0
+    # Omitted when unset: so it is in the records of jobs that began before it was there.
+    weight_decay_on: Annotated[
+        WeightDecayOn | None,
+        Field(
+            exclude_if=lambda value: value is None,
+            description="Matrices: neither norms and biases nor embeddings decay, as is usual. All: every weight does. "
+            "Default Matrices; a job that an earlier release began goes on with All.",
+        ),
+    ] = None
     clip_norm: Annotated[
         float | None,
         Field(gt=0, le=1e6, description="Clip the gradient to this norm at each step; null: no clipping."),

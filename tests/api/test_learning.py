@@ -57,6 +57,25 @@ def test_a_job_that_began_with_the_former_default_rate_goes_on_with_it(kind: str
         resolve_against(job(outer={"type": kind, "learningRate": 0.5}), began)
 
 
+def test_weight_decay_is_on_matrices_unless_a_job_began_with_all() -> None:
+    decaying = {"optimizer": {"weightDecay": 0.1}}
+    assert resolve(job(local=decaying)).local.optimizer.weight_decay_on == "Matrices"
+    began = json.loads(canonical_json(resolve(job(local=decaying))))
+    assert began["local"]["optimizer"].pop("weightDecayOn") == "Matrices"
+    stored = LearningJob.model_validate_json(json.dumps(began))
+    everything = {"optimizer": {"weightDecay": 0.1, "weightDecayOn": "All"}}
+    for goes_on in (decaying, everything):
+        assert canonical_json(resolve_against(job(local=goes_on), stored)) == canonical_json(stored)
+    with pytest.raises(ValueError, match="other settings of local"):
+        resolve_against(job(local={"optimizer": {"weightDecay": 0.1, "weightDecayOn": "Matrices"}}), stored)
+
+
+@pytest.mark.parametrize("on", ["Matrices", "All"])
+def test_without_weight_decay_its_reach_is_no_part_of_job_json(on: str) -> None:
+    assert canonical_json(resolve(job(local={"optimizer": {"weightDecayOn": on}}))) == canonical_json(resolve(job()))
+    assert b"weightDecayOn" not in canonical_json(resolve(job()))
+
+
 @pytest.mark.parametrize(
     ("kind", "rate"), [(None, 1.0), ("FedAvg", 1.0), ("FedMom", 1.0), ("Nesterov", 0.7), ("FedAdam", 1e-3)]
 )

@@ -235,6 +235,7 @@ def main() -> None:
     program.training("fp32")
     program.training("bf16", precision="bf16")
     program.training("accumulated", microBatchSize=2, steps=5)
+    program.training("decaying", optimizer={"weightDecay": 1.0, "weightDecayOn": "Matrices"}, steps=5)
     fsdp.UNSHARDED_GRADIENT_BYTES = 0  # type: ignore[misc]
     program.training("accumulated_sharded", microBatchSize=2, steps=5)
     dist.destroy_process_group()

@@ -219,6 +219,13 @@ def test_a_mixture_of_experts_balances_each_process_s_rows(outcome: Outcome) -> 
     np.testing.assert_allclose(found["weights"], ours, atol=1e-4)
 
 
+def test_weight_decay_is_on_the_same_weights_as_in_one_process(outcome: Outcome) -> None:
+    strategy, _, _ = outcome.single(optimizer={"weightDecay": 1.0, "weightDecayOn": "Matrices"}, steps=5)
+    ours = np.empty_like(outcome.weights)
+    strategy.read("weights", 0, ours)
+    np.testing.assert_allclose(outcome.arrays("decaying")["weights"], ours, atol=1e-5)
+
+
 def test_an_evaluation_of_a_compiled_model_compiles_nothing(outcome: Outcome) -> None:
     found = outcome.arrays("compiled")
     assert found["compiled"] == 0

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from photon.api.training import OuterSpec
 from photon_aggregator.merge.outer import outer_step
 from photon_worker.data import Mixture
+from photon_worker.training import model as models
 from photon_worker.training.loop import StepReport, Totals, train
 from photon_worker.training.schedule import learning_rate
 from photon_worker.training.strategy import VECTORS, Single
@@ -122,6 +123,36 @@ def test_accumulated_micro_batches_equal_the_whole_batch(tiny: Any, data: Mixtur
     np.testing.assert_allclose(tiny.vector(one), tiny.vector(other), atol=2e-6)
     assert totals[0].metrics().loss_mean == pytest.approx(totals[1].metrics().loss_mean, abs=1e-5)
     assert totals[0].metrics().grad_norm_mean == pytest.approx(totals[1].metrics().grad_norm_mean, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        ({}, ["model.embed_tokens.weight"]),  # the head is tied to it
+        ({"tie_word_embeddings": False}, ["model.embed_tokens.weight"]),
+        (
+            {"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2},
+            ["transformer.wte.weight", "transformer.wpe.weight"],
+        ),
+    ],
+)
+def test_weight_decay_leaves_vectors_and_embeddings_alone(
+    tiny: Any, data: Mixture, config: dict[str, Any], kept: list[str]
+) -> None:
+    """After one step from the same weights, what does not decay is the same bit for bit, and the rest is not."""
+    made = models.config_from(tiny.config | config)
+    weights = tiny.flat(models.build(made, seed=7))
+    after = []
+    for decay in (0.0, 0.5):
+        learning = tiny.learning(steps=1, optimizer={"weightDecay": decay})
+        strategy = Single(made, learning.local.optimizer, device=torch.device("cpu"))
+        strategy.write("weights", 0, weights)
+        run(tiny, data, learning, strategy, until=1)
+        after.append(tiny.vector(strategy))
+    for entry in strategy.header.entries:
+        plain, decayed = (vector[entry.start // 4 : entry.stop // 4] for vector in after)
+        alone = len(entry.shape) < 2 or entry.name in kept
+        assert np.array_equal(plain, decayed) == alone, entry.name
 
 
 def test_gradients_are_clipped_and_the_clipped_are_counted(tiny: Any, data: Mixture) -> None:

@@ -66,11 +66,10 @@ class FSDP:
         self._starts = [piece.start for piece in self._pieces]
         self._unsharded_gradients = self.header.data_bytes <= UNSHARDED_GRADIENT_BYTES
         self._optimizer: Any = torch.optim.AdamW(
-            self._parameters,
+            models.decay_groups(self.module, local.optimizer),
             lr=0.0,
             betas=(local.optimizer.beta1, local.optimizer.beta2),
             eps=local.optimizer.eps,
-            weight_decay=local.optimizer.weight_decay,
             fused=True,
         )
         for parameter in self._parameters:

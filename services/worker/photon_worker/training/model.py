@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from photon.api.training import InnerOptimizer, WeightDecayOn
 from photon.store import keys
 from photon.store.source import FileSource, Source
 from photon.store.tensors import Header, HeaderError, read_header, require_flat
@@ -210,6 +211,23 @@ def from_checkpoint(folder: Path, *, field: str = "spec.model.initFrom.uri") -> 
 def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters in the order of the flat vector: sorted by name, each once."""
     return dict(sorted(model.named_parameters()))
+
+
+def decay_groups(model: nn.Module, optimizer: InnerOptimizer) -> list[dict[str, Any]]:
+    """The parameters as torch's optimizers take them, by their weight decay.
+
+    With ``Matrices`` vectors (norms, biases) and embeddings do not decay; a head that is tied to an embedding is one.
+    """
+    every = list(parameters(model).values())
+    if optimizer.weight_decay_on is not WeightDecayOn.MATRICES:
+        return [{"params": every, "weight_decay": optimizer.weight_decay}]
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    kept = [parameter.ndim < 2 or id(parameter) in embeddings for parameter in every]
+    decays = [(False, optimizer.weight_decay), (True, 0.0)]
+    return [
+        {"params": [p for p, is_kept in zip(every, kept, strict=True) if is_kept is which], "weight_decay": decay}
+        for which, decay in decays
+    ]
 
 
 def layout(model: nn.Module) -> Header:

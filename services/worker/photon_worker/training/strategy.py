@@ -137,11 +137,10 @@ class Single:
         position = 0
         # fused: one pass over weights, gradient and moments instead of a dozen; elementwise, so exact in any order.
         self._optimizer: Any = torch.optim.AdamW(
-            self._parameters,
+            models.decay_groups(self.module, optimizer),
             lr=0.0,
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
             fused=True,
         )
         self._steps = [torch.zeros((), dtype=torch.float32, device=device) for _ in self._parameters]
