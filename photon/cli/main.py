@@ -100,11 +100,12 @@ def validate(job_file: JobFile, overrides: Overrides = None) -> None:
     from photon.cli.advice import advice
     from photon.cli.check import check_model
     from photon.cli.describe import describe
+    from photon.cli.held_out import held_out_advice
 
     folder = job_file.resolve().parent
     job = with_absolute_data(load_job(job_file, overrides=overrides or ()), folder)
     checked = check_model(job, folder)
-    print("\n".join([*describe(job), *checked, *advice(job)]))
+    print("\n".join([*describe(job), *checked, *advice(job), *held_out_advice(job)]))
 
 
 @app.command()
