@@ -41,13 +41,18 @@ _ROOT_RULES: Final = (
 )
 
 _COLUMNS: Final = (
-    ("Round", "integer", ".status.round", "The round under way"),
-    ("Rounds", "integer", ".spec.rounds", "Rounds to train"),
-    ("Participants", "integer", ".status.participantsPresent", "Participants that are there"),
-    ("Perplexity", "number", ".status.validationPerplexity", "Of the last evaluated model on held-out text"),
-    ("State", "string", '.status.conditions[?(@.status=="True")].type', "The condition that holds"),
-    ("Reason", "string", '.status.conditions[?(@.status=="True")].reason', "Why that condition holds"),
-    ("Age", "date", ".metadata.creationTimestamp", "Time since the job was made"),
+    ("Round", "integer", ".status.round", "Current round"),
+    ("Rounds", "integer", ".spec.rounds", "Number of rounds"),
+    ("Participants", "integer", ".status.participantsPresent", "Participants currently connected"),
+    (
+        "Perplexity",
+        "number",
+        ".status.validationPerplexity",
+        "Perplexity of the last evaluated global model on held-out text",
+    ),
+    ("State", "string", '.status.conditions[?(@.status=="True")].type', "Condition that is true"),
+    ("Reason", "string", '.status.conditions[?(@.status=="True")].reason', "Reason of that condition"),
+    ("Age", "date", ".metadata.creationTimestamp", "Time since the job was created"),
 )
 
 _COPIED: Final[tuple[str, ...]] = (

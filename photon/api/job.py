@@ -25,7 +25,9 @@ class JobSpec(ApiModel):
 
     model: ModelSpec
     storage: StorageSpec = StorageSpec()
-    rounds: Annotated[int, Field(ge=1, le=10**6, description="Rounds to train; may be raised while the job runs.")]
+    rounds: Annotated[
+        int, Field(ge=1, le=10**6, description="Number of rounds to train. May be raised while the job runs.")
+    ]
     stop: StopSpec = StopSpec()
     participation: ParticipationSpec = ParticipationSpec()
     local: LocalSpec = LocalSpec()
@@ -38,19 +40,23 @@ class JobSpec(ApiModel):
         Field(
             min_length=1,
             max_length=MAX_PARTICIPANTS,
-            description="Who trains; participants may be added and removed while the job runs.",
+            description="The participants. May be added and removed while the job runs.",
         ),
     ]
-    suspend: Annotated[bool, Field(description="Stop at the next round boundary; nothing is lost.")] = False
+    suspend: Annotated[
+        bool, Field(description="Stop at the next round boundary. Nothing is lost; false resumes the job.")
+    ] = False
     active_deadline_seconds: Annotated[
         int | None,
-        Field(ge=1, le=10**9, description="The job fails when it has not ended so long after it was made or resumed."),
+        Field(ge=1, le=10**9, description="Seconds the job may run, from creation or resumption, before it fails."),
     ] = None
     ttl_seconds_after_finished: Annotated[
-        int | None, Field(ge=0, le=10**9, description="In a cluster: delete the job so long after it has ended.")
+        int | None,
+        Field(ge=0, le=10**9, description="In a cluster: seconds after completion until the job is deleted."),
     ] = None
     managed_by: Annotated[
-        ShortText | None, Field(description="Another controller that owns this job; Photon's operator leaves it alone.")
+        ShortText | None,
+        Field(description="Name of another controller that manages this job. Photon's operator ignores the job."),
     ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule("self.model == oldSelf.model", "model is immutable", transition=True),

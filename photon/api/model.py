@@ -35,12 +35,12 @@ class TokenizerSpec(ApiModel):
         Field(
             pattern="^(byte|file)$",
             max_length=8,
-            description="byte: built in, one token a byte. file: a Hugging Face tokenizer.json.",
+            description="byte: built in, one token per byte. file: a Hugging Face tokenizer.json.",
         ),
     ] = "byte"
     path: Annotated[
         Location | None,
-        Field(description="With kind 'file': path or s3:// URI of a tokenizer.json, or of the folder that holds it."),
+        Field(description="For kind file: path or s3:// URI of a tokenizer.json, or of the folder that contains it."),
     ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         # has(): the API server also tries rules on a default ({}), before it fills in the defaults within.
@@ -70,29 +70,31 @@ def unused_entries(entries: int, tokens: int) -> list[str]:
 class InitFrom(ApiModel):
     """Warm start: a Hugging Face checkpoint instead of random weights."""
 
-    uri: Annotated[Location, Field(description="Folder of a Hugging Face checkpoint: a path or s3://bucket/prefix.")]
+    uri: Annotated[Location, Field(description="Folder of a Hugging Face checkpoint: a path, or s3://bucket/prefix.")]
 
 
 class ModelSpec(ApiModel):
     """The model: a preset, or an inline Hugging Face config, or the config of the checkpoint in initFrom."""
 
-    preset: Annotated[Preset | None, Field(description="A named shape of the Llama family.")] = None
+    preset: Annotated[Preset | None, Field(description="Name of a Llama configuration.")] = None
     config: Annotated[
         dict[str, Any] | None,
-        Field(description="An inline Hugging Face config of a decoder-only model; needs model_type."),
+        Field(description="Inline Hugging Face config of a decoder-only model. model_type is required."),
     ] = None
     tokenizer: Annotated[
         TokenizerSpec | None,
         Field(
-            description="The tokenizer of the model and of all data. Default: kind byte; with initFrom that of the"
+            description="The tokenizer of the model and of all data. Default: kind byte; with initFrom, that of the"
             " checkpoint."
         ),
     ] = None
     seed: Annotated[
         int,
-        Field(ge=0, le=2**31 - 1, description="Seed of the initial weights, of sampling and of the data order."),
+        Field(ge=0, le=2**31 - 1, description="Seed of the initial weights, of cohort sampling and of the data order."),
     ] = 0
-    init_from: Annotated[InitFrom | None, Field(description="Start from these weights instead of random ones.")] = None
+    init_from: Annotated[
+        InitFrom | None, Field(description="Start from the weights of a checkpoint instead of random ones.")
+    ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule(
             "[has(self.preset), has(self.config), has(self.initFrom)].filter(x, x).size() == 1",

@@ -32,17 +32,17 @@ class WhenQuorumLost(StrEnum):
 
 
 class ParticipationSpec(ApiModel):
-    """Who trains in a round and how long the round waits for them."""
+    """Which participants train in a round, and how long the round waits for them."""
 
     cohort_size: Annotated[
         int | None,
-        Field(ge=1, le=10_000, description="Participants sampled for each round; default all of them."),
+        Field(ge=1, le=10_000, description="Number of participants sampled for each round. Default: all."),
     ] = None
     sample: Annotated[
         SampleFrom,
         Field(
-            description="All: the cohort is sampled from all participants. Present: from those that the aggregator has "
-            "heard of lately, if they are enough for the quorum; the plan names who was left out."
+            description="All: the cohort is sampled from all participants. Present: from those with a recent "
+            "heartbeat, if they suffice for the quorum; the plan records who was left out."
         ),
     ] = SampleFrom.ALL
     quorum: Annotated[
@@ -50,7 +50,7 @@ class ParticipationSpec(ApiModel):
         Field(
             ge=1,
             le=10_000,
-            description="Fewest accepted updates with which a round may commit; default the cohort.",
+            description="Minimum number of accepted updates for a round to commit. Default: the cohort.",
         ),
     ] = None
     round_deadline_seconds: Annotated[
@@ -58,14 +58,15 @@ class ParticipationSpec(ApiModel):
         Field(
             ge=1,
             le=10**7,
-            description="A round that has its quorum commits at the latest then; without it, see whenQuorumLost.",
+            description="Seconds after which a round that has its quorum commits. For a round without quorum see "
+            "whenQuorumLost.",
         ),
     ] = 3600
     when_quorum_lost: Annotated[
         WhenQuorumLost,
         Field(
-            description="A round without its quorum at the deadline. Wait: it stays open and commits as soon as the "
-            "quorum is there. Fail: the job fails."
+            description="What happens to a round without quorum at its deadline. Wait: it stays open and commits when "
+            "quorum is reached. Fail: the job fails."
         ),
     ] = WhenQuorumLost.WAIT
     grace_seconds: Annotated[
@@ -73,14 +74,14 @@ class ParticipationSpec(ApiModel):
         Field(
             ge=0,
             le=10**7,
-            description="Wait so long for the rest of the cohort once the quorum is there; default until the deadline.",
+            description="Seconds to wait for stragglers after quorum is reached. Default: until the deadline.",
         ),
     ] = None
     weighting: Annotated[
         Weighting,
         Field(
-            description="Tokens: by tokens trained on. Uniform: all alike. One and the same as long as all train "
-            "the same number of steps, as they do now."
+            description="Weight of an update. Tokens: the number of tokens it was trained on. Uniform: the same for "
+            "all. Equivalent while all participants train the same number of steps, as they do now."
         ),
     ] = Weighting.TOKENS
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
@@ -98,33 +99,38 @@ class ParticipationSpec(ApiModel):
 
 
 class PlateauSpec(ApiModel):
-    """Stop when the validation loss no longer falls for more than half of the participants.
+    """Ends the job when the validation loss no longer decreases for more than half of the participants.
 
     A participant without a result counts as one whose loss falls.
     """
 
-    evaluations: Annotated[int, Field(ge=1, le=10_000, description="So many evaluations without improvement.")] = 5
+    evaluations: Annotated[int, Field(ge=1, le=10_000, description="Number of evaluations without improvement.")] = 5
     min_improvement: Annotated[
-        float, Field(ge=0, le=100, description="Improvement of the loss that counts, in nats.")
+        float,
+        Field(
+            ge=0, le=100, description="Minimum decrease of the loss that counts as an improvement, in nats per token."
+        ),
     ] = 0.0
 
 
 class DivergenceSpec(ApiModel):
     """When training counts as diverged, so that the job returns to an earlier model."""
 
-    window: Annotated[int, Field(ge=4, le=32, description="Rounds before that a round is compared with.")] = 8
+    window: Annotated[
+        int, Field(ge=4, le=32, description="Number of previous rounds that a round is compared with.")
+    ] = 8
     factor: Annotated[
         float,
         Field(
             ge=1,
             le=1000,
-            description="A loss is too high when it is above the median of the window by more than this many standard "
-            "deviations (from the median absolute deviation), twice running.",
+            description="A loss is too high when it exceeds the median of the window by more than this many standard "
+            "deviations (from the median absolute deviation) in two consecutive rounds.",
         ),
     ] = 6.0
-    floor: Annotated[
-        float, Field(ge=0, le=100, description="Nats a token by which it must be above the median at least.")
-    ] = 0.2
+    floor: Annotated[float, Field(ge=0, le=100, description="Minimum distance from the median, in nats per token.")] = (
+        0.2
+    )
 
 
 def _usual_divergence(value: object) -> bool:
@@ -132,26 +138,28 @@ def _usual_divergence(value: object) -> bool:
 
 
 class StopSpec(ApiModel):
-    """Reasons to end before spec.rounds; the first that holds ends the job after the running round."""
+    """Conditions that end the job before spec.rounds. The first that is met ends it after the current round."""
 
-    tokens: Annotated[int | None, Field(ge=1, le=10**18, description="Tokens trained on by all together.")] = None
+    tokens: Annotated[
+        int | None, Field(ge=1, le=10**18, description="Total number of tokens trained on by all participants.")
+    ] = None
     target_perplexity: Annotated[
         float | None,
         Field(
             gt=1,
             le=1e9,
-            description="Validation perplexity that more than half of the participants have reached; one without a"
-            " result has not.",
+            description="Ends the job when more than half of the participants have reached this validation "
+            "perplexity. A participant without a result has not.",
         ),
     ] = None
     plateau: PlateauSpec | None = None
-    wall_clock_seconds: Annotated[int | None, Field(ge=1, le=10**9, description="Time since the first plan.")] = None
+    wall_clock_seconds: Annotated[int | None, Field(ge=1, le=10**9, description="Seconds since the first plan.")] = None
     # Omitted when it is the default: what releases before it wrote, and read, stays as it is.
     divergence: Annotated[
         DivergenceSpec | None,
         Field(
             exclude_if=_usual_divergence,
-            description="When the job returns to an earlier model by itself; null: never. It needs "
+            description="When the job returns to an earlier model without being asked. Null: never. It needs "
             "storage.retention.keepLastRounds of 4 or more, or null. May change while a job runs.",
         ),
     ] = DivergenceSpec()
@@ -163,15 +171,15 @@ class StopSpec(ApiModel):
 
 
 class EvaluationSpec(ApiModel):
-    """Perplexity on held-out text that every participant keeps at home."""
+    """Perplexity on held-out text that never leaves the participants."""
 
     every_rounds: Annotated[
         int,
         Field(
             ge=0,
             le=10**6,
-            description="Evaluate every N rounds; 0: only the last, or every round if a stop rule needs it. Unless 0, a"
-            " checkpoint in model.initFrom is evaluated before any training, too.",
+            description="Evaluate every N rounds. 0 evaluates only the final model, or every round if a stop rule "
+            "needs it. Unless 0, a checkpoint in model.initFrom is also evaluated before training.",
         ),
     ] = 1
     max_tokens: Annotated[
@@ -179,11 +187,15 @@ class EvaluationSpec(ApiModel):
         Field(
             ge=1,
             le=10**12,
-            description="At most N held-out tokens of each data folder, sampled over all of it. Default: as many as"
-            " take a tenth of the time of the training between two evaluations.",
+            description="Maximum number of held-out tokens per data folder, sampled over all of it. Default: as many as"
+            " take a tenth of the training time between two evaluations.",
         ),
     ] = None
     batch_size: Annotated[
         int | None,
-        Field(ge=1, le=10**6, description="Rows of one process. Default: the rows of its micro batch in training."),
+        Field(
+            ge=1,
+            le=10**6,
+            description="Rows per process in one forward pass. Default: the rows of its micro-batch in training.",
+        ),
     ] = None

@@ -17,8 +17,8 @@ MAX_DATA_SOURCES = 256
 
 Quantity = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 _SECRET = (
-    "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN where they are temporary; on a "
-    "laptop the environment's."
+    "Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and for temporary ones AWS_SESSION_TOKEN. `photon run` "
+    "reads the environment instead."
 )
 LabelValue = Annotated[str, Field(max_length=63)]
 
@@ -30,18 +30,19 @@ class SecretRef(ApiModel):
 
 
 class RetentionSpec(ApiModel):
-    """What stays in the bucket; commits, plans and manifests always do."""
+    """What is kept in the bucket. Commits, plans and manifests are always kept."""
 
     keep_last_rounds: Annotated[
         int | None,
         Field(
             ge=1,
             le=10**6,
-            description="Keep global models and updates of the last N rounds; default all: the bucket grows with each.",
+            description="Number of most recent rounds whose model and updates are kept. Default: all, so the bucket "
+            "grows every round.",
         ),
     ] = None
     keep_every_rounds: Annotated[
-        int | None, Field(ge=1, le=10**6, description="Keep besides each so-many-th global model.")
+        int | None, Field(ge=1, le=10**6, description="Also keep every Nth round's global model.")
     ] = None
 
 
@@ -59,7 +60,7 @@ class StorageSpec(ApiModel):
         LongText | None,
         Field(
             pattern=r"^https?://",
-            description="URL of the S3 API; without it `photon run` starts SeaweedFS, and a cluster uses AWS.",
+            description="URL of the S3 API. Default: `photon run` starts SeaweedFS, a cluster uses AWS.",
         ),
     ] = None
     bucket: Annotated[
@@ -68,7 +69,7 @@ class StorageSpec(ApiModel):
             min_length=3,
             max_length=63,
             pattern=r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$",
-            description="It must be there; `photon run` with its own SeaweedFS makes it.",
+            description="Must already exist, unless `photon run` starts its own SeaweedFS.",
         ),
     ] = "photon"
     prefix: Annotated[
@@ -76,12 +77,10 @@ class StorageSpec(ApiModel):
         Field(
             max_length=512,
             pattern=r"^([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?$",
-            description="What the job's keys begin with: one of its own for each job.",
+            description="Key prefix. Must be unique per job.",
         ),
     ] = ""
-    region: Annotated[ShortText, Field(description="Region of the bucket, which requests are signed for.")] = (
-        "us-east-1"
-    )
+    region: Annotated[ShortText, Field(description="Region of the bucket, used to sign requests.")] = "us-east-1"
     credentials_secret_ref: Annotated[
         SecretRef | None,
         Field(description=_SECRET),
@@ -89,35 +88,31 @@ class StorageSpec(ApiModel):
     retention: RetentionSpec = RetentionSpec()
     deletion_policy: Annotated[
         DeletionPolicy,
-        Field(description="Whether deleting the job in a cluster also deletes what it wrote below its prefix."),
+        Field(description="In a cluster: whether deleting the job also deletes what it wrote below its prefix."),
     ] = DeletionPolicy.RETAIN
 
 
 class Resources(ApiModel):
     """What one process may use."""
 
-    cpus: Annotated[int, Field(ge=1, le=1024, description="CPU cores; also the number of compute threads.")] = 1
-    memory: Annotated[Quantity | None, Field(description="For example 16Gi.")] = None
+    cpus: Annotated[int, Field(ge=1, le=1024, description="CPU cores. Also the number of compute threads.")] = 1
+    memory: Annotated[Quantity | None, Field(description="Memory, for example 16Gi.")] = None
     gpus: Annotated[int, Field(ge=0, le=64, description="GPUs per node.")] = 0
-    gpu_resource: Annotated[ShortText, Field(description="Resource name that a GPU is asked for by.")] = (
-        "nvidia.com/gpu"
-    )
+    gpu_resource: Annotated[ShortText, Field(description="Resource name of a GPU.")] = "nvidia.com/gpu"
 
 
 class PodSettings(ApiModel):
-    """How pods are placed; ignored on a laptop."""
+    """How pods are placed. Ignored by `photon run`."""
 
     resources: Resources = Resources()
-    image: Annotated[LongText | None, Field(description="Default: the image that the operator was installed with.")] = (
-        None
-    )
+    image: Annotated[
+        LongText | None, Field(description="Container image. Default: the image that the operator was installed with.")
+    ] = None
     node_selector: Annotated[
         dict[str, LabelValue], Field(max_length=64, description="Labels that a node must have.")
     ] = {}
     priority_class_name: Annotated[ShortText | None, Field(description="PriorityClass of the pods.")] = None
-    tolerations: Annotated[
-        list[dict[str, Any]], Field(max_length=64, description="Taints of nodes that the pods tolerate, as in a pod.")
-    ] = []
+    tolerations: Annotated[list[dict[str, Any]], Field(max_length=64, description="Tolerations of the pods.")] = []
     pod_template_patch: Annotated[
         dict[str, Any] | None, Field(description="Strategic merge patch of the pod template, applied last.")
     ] = None
@@ -130,10 +125,10 @@ class AggregatorSpec(PodSettings):
 
 
 class DataSource(ApiModel):
-    """One prepared folder of a mixture, read in the order that the participant of this name would read it in."""
+    """One prepared folder of a mixture, read in the order in which a participant of this name would read it."""
 
-    name: Annotated[Name, Field(description="Decides the order in which the folder is read.")]
-    uri: Annotated[Location, Field(description="As data.uri.")]
+    name: Annotated[Name, Field(description="Seed of the order in which the folder is read.")]
+    uri: Annotated[Location, Field(description="Folder with index.json, as in data.uri.")]
 
 
 class DataSpec(ApiModel):
@@ -148,14 +143,15 @@ class DataSpec(ApiModel):
         Field(
             min_length=1,
             max_length=MAX_DATA_SOURCES,
-            description="Several folders; each gives an equal share of every batch. batchSize must be a multiple.",
+            description="Several folders. Each contributes an equal share of every batch, so batchSize must be a "
+            "multiple of their number.",
         ),
     ] = None
     endpoint: Annotated[
         LongText | None,
         Field(
             pattern=r"^https?://",
-            description="URL of the S3 API that holds s3:// data; default AWS, or AWS_ENDPOINT_URL on a laptop.",
+            description="URL of the S3 API for s3:// data. Default: AWS; with `photon run`, AWS_ENDPOINT_URL if set.",
         ),
     ] = None
     credentials_secret_ref: Annotated[
@@ -188,27 +184,33 @@ class AccessMode(StrEnum):
 
 
 class WorkDirSpec(ApiModel):
-    """The folder of a worker's local checkpoints, cached models and data; on a laptop it is within the run's folder."""
+    """The folder of a worker's local checkpoints, cached models and data. Of a run on one machine: in its folder."""
 
     type: Annotated[
         WorkDirType,
         Field(
-            description="Claim: a volume claim that outlives the worker's pods and goes with the job. EmptyDir: goes"
-            " with the pod; with local.state Keep so does AdamW's state, and then the final model is another."
+            description="Claim: a volume claim that outlives the worker's pods and is deleted with the job. EmptyDir: "
+            "lost with the pod; with local.state Keep the optimizer's state is lost, too, which changes "
+            "the final model."
         ),
     ] = WorkDirType.CLAIM
     size: Annotated[
         Quantity | None,
         Field(
-            description="Of the claim. Default: 10Gi and 48 bytes for each parameter of the model that model.preset or"
-            " model.config describes, at least 20Gi; 20Gi for one from a checkpoint. Data that comes from S3 lies here"
-            " too: count it."
+            description="Size of the claim. Default: 10Gi and 48 bytes for each parameter of the model that "
+            "model.preset or model.config describes, at least 20Gi; 20Gi for one from a checkpoint. Data "
+            "from S3 is cached here, too: add its size."
         ),
     ] = None
-    storage_class_name: Annotated[ShortText | None, Field(description="Default: the cluster's.")] = None
+    storage_class_name: Annotated[
+        ShortText | None, Field(description="StorageClass of the claim. Default: the cluster's default.")
+    ] = None
     access_mode: Annotated[
         AccessMode | None,
-        Field(description="Default: ReadWriteOnce for one node, ReadWriteMany for several, which share the claim."),
+        Field(
+            description="Access mode of the claim. Default: ReadWriteOnce for one node; ReadWriteMany for several, "
+            "which share it."
+        ),
     ] = None
 
 
@@ -216,8 +218,10 @@ class WorkerSpec(PodSettings):
     """A participant that runs here."""
 
     data: DataSpec
-    work_dir: Annotated[WorkDirSpec, Field(description="Where a worker's folder lies in a cluster.")] = WorkDirSpec()
-    nodes: Annotated[int, Field(ge=1, le=4096, description="Pods of the participant; more than one needs FSDP.")] = 1
+    work_dir: Annotated[
+        WorkDirSpec, Field(description="In a cluster: the volume of the worker's working directory.")
+    ] = WorkDirSpec()
+    nodes: Annotated[int, Field(ge=1, le=4096, description="Number of pods. More than one requires FSDP.")] = 1
     # Omitted when unset: programs of an earlier release, which know only numbers, still read the document.
     processes_per_node: Annotated[
         int | None,
@@ -225,12 +229,12 @@ class WorkerSpec(PodSettings):
             ge=1,
             le=64,
             exclude_if=lambda value: value is None,
-            description="Processes on each node, one for each of its GPUs. Default: with FSDP resources.gpus, else 1.",
+            description="Processes per node, one per GPU. Default: resources.gpus with FSDP, otherwise 1.",
         ),
     ] = None
     checkpoint_every_steps: Annotated[
         int,
-        Field(ge=1, le=10**6, description="A local checkpoint each so many steps: what a killed worker loses."),
+        Field(ge=1, le=10**6, description="Steps between local checkpoints. A killed worker loses at most this many."),
     ] = 50
 
     def processes(self, strategy: ParallelStrategy) -> int:
@@ -247,10 +251,12 @@ class RemoteSpec(ApiModel):
 class Participant(ApiModel):
     """An institution's share in a job."""
 
-    name: Annotated[Name, Field(description="Unique in the job; also in the names of its pods.")]
-    worker: Annotated[WorkerSpec | None, Field(description="Runs here.")] = None
+    name: Annotated[Name, Field(description="Name, unique within the job. Part of the names of its pods.")]
+    worker: Annotated[WorkerSpec | None, Field(description="Trains here, as processes or pods of this launcher.")] = (
+        None
+    )
     remote: Annotated[
-        RemoteSpec | None, Field(description="Runs elsewhere and asks this job's aggregator for work.")
+        RemoteSpec | None, Field(description="Trains elsewhere, and asks this job's aggregator for tasks.")
     ] = None
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule("has(self.worker) != has(self.remote)", "a participant has either worker or remote"),

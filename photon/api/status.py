@@ -74,7 +74,7 @@ class ClusterReason(StrEnum):
 
 
 class ParticipantState(StrEnum):
-    """What a participant does now, as the aggregator sees it."""
+    """What a participant is doing, as seen by the aggregator."""
 
     ABSENT = "Absent"
     IDLE = "Idle"
@@ -103,44 +103,52 @@ class SourceStatus(ApiModel):
     """The last evaluated global model on the held-out text of one data folder of a participant."""
 
     name: Name
-    perplexity: Annotated[float | None, Field(description="Of what was measured of it.")] = None
-    coverage: Annotated[float | None, Field(description="Share of its held-out tokens that was measured.")] = None
+    perplexity: Annotated[float | None, Field(description="Perplexity of the text that was evaluated.")] = None
+    coverage: Annotated[float | None, Field(description="Fraction of its held-out tokens that was evaluated.")] = None
 
 
 class ParticipantStatus(ApiModel):
-    """One participant's latest figures."""
+    """Latest figures of one participant."""
 
     name: Name
     state: ParticipantState = ParticipantState.ABSENT
     in_cohort: bool = False
-    message: Annotated[str, Field(max_length=1024, description="Why it was left out or refused.")] = ""
-    last_round: Annotated[int | None, Field(description="Last round that took its update.")] = None
-    step: Annotated[int, Field(ge=0, description="Local step of the running round.")] = 0
-    tokens: Annotated[int, Field(ge=0, description="Tokens of its accepted updates.")] = 0
+    message: Annotated[
+        str, Field(max_length=1024, description="Why it was left out, or why its update was refused.")
+    ] = ""
+    last_round: Annotated[int | None, Field(description="Last round that merged its update.")] = None
+    step: Annotated[int, Field(ge=0, description="Local step in the current round.")] = 0
+    tokens: Annotated[int, Field(ge=0, description="Tokens in its accepted updates.")] = 0
     tokens_per_second: float | None = None
     learning_rate: float | None = None
     memory_bytes: int | None = None
-    mfu: Annotated[float | None, Field(description="Share of the device's peak FLOP/s; null where unknown.")] = None
-    loss: Annotated[float | None, Field(description="Training loss, nats a token.")] = None
+    mfu: Annotated[
+        float | None,
+        Field(description="Model FLOP/s utilization of its devices, between 0 and 1. Null if the peak is unknown."),
+    ] = None
+    loss: Annotated[float | None, Field(description="Training loss, in nats per token.")] = None
     skipped_steps: Annotated[
         int,
         Field(
             ge=0,
             exclude_if=lambda value: value == 0,
-            description="Steps of its latest round that changed nothing because loss or gradient was not finite.",
+            description="Steps of its latest round that were skipped because the loss or the gradient was not finite.",
         ),
     ] = 0
     perplexity: Annotated[
-        float | None, Field(description="Of the last evaluated global model on its held-out text.")
+        float | None, Field(description="Perplexity of the last evaluated global model on its held-out text.")
     ] = None
     coverage: Annotated[
-        float | None, Field(description="Share of its held-out tokens that this evaluation measured; null if unknown.")
+        float | None, Field(description="Fraction of its held-out tokens that was evaluated. Null if unknown.")
     ] = None
     sources: Annotated[
         list[SourceStatus],
-        Field(max_length=MAX_SOURCES_SHOWN, description="Of a participant with several data folders, the first ones."),
+        Field(
+            max_length=MAX_SOURCES_SHOWN,
+            description="Results per data folder, for a participant with several. At most the first ones.",
+        ),
     ] = []
-    last_seen_seconds: Annotated[float | None, Field(description="Seconds since its last word.")] = None
+    last_seen_seconds: Annotated[float | None, Field(description="Seconds since its last heartbeat.")] = None
     bytes_up: Annotated[int, Field(ge=0)] = 0
     bytes_down: Annotated[int, Field(ge=0)] = 0
 
@@ -150,7 +158,7 @@ class JobStatus(ApiModel):
 
     observed_generation: Annotated[int, Field(ge=0)] = 0
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
-    round: Annotated[int, Field(ge=0, description="The round under way; rounds count from 1.")] = 0
+    round: Annotated[int, Field(ge=0, description="The current round. Rounds are numbered from 1.")] = 0
     committed_rounds: Annotated[int, Field(ge=0)] = 0
     rounds: Annotated[int, Field(ge=0)] = 0
     participants: Annotated[list[ParticipantStatus], Field(max_length=1024)] = []
@@ -159,10 +167,10 @@ class JobStatus(ApiModel):
         Field(
             ge=0,
             default_factory=lambda data: sum(p.state is not ParticipantState.ABSENT for p in data["participants"]),
-            description="Participants that are there; derived from participants.",
+            description="Number of participants currently connected.",
         ),
     ]
-    tokens: Annotated[int, Field(ge=0, description="Tokens in accepted updates, all rounds.")] = 0
+    tokens: Annotated[int, Field(ge=0, description="Tokens in accepted updates of all rounds.")] = 0
     train_loss: float | None = None
     validation_loss: float | None = None
     validation_perplexity: float | None = None
@@ -171,10 +179,10 @@ class JobStatus(ApiModel):
         int | None, Field(description="Participants whose results are in validationPerplexity.")
     ] = None
     coverage: Annotated[
-        float | None, Field(description="Share of these participants' held-out tokens that was measured.")
+        float | None, Field(description="Fraction of these participants' held-out tokens that was evaluated.")
     ] = None
     baseline_perplexity: Annotated[
-        float | None, Field(description="Of the checkpoint that the job started from, before any training.")
+        float | None, Field(description="Perplexity of the checkpoint that the job started from, before any training.")
     ] = None
     bytes_up: Annotated[int, Field(ge=0)] = 0
     bytes_down: Annotated[int, Field(ge=0)] = 0
@@ -183,5 +191,7 @@ class JobStatus(ApiModel):
     last_commit: Annotated[ShortText | None, Field(description="sha256 of the latest commit record.")] = None
     document_digest: Annotated[
         ShortText | None,
-        Field(description="sha256 of what of the spec rounds depend on, as this status was given; in a cluster only."),
+        Field(
+            description="sha256 of the spec fields that affect training, at the time of this status. In a cluster only."
+        ),
     ] = None

@@ -19,29 +19,27 @@ class Schedule(StrEnum):
 
 
 class LearningRate(ApiModel):
-    """The inner learning rate on the global sequential clock: a participant that sat out a round stays on schedule."""
+    """The inner learning rate by global step: a participant that was not in a round stays on schedule."""
 
-    max: Annotated[float, Field(gt=0, le=10, description="Highest learning rate, after warm-up.")] = 6e-4
+    max: Annotated[float, Field(gt=0, le=10, description="Peak learning rate, reached after warmup.")] = 6e-4
     schedule: Annotated[
         Schedule,
-        Field(description="Cosine; WSD (warm up, stay, decay linearly); or Constant after warm-up."),
+        Field(description="Shape after warmup: Cosine, WSD (stable, then linear decay) or Constant."),
     ] = Schedule.COSINE
-    warmup_steps: Annotated[int, Field(ge=0, le=10**9, description="Steps of linear warm-up from 0.")] = 100
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9, description="Steps of linear warmup from 0.")] = 100
     total_steps: Annotated[
         int | None,
-        Field(ge=1, le=10**12, description="Length of the schedule in sequential steps; default rounds x steps."),
+        Field(ge=1, le=10**12, description="Length of the schedule in sequential steps. Default: rounds x steps."),
     ] = None
     decay_steps: Annotated[
         int | None,
         Field(
             ge=1,
             le=10**12,
-            description="WSD: length of the final decay in steps; default a fifth of the total.",
+            description="WSD only: length of the final decay in steps. Default: a fifth of the total.",
         ),
     ] = None
-    final_fraction: Annotated[
-        float, Field(ge=0, le=1, description="Learning rate at the end, as a fraction of max.")
-    ] = 0.1
+    final_fraction: Annotated[float, Field(ge=0, le=1, description="Final learning rate, as a fraction of max.")] = 0.1
 
 
 class WeightDecayOn(StrEnum):
@@ -52,11 +50,13 @@ class WeightDecayOn(StrEnum):
 
 
 class InnerOptimizer(ApiModel):
-    """AdamW, as torch.optim.AdamW defines it."""
+    """AdamW, as defined by torch.optim.AdamW."""
 
-    beta1: Annotated[float, Field(ge=0, lt=1, description="Decay of the gradients' running mean.")] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1, description="Decay of their squares' running mean.")] = 0.95
-    eps: Annotated[float, Field(gt=0, le=1, description="Added to the denominator.")] = 1e-8
+    beta1: Annotated[float, Field(ge=0, lt=1, description="Decay rate of the running mean of the gradients.")] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1, description="Decay rate of the running mean of their squares.")] = 0.95
+    eps: Annotated[float, Field(gt=0, le=1, description="Term added to the denominator for numerical stability.")] = (
+        1e-8
+    )
     weight_decay: Annotated[float, Field(ge=0, le=1, description="Decoupled weight decay.")] = 0.0
     # Omitted when unset: so it is in the records of jobs that began before it was there.
     weight_decay_on: Annotated[
@@ -69,19 +69,19 @@ class InnerOptimizer(ApiModel):
     ] = None
     clip_norm: Annotated[
         float | None,
-        Field(gt=0, le=1e6, description="Clip the gradient to this norm at each step; null: no clipping."),
+        Field(gt=0, le=1e6, description="Clip the gradient to this norm at every step. Null: no clipping."),
     ] = 1.0
 
 
 class InnerState(StrEnum):
-    """What becomes of the inner optimiser's state between a participant's rounds."""
+    """What happens to the inner optimizer's state between a participant's rounds."""
 
     KEEP = "Keep"
     RESET = "Reset"
 
 
 class Precision(StrEnum):
-    """Arithmetic of forward and backward; weights and optimiser state are fp32 always."""
+    """Arithmetic of forward and backward; weights and optimizer state are always fp32."""
 
     FP32 = "fp32"
     TF32 = "tf32"
@@ -98,39 +98,46 @@ class ParallelStrategy(StrEnum):
 class LocalSpec(ApiModel):
     """What a participant does in a round."""
 
-    steps: Annotated[int, Field(ge=1, le=10**6, description="Optimiser steps between two exchanges (tau).")] = 64
+    steps: Annotated[int, Field(ge=1, le=10**6, description="Optimizer steps between two exchanges.")] = 64
     batch_size: Annotated[
         int,
-        Field(ge=1, le=10**6, description="Sequences in a step of one participant, over all its processes."),
+        Field(ge=1, le=10**6, description="Sequences per step of one participant, over all its processes."),
     ] = 32
     micro_batch_size: Annotated[
         int | None,
         Field(
             ge=1,
             le=10**6,
-            description="Sequences in one forward pass (gradients accumulate); default batchSize.",
+            description="Sequences per forward pass; gradients accumulate. Default: batchSize.",
         ),
     ] = None
-    sequence_length: Annotated[int, Field(ge=8, le=10**6, description="Tokens of a sequence.")] = 2048
+    sequence_length: Annotated[int, Field(ge=8, le=10**6, description="Tokens per sequence.")] = 2048
     learning_rate: LearningRate = LearningRate()
     optimizer: InnerOptimizer = InnerOptimizer()
     state: Annotated[
         InnerState,
-        Field(description="Keep: the optimiser's moments stay at the participant. Reset: fresh each round."),
+        Field(
+            description="Optimizer state between rounds. Keep: it stays at the participant. Reset: fresh every round."
+        ),
     ] = InnerState.KEEP
     precision: Annotated[
         Precision,
         Field(
-            description="Of matrix products. bf16: autocast. fp32: all 32 bits. tf32: fp32 whose products round their "
-            "inputs to 10 bits on GPUs that can (several times faster there, the same as fp32 elsewhere)."
+            description="Precision of matrix products. bf16: autocast. fp32: all 32 bits. tf32: fp32 whose products "
+            "round their inputs to 10 bits on GPUs that can (several times faster there, the same as fp32 "
+            "elsewhere)."
         ),
     ] = Precision.BF16
-    compile: Annotated[bool, Field(description="torch.compile the model (half a minute to start, then faster).")] = (
-        False
-    )
+    compile: Annotated[
+        bool,
+        Field(
+            description="Whether to compile the model with torch.compile: about half a minute at the start, faster "
+            "afterwards."
+        ),
+    ] = False
     strategy: Annotated[
         ParallelStrategy,
-        Field(description="Single: one process. FSDP: sharded over all processes (torchrun)."),
+        Field(description="Single: one process. FSDP: sharded over all processes, started by torchrun."),
     ] = ParallelStrategy.SINGLE
     __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
         CelRule(
@@ -147,7 +154,7 @@ class LocalSpec(ApiModel):
 
 
 class OuterType(StrEnum):
-    """The outer optimiser; definitions in science.md and photon_aggregator.merge.outer."""
+    """The outer optimizer, which applies the mean update to the global model."""
 
     FEDAVG = "FedAvg"
     FEDMOM = "FedMom"
@@ -184,14 +191,16 @@ class OuterSpec(ApiModel):
             gt=0,
             le=100,
             default_factory=lambda data: outer_learning_rate(data.get("type", OuterType.FEDAVG)),
-            description="Step size of the server's optimizer; 1.0 with FedAvg is the mean. Default by type: FedAvg and "
-            "FedMom 1.0, Nesterov 0.7, FedAdam, FedYogi and FedAdagrad 0.001.",
+            description="Learning rate of the outer optimizer; 1.0 with FedAvg is the mean. Default by type: FedAvg "
+            "and FedMom 1.0, Nesterov 0.7, FedAdam, FedYogi and FedAdagrad 0.001.",
         ),
     ]
-    momentum: Annotated[float, Field(ge=0, lt=1, description="FedMom and Nesterov.")] = 0.9
-    beta1: Annotated[float, Field(ge=0, lt=1, description="FedAdam and FedYogi.")] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1, description="FedAdam and FedYogi.")] = 0.99
-    eps: Annotated[float, Field(gt=0, le=1, description="FedAdam, FedYogi, FedAdagrad: the adaptivity tau.")] = 1e-3
+    momentum: Annotated[float, Field(ge=0, lt=1, description="Momentum of FedMom and Nesterov.")] = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1, description="Decay rate of the first moment; FedAdam and FedYogi.")] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1, description="Decay rate of the second moment; FedAdam and FedYogi.")] = (
+        0.99
+    )
+    eps: Annotated[float, Field(gt=0, le=1, description="Adaptivity tau; FedAdam, FedYogi and FedAdagrad.")] = 1e-3
 
 
 class Codec(StrEnum):
@@ -211,9 +220,9 @@ def _usual_clip(value: object) -> bool:
 
 
 class ExchangeSpec(ApiModel):
-    """How updates travel."""
+    """How updates are transferred."""
 
-    codec: Annotated[Codec, Field(description="Encoding of updates. The global model travels as fp32.")] = (
+    codec: Annotated[Codec, Field(description="Encoding of updates. The global model is transferred as fp32.")] = (
         Codec.DENSE_FP32
     )
     part_bytes: Annotated[
@@ -221,7 +230,7 @@ class ExchangeSpec(ApiModel):
         Field(
             ge=2**16,
             le=2**30,
-            description="fp32 bytes of the model that one part covers; a part is one object.",
+            description="Bytes of the fp32 model that one part covers. A part is one object.",
         ),
     ] = 64 * 2**20
     max_update_norm: Annotated[
@@ -229,7 +238,7 @@ class ExchangeSpec(ApiModel):
         Field(
             gt=0,
             le=1e12,
-            description="An update with a larger L2 norm is refused; null: 1e12. May change while a job runs.",
+            description="An update with a larger L2 norm is refused. Null: 1e12. May change while the job runs.",
         ),
     ] = None
     # Omitted when it is the default: what releases before it wrote, and read, stays as it is.
@@ -239,7 +248,7 @@ class ExchangeSpec(ApiModel):
             ge=1,
             le=1e9,
             description="An update whose L2 norm is more than this many times the median of its round is scaled down "
-            "to that length before it is merged; null: never. May change while a job runs.",
+            "to that norm before it is merged. Null: never. May change while the job runs.",
             exclude_if=_usual_clip,
         ),
     ] = CLIP_TO_MEDIAN
