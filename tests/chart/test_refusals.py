@@ -34,11 +34,11 @@ SCHEMA = [
 
 RULES = [
     (["image.tag=latest"], "image.tag must not be latest"),
-    ([f"ca.bundle={PEM}", "ca.existingConfigMap=other"], "ca.bundle and ca.existingConfigMap exclude each other"),
+    ([f"ca.bundle={PEM}", "ca.existingConfigMap=other"], "ca.bundle and ca.existingConfigMap are mutually exclusive"),
     (["ca.bundle=ca.pem"], "--set-file ca.bundle=FILE"),
     (["proxy.https=http://proxy:3128"], "allow the proxy in networkPolicy.extraEgress"),
-    (["seaweedfs.existingSecret=keys"], "no use without seaweedfs.enabled"),
-    (["serviceAccount.create=false"], "name an existing ServiceAccount in serviceAccount.name"),
+    (["seaweedfs.existingSecret=keys"], "requires seaweedfs.enabled"),
+    (["serviceAccount.create=false"], "set serviceAccount.name to an existing ServiceAccount"),
 ]
 
 

@@ -9,7 +9,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What a Service or a Deployment selects by: (dict "root" $ "component" "operator"). Never changes. */}}
+{{/* Selector labels of a Service or a Deployment: (dict "root" $ "component" "operator"). Never changes. */}}
 {{- define "photon.selectorLabels" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -41,7 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if .Values.serviceAccount.create -}}
 {{- default (printf "%s-operator" (include "photon.fullname" .)) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- required "serviceAccount.create is false: name an existing ServiceAccount in serviceAccount.name" .Values.serviceAccount.name -}}
+{{- required "serviceAccount.create is false: set serviceAccount.name to an existing ServiceAccount" .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 
@@ -66,7 +66,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- default (printf "%s-seaweedfs" (include "photon.fullname" .)) .Values.seaweedfs.existingSecret -}}
 {{- end -}}
 
-{{/* The environment of all job pods, as JSON. What lies inside the cluster is never asked of a proxy. */}}
+{{/* The environment of all job pods, as JSON. Cluster-internal hosts always bypass the proxy. */}}
 {{- define "photon.childEnv" -}}
 {{- $env := dict -}}
 {{- if or .Values.proxy.https .Values.proxy.http -}}
