@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from photon.api.placement import StorageSpec
+import time
+
+from photon.api.placement import RetentionSpec, StorageSpec
+from photon.protocol.messages import PartsReply, PartsRequest, TrainTask
+from photon.store import keys
 from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import leftovers
 from photon_aggregator.actions.purge import purge
-from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
+from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
 from tests.aggregator.running import aggregator, working
 from tests.faults import Fault, FaultProxy
 from tests.opened import OpenStore
@@ -74,3 +78,49 @@ def test_a_job_leaves_no_uploads_of_its_crashes(store: ObjectStore, storage: Sto
         running.wait(120)
     assert (running.code, running.error) == (0, None)
     assert unfinished(store) == []
+
+
+def test_what_is_uploaded_after_its_round_was_tidied_up_goes_with_the_next_round(
+    store: ObjectStore, storage: StorageSpec
+) -> None:
+    """URLs outlive their round: a worker that was away may use one hours later."""
+    job = job_document(storage, ["north", "south"], rounds=4, participation={"quorum": 1, "graceSeconds": 0})
+    retention = RetentionSpec(keep_last_rounds=1)
+    job = job.model_copy(
+        update={"spec": job.spec.model_copy(update={"storage": storage.model_copy(update={"retention": retention})})}
+    )
+    write_round_zero(job, store)
+    late: list[tuple[str, dict[str, str], bytes]] = []
+    statuses: list[int] = []
+
+    def values() -> list[str]:
+        return [info.key for info in store.list(keys.updates_folder(1)) if not info.key.endswith("/manifest.json")]
+
+    def granted(worker: FakeWorker, task: TrainTask, prepared: Prepared) -> None:
+        answer = worker.post(f"/v1/rounds/{task.round}/parts", PartsRequest(plan=task.plan, parts=prepared.records))
+        (first, *_) = PartsReply.model_validate_json(answer.content).uploads
+        late.append((first.url, first.headers, prepared.parts[first.index]))
+        worker.stop.set()
+
+    def sends_it(worker: FakeWorker, task: TrainTask, prepared: Prepared) -> None:
+        deadline = time.monotonic() + 30
+        while task.round == 1 and not late and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if task.round == 3:
+            while values() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert values() == []
+            url, headers, data = late[0]
+            statuses.append(worker.http.put(url, headers=headers, content=data).status_code)
+            assert len(values()) == 1
+        worker.train_honestly(task, prepared)
+
+    with aggregator(job, store) as running:
+        workers = [
+            FakeWorker("north", [running.url], tamper=sends_it),
+            FakeWorker("south", [running.url], tamper=granted),
+        ]
+        with working(*workers):
+            running.wait(90)
+    assert statuses == [200]
+    assert values() == []
