@@ -49,7 +49,7 @@ def status(run: RunDirectory, *, rounds: int) -> JobStatus:
 
 
 def from_history(history: History, *, rounds: int) -> JobStatus:
-    """The status that a history amounts to. Nobody is there any more, so all participants are absent."""
+    """The status that a history amounts to. It is over, so all participants are absent."""
     figures = summarise(history)
     committed = int(figures["rounds"])
     people = _participants(history, figures["held_out"])

@@ -185,7 +185,7 @@ class Child:
 
 
 def stop_all(children: Sequence[Child], *, seconds: float = STOP_SECONDS) -> None:
-    """End every child: workers are asked first, then the rest; whoever lives at the deadline is killed."""
+    """End every child: workers are asked first, then the rest; what still runs at the deadline is killed."""
     for child in sorted(children, key=lambda c: c.process.role is not Role.WORKER):
         child.terminate()
     deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Which GPUs of this machine each participant of a run gets: those that the job asks for, and nobody else's.
+"""Which GPUs of this machine each participant of a run gets: those that the job asks for, and no others.
 
 The worker's program says which there are, because it is the one that will use them.
 """

@@ -25,14 +25,14 @@ _KUBERNETES: Final = re.compile(r"(?:([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)/)?([a-z0-
 
 
 class NoAnswer(CommandError):
-    """Nobody answers there now; the job may be well all the same."""
+    """Nothing answers there now; the job may be well all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """What was seen of a job.
 
-    ``note``: what a person must know of where the figures are from. ``still``: nobody runs it, so nothing will change.
+    ``note``: what a person must know of where the figures are from. ``still``: it is not running, so nothing changes.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Place(Protocol):
         """The job as it is now.
 
         Raises:
-            NoAnswer: Nobody answers; a later look may be luckier.
+            NoAnswer: Nothing answers; a later look may be luckier.
             UserMistake: There is no such job, or it may not be seen.
         """
         ...

@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, one `photon run` at a time, and the participants' bearer tokens."""
+"""A run's folder: what is where, one `photon run` at a time, and the participants' bearer tokens."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class RunDirectory:
         write_atomic(self.job, f"# Written by photon run: the job as it runs, with every default.\n{text}")
 
     def make_tokens(self, participants: Sequence[str]) -> tuple[Path, dict[str, str]]:
-        """A token per participant, kept from run to run so that remote workers need not be told anew.
+        """A token per participant, kept from run to run so that remote workers need not be told again.
 
         Returns the path of the digests (for the aggregator) and the tokens themselves by participant.
         """

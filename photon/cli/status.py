@@ -112,7 +112,7 @@ def said(seen: Sight) -> str:
 
 
 def over(seen: Sight) -> bool:
-    """Whether there is nothing more to come: it has ended, or nobody runs it."""
+    """Whether there is nothing more to come: it has ended, or is not running."""
     return seen.still or any(ended(seen.status, kind) is not None for kind in _FINAL)
 
 
@@ -122,7 +122,7 @@ def ended(status: JobStatus, kind: ConditionType) -> Condition | None:
 
 
 def running_seconds(status: JobStatus | None, now: float) -> float | None:
-    """How long the job has been running; None when it does not, or nobody knows since when."""
+    """How long the job has been running; None when it does not run, or since when is unknown."""
     running = ended(status, ConditionType.RUNNING) if status is not None else None
     if running is None:
         return None

@@ -65,7 +65,7 @@ class Supervisor:
         self._final: Condition | None = None
         self._lost: dict[str, Exit] = {}
         # Held for the whole run and handed to every start of the aggregator: its address is the same after a restart,
-        # nobody can take the port meanwhile, and who connects in between is answered when it is there again.
+        # no one can take the port meanwhile, and who connects in between is answered when it is there again.
         self._door = socket.create_server(("127.0.0.1", 0), backlog=1024)
         address = f"127.0.0.1:{self._door.getsockname()[1]}"
         self._url = f"http://{address}"

@@ -41,7 +41,7 @@ _STYLES: Final = {
 class View:
     """All that is shown. ``phase`` says what goes on before there is a status; ``events`` are newest last.
 
-    ``condition`` is what is true of the job, in a line; ``elapsed_seconds`` None where nobody knows;
+    ``condition`` is what is true of the job, in a line; ``elapsed_seconds`` None where it is unknown;
     ``lost`` names participants whose worker here has failed for good.
     """
 

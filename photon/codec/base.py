@@ -2,7 +2,7 @@
 
 A part's file is a safetensors file whose header depends only on the codec and the number of elements. So its size is
 known before it exists, anyone can open it with the safetensors library, and a reader computes where a range of values
-lies without reading the header.
+is without reading the header.
 """
 
 from __future__ import annotations

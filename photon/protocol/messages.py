@@ -3,7 +3,7 @@
     GET  /v1/job                            -> JobForWorkers
     GET  /v1/task?wait_seconds=30&done=ID&since=true&sources=true -> Task, or 204 when there is nothing to do yet
     POST /v1/progress            Progress   -> ProgressReply
-    POST /v1/rounds/{round}/parts  PartsRequest -> PartsReply       (presigned PUTs; parts that are there are named)
+    POST /v1/rounds/{round}/parts  PartsRequest -> PartsReply       (presigned PUTs; parts it already has are named)
     POST /v1/rounds/{round}/update UpdateSubmission -> UpdateReply  (repeat while state is "checking")
     POST /v1/rounds/{round}/evaluation Evaluation -> 204            (repeating changes nothing)
 

@@ -151,7 +151,7 @@ class UpdateManifest(ApiModel):
 class Closing(ApiModel):
     """rounds/00012/closing.json: which updates the round takes. Created if absent before they are merged.
 
-    When a round is closed is a matter of clocks; once this record exists it is decided, whoever dies meanwhile.
+    When a round is closed is a matter of clocks; once this record exists it is decided, whatever dies meanwhile.
     ``updates`` are digests of manifests by participant.
 
     An update that cannot be merged is dropped by the next closing of the round (closing-2.json, ...): ``supersedes`` is

@@ -1,4 +1,4 @@
-"""Where everything lies below the job's prefix. Nobody builds a key anywhere else.
+"""Where everything is below the job's prefix. Keys are built nowhere else.
 
 Update parts are named by their digest, so a worker that trained again after a crash (and got other bits, as GPUs may)
 never meets its own older bytes. A model's folder is named by the updates that went into it, for the same reason.

@@ -92,7 +92,7 @@ def inner_keys() -> dict[str, str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; nobody but its owner can read it at any time."""
+    """Replace a file in one step; only its owner can read it at any time."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -109,7 +109,7 @@ def free_ports(names: list[str]) -> dict[str, int]:
             held = stack.enter_context(socket.socket())
             if name == "admin":
                 # The maintenance worker inside `weed mini`, which we do not want (it re-encodes quiet volumes), looks
-                # for its admin at this port + 10000. Where that is no port it can reach nobody.
+                # for its admin at this port + 10000. Where that is no port it can reach nothing.
                 _bind_above(held, 65_535 - 10_000)
             else:
                 held.bind((HOST, 0))

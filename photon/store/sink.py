@@ -22,7 +22,7 @@ from photon.store.multipart import MultipartUpload
 # S3's bounds on a multipart upload.
 MIN_PART_BYTES: Final = 5 * 2**20
 MAX_PARTS: Final = 10_000
-# A stripe takes seconds at most; so long a wait means that a thread died without abort().
+# A stripe takes seconds at most; a longer wait means that a thread died without abort().
 TURN_SECONDS: Final = 600.0
 ENOSPC: Final = frozenset({28, 122})  # no space left, quota exceeded
 

@@ -1,4 +1,4 @@
-"""Time for the round machine: it reads the wall clock, and what that clock did besides passing is found out here.
+"""Time for the round machine: it reads the wall clock, and what else that clock did is found out here.
 
 People read wall time, so the machine's times are seconds since the epoch. A wall clock also jumps (somebody sets it, a
 virtual machine is restored), and a process may not run for hours while it goes on (a laptop sleeps, SIGSTOP). Neither

@@ -79,7 +79,7 @@ class JobMismatch(ValueError):
 class EngineOptions:
     """What tests and programs set differently.
 
-    ``clock``: seconds since the epoch. ``steady``: seconds that nobody can set; without it the clock is trusted.
+    ``clock``: seconds since the epoch. ``steady``: seconds that cannot be set; without it the clock is trusted.
     ``prepare``: what must succeed before the bucket is read; it is waited for like all else that the store has to do.
     """
 
@@ -101,7 +101,7 @@ class Engine:
         self.job = job
         self.store = store
         self.clock = options.clock
-        # For durations alone: nobody can set it.
+        # For durations alone: it cannot be set.
         self.steady = options.steady or options.clock
         self.traces = options.traces
         self.state = JobState(settings=settings, started_at=options.clock())
@@ -151,7 +151,7 @@ class Engine:
             self.stop()
             raise _first(errors) from errors
         finally:
-            # Whoever serves an ended job goes on reading the bucket, until ``stop``.
+            # A server of an ended job goes on reading the bucket, until ``stop``.
             self._group = None
         assert self.state.outcome is not None
         return self.state.outcome

@@ -1,7 +1,7 @@
 """What parts an update of this job has, and leave to upload exactly those.
 
 A presigned PUT is bound by the store to one key, size, sha256 and to the object's absence. So granting is where a part
-is compared with the plan. What lies there is hashed at admission all the same: not every store checks digests.
+is compared with the plan. What is there is hashed at admission all the same: not every store checks digests.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Multipart uploads that a crash left unfinished: nobody lists them among objects, and they are paid for."""
+"""Multipart uploads that a crash left unfinished: no listing of objects shows them, and they are paid for."""
 
 from __future__ import annotations
 

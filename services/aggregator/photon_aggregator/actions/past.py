@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 ROUNDS_AT_ONCE: Final = 8
 # Of the time of one thread; the rest is left to those who wait for an answer.
 SHARE: Final = 0.5
-# What is read here is urgent to nobody, so a store that does not answer is left alone for a while.
+# What is read here is not urgent, so a store that does not answer is left alone for a while.
 PATIENCE_SECONDS: Final = 30.0
 
 

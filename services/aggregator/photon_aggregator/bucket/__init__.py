@@ -1,4 +1,4 @@
-"""Keeps: what lies in the bucket, typed and checked.
+"""Keeps: what is in the bucket, typed and checked.
 
 ::
 

@@ -19,7 +19,7 @@ from photon.store.tensors import HeaderError, read_header, require_flat
 from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.bucket.update_layout import UpdateLayout
 
-# The aggregator's own reads end well within this; a URL is made anew for each merge and each check.
+# The aggregator's own reads end well within this; a URL is made for each merge and each check.
 READ_SECONDS = 6 * 3600
 
 

@@ -81,7 +81,7 @@ class Summary(ApiModel):
 def summary_of(totals: Totals, state: JobState, *, round_number: int, commit: str) -> Summary | None:
     """The summary to write when ``round_number`` is committed, before it is counted; None while a round is missing.
 
-    Whoever writes none leaves the last one, from which a restart has a few more rounds to read.
+    Writing none leaves the last one, from which a restart has a few more rounds to read.
     """
     if not totals.complete or totals.through < round_number - 1:
         return None

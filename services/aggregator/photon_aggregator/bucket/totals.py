@@ -22,7 +22,7 @@ class Totals:
     """Sums over rounds, by participant where they are somebody's.
 
     ``rounds`` counts durations by the first of ROUND_BUCKETS that is not below them; the last entry is of longer ones.
-    ``complete``: no round is missing; while one is, nobody is to be told counters that would grow by what is old.
+    ``complete``: no round is missing; while one is, no counters may be shown that would grow by what is old.
     ``through`` is the last round whose log was counted.
     """
 

@@ -18,7 +18,7 @@ MAX_TOKEN_LENGTH: Final = 4096
 
 
 class TokensError(ValueError):
-    """The tokens file cannot be used; the message says what to mend."""
+    """The tokens file cannot be used; the message says what to correct."""
 
 
 class Tokens:
@@ -55,7 +55,7 @@ class Tokens:
         return [name for name in participants if name not in self._digests]
 
     def participant(self, authorization: str | None) -> str | None:
-        """Whose ``Authorization`` header this is; None when it is nobody's.
+        """Whose ``Authorization`` header this is; None when it belongs to none.
 
         All digests are compared, each in constant time, so the time taken says nothing of what was nearly right.
         """

@@ -1,7 +1,7 @@
 """Open connections: how many there may be, and how long one may take to say what it wants.
 
 A connection belongs to a stranger until a request on it has shown a token. Strangers have a share of the connections
-and no more, and when it is full the oldest of them makes room: whoever opens connections and says nothing shuts out
+and no more, and when it is full the oldest of them makes room: one that opens connections and says nothing shuts out
 neither participants nor the next stranger.
 """
 
@@ -34,7 +34,7 @@ CONNECTION: Final = "connection"
 
 @dataclass(slots=True, kw_only=True)
 class Connections:
-    """All open connections. ``strangers``: how many may be of nobody known; ``per_name``: of one that is."""
+    """All open connections. ``strangers``: how many may be without a known name; ``per_name``: of one name."""
 
     strangers: int
     per_name: int
@@ -77,7 +77,7 @@ class Connections:
 
 
 class Connection(H11Protocol):
-    """An HTTP connection that ends when its headers, or whoever reads its answers, take too long."""
+    """An HTTP connection that ends when its headers, or the reader of its answers, take too long."""
 
     all: Connections
 
@@ -131,7 +131,7 @@ class Connection(H11Protocol):
             self._headers_came()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP. Whoever still works on the request that it broke must not answer on top of this."""
+        """What came is no HTTP. Work on the request that it broke must not be answered on top of this."""
         try:
             super().send_400_response(msg)
         except h11.LocalProtocolError:

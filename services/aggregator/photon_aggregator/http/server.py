@@ -155,7 +155,7 @@ async def serve(
             outcome = running.result()
             code = EXIT_JOB_FAILED if outcome.failed else 0
             if outcome.reason is JobReason.SUPERSEDED:
-                # The job goes on elsewhere: nobody is told that it has ended.
+                # The job goes on elsewhere: no one is told that it has ended.
                 code = EXIT_SUPERSEDED
             elif stop_when_done:
                 await _let_leave(engine, ending)
@@ -177,7 +177,7 @@ async def serve(
 async def _let_leave(engine: Engine, ending: asyncio.Event) -> None:
     """Wait until everyone who is here was told that the job has ended, or for a few seconds.
 
-    In any case so long that who looks at the status each second has seen how it ended.
+    In any case long enough for a look at the status each second to have seen how it ended.
     """
     loop = asyncio.get_running_loop()
     seen = loop.time() + LAST_LOOK_SECONDS

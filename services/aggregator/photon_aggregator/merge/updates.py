@@ -104,7 +104,7 @@ class UpdateReader:
         return bisect_right(self._starts, element) - 1
 
     def read(self, start: int, out: Float32) -> None:
-        """Elements [start, start + out.size) into ``out``; ``start`` lies on the codec's granularity."""
+        """Elements [start, start + out.size) into ``out``; ``start`` is on the codec's granularity."""
         position, stop = start, start + out.size
         while position < stop:
             index = self.part_of(position)

@@ -114,7 +114,7 @@ class Board:
         self.totals = Totals()
         self.opened_at: float | None = None
         self.committed_at: float | None = None
-        # Whether ``committed_at`` is of this process: the time between two processes is nobody's pace.
+        # Whether ``committed_at`` is of this process: the time between two processes is no round's pace.
         self._running = False
         self._pace: deque[float] = deque(maxlen=PACE_ROUNDS)
         # Whether the last of ``_pace`` is a first round, in which participants were still starting.

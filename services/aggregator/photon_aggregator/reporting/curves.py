@@ -165,7 +165,7 @@ class CurveBook:
             self._changed(block)
 
     def evaluated(self, number: int, results: Mapping[str, HeldOutResult]) -> None:
-        """Results for the model of a round; those that are there already stay."""
+        """Results for the model of a round; those that are known already stay."""
         block = self._blocks.get(number // BLOCK_ROUNDS)
         if block is None or not results:
             return

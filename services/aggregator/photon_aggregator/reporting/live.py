@@ -33,7 +33,7 @@ class RunningRound(ApiModel):
 
 
 class Live(ApiModel):
-    """One look at a job. ``instance`` is another after a restart: sequence numbers of events then start anew."""
+    """One look at a job. ``instance`` is another after a restart: sequence numbers of events then start again."""
 
     instance: Annotated[str, Field(description="Random; of this process of the aggregator.")]
     job: Name

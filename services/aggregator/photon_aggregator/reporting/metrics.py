@@ -227,7 +227,7 @@ def _resident_bytes() -> int | None:
 
 
 def registry_of(collector: JobCollector) -> CollectorRegistry:
-    """A registry of this job alone: no global state, so many aggregators can live in one process."""
+    """A registry of this job alone: no global state, and several aggregators can run in one process."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return registry

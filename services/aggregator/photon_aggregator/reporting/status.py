@@ -218,7 +218,7 @@ def _sources(result: HeldOutResult) -> list[SourceStatus]:
 
 
 def _absence(state: JobState, desk: Desk, name: str) -> str:
-    """Since when a participant is silent, and what it did last: whoever looks for it knows where to begin."""
+    """Since when a participant is silent, and what it did last: a person who looks for it knows where to begin."""
     heard = state.seen.get(name)
     if heard is None:
         return f"not heard of since the aggregator started at {_second(state.started_at)}"

@@ -47,8 +47,8 @@ def evaluate_id(round_number: int) -> str:
 def task_for(state: JobState, participant: str, done: str | None) -> Train | Evaluate | Leave | None:
     """The task of ``participant``, which says that it is through with the task ``done``.
 
-    A task that it calls done is not handed out again: whoever was refused and is still there has given up on it, while
-    a worker that was started again says nothing and gets it anew.
+    A task that it calls done is not handed out again: one that was refused and is still there has given up on it, while
+    a worker that was started again says nothing and gets it again.
     """
     if state.superseded:
         return None

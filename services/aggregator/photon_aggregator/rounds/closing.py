@@ -15,7 +15,7 @@ from photon_aggregator.rounds.stopping import quorum_lost, short_of_quorum
 
 def closed(state: JobState, event: Closed) -> Step:
     open_round = state.open
-    # While we merge, whoever merges has met the same record.
+    # While we merge, any other that merges has met the same record.
     if state.stage is not Stage.TRAIN or open_round is None or open_round.round != event.round:
         return state, []
     refused = {
@@ -36,7 +36,7 @@ def maybe_close(state: JobState, at: float) -> Step:
     if open_round.closing is not None:
         return _close_as_decided(state, open_round, head, open_round.closing, at)
     grace = state.settings.grace_seconds
-    # While the store is away nobody can hand in anything: no time runs out.
+    # While the store is away nothing can be handed in: no time runs out.
     overdue = state.away is None and at >= state.deadline(open_round)
     # Who was taken out of the job since the round was planned will not come.
     awaited = [name for name in open_round.missing if name in state.settings.participants]

@@ -37,7 +37,7 @@ NORM_FACTOR: Final = 10.0
 # An update stands out when it is so much longer than the lower median of its round, or points so far the other way.
 OFFENDER_FACTOR: Final = 3.0
 OFFENDER_COSINE: Final = -0.2
-# The third time within so many rounds the job ends: it would go round in circles.
+# The third time within this many rounds the job ends: it would go round in circles.
 ATTEMPTS: Final = 3
 ATTEMPTS_ROUNDS: Final = 16
 

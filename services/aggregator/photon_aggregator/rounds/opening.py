@@ -58,7 +58,7 @@ def make_plan(state: JobState) -> Plan:
 
 
 def _absentees(state: JobState, quarantined: frozenset[str]) -> dict[str, LeftOut]:
-    """Who is not sampled because it is not there; nobody when those that are there are too few for a quorum."""
+    """Who is not sampled because it is absent; empty when those that are present are too few for a quorum."""
     settings = state.settings
     if settings.sample is SampleFrom.ALL:
         return {}
@@ -174,7 +174,7 @@ def after_commit(state: JobState, at: float) -> Step:
 
 
 def settle(state: JobState, at: float) -> Step:
-    """Go on from Evaluate when nobody's result is awaited any more."""
+    """Go on from Evaluate when no result is awaited any more."""
     if state.stage is not Stage.EVALUATE:
         return counted(state, at), []
     if (at < state.evaluate_until or state.away is not None) and awaited(state, at):

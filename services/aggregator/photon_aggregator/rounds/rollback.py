@@ -47,7 +47,7 @@ def abandoned(trail: Sequence[Head]) -> frozenset[int]:
 
 
 def quarantined(trail: Sequence[Head], round_number: int, participants: Sequence[str]) -> frozenset[str]:
-    """Who of ``participants`` is left out of a round; nobody when otherwise no participant would be left."""
+    """Who of ``participants`` is left out of a round; empty when otherwise no participant would be left."""
     names = {
         name
         for head in trail

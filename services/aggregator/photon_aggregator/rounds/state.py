@@ -16,7 +16,7 @@ from photon.protocol.records import HeldOutResult, Plan
 from photon_aggregator.rounds.events import Admission, Head, Outcome
 from photon_aggregator.rounds.losses import PastLosses
 
-# A worker posts its progress each second, and asks for work at least twice in this time; silence for so long means that
+# A worker posts its progress each second, and asks for work at least twice in this time; a longer silence means that
 # it is gone, for now. People are promised to see it within 15 s.
 ABSENT_SECONDS: Final = 12.0
 # How often the bucket is read for what another aggregator wrote. Nothing waits for it when there is only one.
@@ -141,7 +141,7 @@ class OpenRound:
 
     ``closing``: the updates that it takes (digests by participant), when that is decided already. ``overdue``: its
     deadline was over before it had its quorum, and that was said. ``looked``: whether it is known what the bucket held
-    when this aggregator opened it; until then nobody is told that an update counts.
+    when this aggregator opened it; until then no one is told that an update counts.
     """
 
     plan: Plan

@@ -46,7 +46,7 @@ def bounded(state: JobState) -> JobState:
 
 
 def evaluation_due(state: JobState) -> bool:
-    """Whether the head is to be evaluated: each so many rounds, always at the end, and a checkpoint before training."""
+    """Whether the head is to be evaluated: each N rounds, always at the end, and a checkpoint before training."""
     if state.head is None or (state.head.round == 0 and not state.settings.baseline):
         return False
     ending = state.ending or state.outcome

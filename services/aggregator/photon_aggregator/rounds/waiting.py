@@ -21,7 +21,7 @@ def storage_away(state: JobState, event: StorageAway) -> Step:
 
 
 def storage_back(state: JobState, at: float) -> Step:
-    """The store does what it is asked for again. The time without it counts against nobody: nothing could arrive."""
+    """The store does what it is asked for again. The time without it does not count: nothing could arrive."""
     if state.away is None:
         return state, []
     gone = max(0.0, at - state.away.since)
@@ -30,7 +30,7 @@ def storage_back(state: JobState, at: float) -> Step:
 
 
 def counted(state: JobState, at: float) -> JobState:
-    """The state with the deadline of the round counting once nobody of its cohort evaluates any more.
+    """The state with the deadline of the round counting once no one of its cohort evaluates any more.
 
     One that never hands in its evaluation holds it up by one deadline at most.
     """

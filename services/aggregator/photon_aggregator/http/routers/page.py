@@ -20,7 +20,7 @@ from photon_aggregator.reporting.status import under_evaluation
 files = APIRouter(include_in_schema=False)
 data = APIRouter(prefix="/v1", tags=["page"], dependencies=[bearer])
 
-# More lines than this nobody can tell apart, and each costs a look at every round.
+# More lines than this cannot be told apart, and each costs a look at every round.
 MAX_PARTICIPANTS: Final = 64
 
 

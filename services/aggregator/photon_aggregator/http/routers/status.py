@@ -25,7 +25,7 @@ async def get_status(status: StatusDep) -> JobStatus:
 async def get_history(
     engine: EngineDep,
     after: Annotated[int, Query(ge=-1, le=10**6, description="Rounds later than this; -1: from round 0.")] = -1,
-    limit: Annotated[int, Query(ge=1, le=MAX_ROUNDS, description="So many rounds at most.")] = MAX_ROUNDS,
+    limit: Annotated[int, Query(ge=1, le=MAX_ROUNDS, description="The most rounds to return.")] = MAX_ROUNDS,
 ) -> Response:
     """At most 200 rounds, and fewer of many participants; ask again with ``after`` the last round that you got."""
     body = await history.history(engine, history.rounds_asked(engine, after, limit))

@@ -57,7 +57,7 @@ LOOK_AGAIN_SECONDS: Final = 5.0
 UPLOAD_VALID_SECONDS: Final = 6 * 3600
 
 Wait = Annotated[
-    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the line for so long at most; it may be answered sooner.")
+    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="How long to hold the line at most; it may be answered sooner.")
 ]
 Done = Annotated[TaskId | None, Query(description="Id of the task that you are through with.")]
 Since = Annotated[bool, Query(description="You know the field since of a training task.")]
@@ -104,7 +104,7 @@ async def get_task(
     """Evaluate the latest model if that is due, else train if the round waits for you, else finish; or 204."""
     engine.board.asked(participant)
     arrived = engine.clock()
-    # Only what arrives is a sign of life: a line that is held may end at a machine that died. So nobody is held so long
+    # Only what arrives is a sign of life: a line that is held may end at a machine that died. So no one is held so long
     # that it would seem absent.
     until = engine.steady() + min(wait_seconds, engine.state.settings.absent_seconds / 2)
     response.headers[ACCEPTS] = TRAINING_NOTES

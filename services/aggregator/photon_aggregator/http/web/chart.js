@@ -22,7 +22,7 @@ function moveAll(x) {
 }
 
 const FONT = "11px system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
-const LOG_FROM = 6; // a range of so many times its least is easier to read on a logarithmic axis
+const LOG_FROM = 6; // a range of this many times its least is easier to read on a logarithmic axis
 const POINTS_UP_TO = 40;
 
 // The largest number of one significant digit that is not above: where a logarithmic axis has a tick.

@@ -76,7 +76,7 @@ export class Curves {
     show("bytes", [line("sent", "bytesUp", colourOfPhase("push")), line("received", "bytesDown", colourOfPhase("pull"))]);
   }
 
-  // Where each known round lies on the axis; null: not known.
+  // Where each known round is on the axis; null: not known.
   places() {
     const { job } = this.feed;
     if (this.axis === "rounds") return Array.from({ length: job.length }, (_, i) => job.first + i);

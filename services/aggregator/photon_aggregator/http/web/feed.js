@@ -1,6 +1,6 @@
 // What is known of the job, kept up to date: one small answer a second says what else is new.
 //
-// Answers are merged into `feed`; whoever listens is told which part changed: "live", "curves", "events", "connection".
+// Answers are merged into `feed`; listeners are told which part changed: "live", "curves", "events", "connection".
 
 import { Columns } from "./columns.js";
 import { NeedsToken } from "./source.js";
@@ -10,7 +10,7 @@ const EVERY_MS = 1000;
 const SHARE = 4;
 const SELDOM_MS = 2500;
 const LONGEST_PAUSE_MS = 5000;
-// An evaluation may come some rounds after its commit: so many rounds are asked for again.
+// An evaluation may come some rounds after its commit: this many rounds are asked for again.
 const OVERLAP = 16;
 const EVENTS_KEPT = 1000;
 const TAIL_POINTS = 240;

@@ -6,7 +6,7 @@ import { PHASES, colourOfPhase, hueOf } from "./hues.js";
 
 const LANE_PHASES = PHASES.filter((phase) => !["merge", "commit"].includes(phase));
 
-// So many participants have their curves drawn without being asked for; more would be a thicket.
+// As many participants as have their curves drawn without being asked for; more would be a thicket.
 const CHOSEN_AT_FIRST = 6;
 // More than these do not fit a screen: the list gets a bar of its own, and begins with those in trouble.
 const MANY = 24;
