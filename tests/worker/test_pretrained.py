@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from photon.api.model import TokenizerSpec
 from photon.api.placement import StorageSpec
 from photon.store.embedded import EmbeddedStore
 from photon_worker.commands.initialize import make_model
@@ -214,6 +216,33 @@ def test_damage_of_a_checkpoint_in_a_bucket_is_one_line_too(
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=storage, open_store=open_store)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_is_looked_for_beside_the_job_file(tiny: Any, tmp_path: Path) -> None:
+    (tmp_path / "jobs" / "tok").mkdir(parents=True)
+    own = other_tokenizer(tmp_path / "jobs" / "tok")
+    learning = tiny.learning()
+    named = learning.model.model_copy(update={"tokenizer": TokenizerSpec(kind="file", path="tok")})
+    learning = learning.model_copy(update={"model": named})
+    make_model(learning, tmp_path / "made", folder=tmp_path / "jobs", storage=StorageSpec())
+    assert (tmp_path / "made" / "tokenizer.json").read_bytes() == own
+
+
+@pytest.mark.parametrize("start", ["random", "checkpoint"])
+def test_state_that_is_no_parameter_is_refused_before_anything_is_written(
+    start: str, tiny: Any, tmp_path: Path
+) -> None:
+    small = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1}
+    ranks = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    config = tiny.config | small | ranks | {"model_type": "deepseek_v3", "moe_intermediate_size": 16}
+    if start == "random":
+        learning = tiny.learning().model_copy(update={"hf_config": config})
+    else:
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(tmp_path / "checkpoint")
+        learning = started_from(tiny, "checkpoint", tokenizer={"kind": "byte"})
+    with pytest.raises(Mistake, match=r"keeps state that is not a parameter \(.*e_score_correction_bias\)"):
+        make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
+    assert list((tmp_path / "made").iterdir()) == []
 
 
 def test_chat_template_and_generation_settings_of_a_checkpoint_are_kept(

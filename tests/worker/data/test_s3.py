@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -15,9 +16,10 @@ import zstandard
 
 from photon.api.model import TokenizerSpec
 from photon.store.embedded import EmbeddedStore
-from photon_worker.data import DataError, Mixture, TokenDataset, remote
+from photon_worker.data import DataError, Mixture, TokenDataset, inputs, remote
 from photon_worker.data.index import Settings
 from photon_worker.data.prepare import prepare
+from photon_worker.data.progress import Quiet
 from photon_worker.data.tokenizer import tokenizer_digest, write_tokenizer
 from photon_worker.lifecycle.exits import End, end_of
 from tests.faults import FaultProxy
@@ -158,6 +160,43 @@ def test_a_store_that_does_not_answer_is_named(bucket: str, tmp_path: Path, monk
     with pytest.raises(DataError, match=r"cannot be reached: .*127.0.0.1:9") as unreachable:
         TokenDataset.open(f"s3://{bucket}/data", tmp_path)
     assert end_of(unreachable.value) == End(code=1, message=str(unreachable.value)), "a worker is started again"
+
+
+def test_a_store_that_goes_away_costs_nothing_that_was_read(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "_LARGEST_UNIT", 1000)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for n in range(4):
+        (folder / f"{n}.txt").write_text("".join(f"line {m} of text {n}\n" for m in range(100)))
+    uri = put(remote.client(), folder, f"{bucket}/texts")
+    address = os.environ["AWS_ENDPOINT_URL"]
+    read: list[int] = []
+
+    class Leaving(Quiet):
+        """Of the phase of reading, the steps; after two units the store is gone."""
+
+        def phase(self, name: str, total: int) -> Callable[[int], None]:
+            del total
+
+            def advance(count: int) -> None:
+                if name == "reading":
+                    read.append(count)
+                    if sum(read) == 2:
+                        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+            return advance
+
+    with pytest.raises(DataError, match="cannot be reached"):
+        prepare([uri], tmp_path / "out", Settings(), workers=1, report=Leaving())
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    done = sum(read)
+    read.clear()
+    read.append(-1000)
+    prepare([uri], tmp_path / "out", Settings(), workers=1, report=Leaving())
+    assert read[1] == done == 2, "what was read before is not read again"
 
 
 def test_damage_in_the_store_is_named_like_damage_on_disk(bucket: str, tmp_path: Path) -> None:

@@ -113,9 +113,11 @@ def held_out_loss(
                 check()
             tokens = torch.from_numpy(rows).to(device)
             logits = forward(tokens[:, :-1])
-            losses = F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
-            if counts:
-                total += losses.sum(dtype=torch.float64)
+            if not counts:
+                continue
+            # Row by row: in fp32, and once more within the loss, logits are the largest tensors of all.
+            for row, target in zip(logits, tokens[:, 1:], strict=True):
+                total += F.cross_entropy(row.float(), target, reduction="none").sum(dtype=torch.float64)
     predicted = held_out.predicted_tokens(settings.sequence_length, settings.max_tokens)
     return HeldOutSums(
         loss_sum=_within_range(share.sum(total).item(), predicted),
