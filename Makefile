@@ -81,7 +81,7 @@ check: $(STAMP) ## Format, lint, types, import contracts, generated files
 	diff -r manifests/dashboards charts/photon/files/dashboards
 	diff -r manifests/alerts charts/photon/files/alerts
 
-format: $(STAMP) ## Format and mend what can be mended
+format: $(STAMP) ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -34,13 +34,13 @@ WIDTH: Final = 2
 # All is listed again so often, whatever the watches say: a few requests, whatever the number of jobs.
 LIST_SECONDS: Final = 300.0
 LIST_AGAIN_SECONDS: Final = 5.0
-# A job in which nothing happens is decided anew so often: by what is in memory, without a request.
+# An idle job is reconciled this often, from memory, without a request.
 IDLE_SECONDS: Final = 240.0
 # Several children tell of one change: wait for all of them.
 GATHER_SECONDS: Final = 0.05
 BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 HUNG_SECONDS: Final = 180.0
-# A watch that has not told so long after a list of something new is dead (kopf ends one at some errors).
+# A watch that this long after a list has not told of something new in it is dead (kopf ends one at some errors).
 DEAF_SECONDS: Final = 120.0
 
 

@@ -74,7 +74,7 @@ def main() -> None:
     logging.getLogger("photon_operator").setLevel(settings.log_level)
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, which nobody reads
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # as many series again, which have no reader
     cache = Cache()
     metrics = OperatorMetrics(cache)
     try:

@@ -170,7 +170,7 @@ class DataSpec(ApiModel):
 
 
 class WorkDirType(StrEnum):
-    """What a worker's folder lies on in a cluster."""
+    """In a cluster: the volume of a worker's folder."""
 
     CLAIM = "Claim"
     EMPTY_DIR = "EmptyDir"

@@ -25,7 +25,7 @@ def named(name: str, suffix: str) -> str:
 
 
 def with_absolute_data(job: FederatedTrainingJob, folder: Path) -> FederatedTrainingJob:
-    """``job`` with relative data folders taken from ``folder``, where the job file lies. URIs stay as they are."""
+    """``job`` with relative data folders resolved against ``folder``, that of the job file. URIs stay as they are."""
 
     def absolute(uri: str) -> str:
         return uri if uri.startswith("s3://") else str((folder / Path(uri).expanduser()).resolve())

@@ -1,6 +1,6 @@
 """Whether participants chose their held-out text by one rule, as far as their data is on this machine.
 
-A document's content decides whether it is held out. By the same seed and fraction it lies on the same side everywhere;
+A document's content decides whether it is held out. By the same seed and fraction it is on the same side everywhere;
 by others, what one participant is measured on may be what another trains on, and perplexity looks better than it is.
 """
 

@@ -64,7 +64,7 @@ def leave_behind(store: ObjectStore, run: RunDirectory, job: FederatedTrainingJo
 
 
 def download_checkpoint(store: ObjectStore, run: RunDirectory, history: History) -> None:
-    """Fetch the last global model into the run's folder, verified; the outer optimiser's state stays in the bucket.
+    """Fetch the last global model into the run's folder, verified; the outer optimizer's state stays in the bucket.
 
     The folder appears whole or not at all; one that holds this commit already is kept.
     """

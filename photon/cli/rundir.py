@@ -151,7 +151,7 @@ def write_atomic(path: Path, text: str | Iterable[str], *, mode: int = 0o644) ->
 
 
 def shown(path: Path) -> str:
-    """``path`` relative to the working directory where it lies below it."""
+    """``path`` relative to the working directory where it is below it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

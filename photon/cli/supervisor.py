@@ -1,6 +1,6 @@
 """Starts the processes of a plan, watches them, and says how the job ended.
 
-How a job ended is what its aggregator said first: in its status, or in its last words for one that was not asked in
+How a job ended is what its aggregator said first: in its status, or in its termination message if it was not asked in
 time. What a process does afterwards, or an aggregator that is started again, changes nothing of it.
 """
 

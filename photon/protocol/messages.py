@@ -159,7 +159,7 @@ class TaskReply(ApiModel):
 
 
 class Progress(ApiModel):
-    """What a worker is doing now; sent every second or two, also as a sign of life."""
+    """What a worker is doing now; sent every second or two, also as a heartbeat."""
 
     task_id: TaskId
     phase: Phase

@@ -237,7 +237,7 @@ class Commit(ApiModel):
     """rounds/00012/commit.json: the round exists exactly when this does. Round 0 is the initial model.
 
     ``folder`` is the key of the model's folder below the prefix; it is named by what went into it, so two aggregators
-    that merge different updates never overwrite each other. ``state`` are files of the outer optimiser in that folder.
+    that merge different updates never overwrite each other. ``state`` are files of the outer optimizer in that folder.
 
     A commit with ``rollback`` merges nothing: folder, files, state and both step counters are those of an earlier
     round (see photon.protocol.rollback). All fields from there on are omitted when unset.

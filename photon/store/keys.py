@@ -85,5 +85,5 @@ def evaluation(round_number: int, participant: str) -> str:
 
 
 def outer_state(name: str) -> str:
-    """File name of a vector of the outer optimiser's state in the model's folder (``momentum``, ...)."""
+    """File name of a vector of the outer optimizer's state in the model's folder (``momentum``, ...)."""
     return f"outer.{name}.safetensors"

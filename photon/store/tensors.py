@@ -3,7 +3,7 @@
 The layout is that of https://github.com/huggingface/safetensors (format): eight bytes with the length of a JSON object
 (little-endian), the object, padded with spaces, and the tensors' bytes. A model's weights are one such file with all
 tensors F32, sorted by name and without gaps, so its data section is the *flat vector* that updates, parts and the
-state of the outer optimiser are ranges of.
+state of the outer optimizer are ranges of.
 """
 
 from __future__ import annotations

@@ -203,9 +203,9 @@ CONSENSUS: Final = _job("photon_consensus", "gauge", "Norm of the mean update ov
 PAIRWISE_COSINE: Final = _job("photon_mean_pairwise_cosine", "gauge", "Mean cosine of all pairs of updates.")
 NOISE_SCALE: Final = _job("photon_gradient_noise_scale_tokens", "gauge", "Gradient noise scale, in tokens.")
 INNER_LEARNING_RATE: Final = _job(
-    "photon_inner_learning_rate", "gauge", "Learning rate of the inner optimiser, as last reported."
+    "photon_inner_learning_rate", "gauge", "Learning rate of the inner optimizer, as last reported."
 )
-OUTER_LEARNING_RATE: Final = _job("photon_outer_learning_rate", "gauge", "Learning rate of the outer optimiser.")
+OUTER_LEARNING_RATE: Final = _job("photon_outer_learning_rate", "gauge", "Learning rate of the outer optimizer.")
 
 # --- the aggregator's own process -------------------------------------------------------------------------------------
 

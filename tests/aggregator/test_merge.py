@@ -326,7 +326,7 @@ def test_updates_that_do_not_fit_are_refused(world: World) -> None:
 def test_the_state_of_another_outer_optimiser_is_refused(world: World) -> None:
     update = world.update("a")
     world.merge([update], outer=OuterSpec(type=OuterType.NESTEROV))
-    with pytest.raises(MergeError, match="outer optimiser needs"):
+    with pytest.raises(MergeError, match="outer optimizer needs"):
         world.merge(
             [update], outer=OuterSpec(type=OuterType.FEDADAM), state={"momentum": world.folder / "outmomentum"}, step=2
         )

@@ -24,7 +24,7 @@ SERVICE_ADDRESS: Final = "10.96.0.1"
 READY_SECONDS: Final = 90.0
 STARTS: Final = 3
 
-# Nobody here gives out addresses, signs certificates or attaches volumes.
+# Nothing here assigns addresses, signs certificates or attaches volumes.
 _NO_CONTROLLERS: Final = (
     "bootstrap-signer-controller",
     "token-cleaner-controller",

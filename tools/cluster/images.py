@@ -172,7 +172,7 @@ def _share_downloads() -> None:
 
 
 def _export(tagged: str) -> Image:
-    """Write the image into the layout; blobs that are there are not written again."""
+    """Write the image into the layout; existing blobs are not written again."""
     layout().mkdir(parents=True, exist_ok=True)
     # Not compressed: a layer's digest is then known beforehand, and one that is there is neither read nor written.
     store = f"containers-storage:[overlay@{_storage('root')}+{_storage('run')}]{tagged}"

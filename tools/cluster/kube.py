@@ -109,7 +109,7 @@ class Kube:
         until(established, f"the definition {definition}", seconds=COMMAND_SECONDS)
         plural, _, group = definition.partition(".")
 
-        def named() -> bool:  # this command reads anew
+        def named() -> bool:  # this command reads it again
             listed = self.run("api-resources", f"--api-group={group}", "--no-headers").stdout.splitlines()
             return any(line.split()[0] == plural for line in listed)
 

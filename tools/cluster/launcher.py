@@ -181,7 +181,7 @@ class Cluster:
         self.gateway.start("coredns", [program("coredns"), "-conf", corefile])
 
     def _make_disks(self, nodes: list[Node]) -> None:
-        """Volumes for claims: nobody here makes them on demand."""
+        """Volumes for claims: nothing here creates them on demand."""
         objects = [_storage_class()]
         for node in nodes:
             for number in range(1, DISKS + 1):

@@ -21,7 +21,7 @@ from tools.cluster.processes import end, free_ports, start, until
 from tools.cluster.programs import PROMETHEUS_OPERATOR, PROMETHEUS_VERSION, module_file, program
 
 GROUP: Final = "monitoring.coreos.com"
-# Those that it asks for even if nobody uses them.
+# Those that it requires even if they are not used.
 KINDS: Final = ("prometheuses", "servicemonitors", "podmonitors", "probes", "prometheusrules")
 NAME: Final = "test"
 # What a pod's own program (the reloader) would fill in.
@@ -87,7 +87,7 @@ class Monitoring:
         return start(command, log=self._log / f"{PROMETHEUS_OPERATOR}.log", tied=True)
 
     def configuration(self, *, kubeconfig: Path, scrapes: int, rules: int) -> dict[str, Any]:
-        """What it wrote, when that has so many scrapes and files of rules; targets are found by ``kubeconfig``."""
+        """What it wrote, once that has ``scrapes`` scrapes and ``rules`` rule files. ``kubeconfig`` finds targets."""
 
         def written() -> bool:
             return len(self._scrapes().get("scrape_configs", ())) == scrapes and len(self._rules()) == rules

@@ -24,7 +24,7 @@ if os.getppid() != int(sys.argv[1]):
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
-# Some run until a namespace ends, with nobody to wait for them; Python warns of those that it forgets.
+# Some run until a namespace ends, with no one to wait for them; Python warns of those that it forgets.
 _STARTED: list[subprocess.Popen[bytes]] = []
 
 
@@ -75,7 +75,7 @@ def _last(path: Path, lines: int) -> list[str]:
 
 
 def free_ports(number: int) -> list[int]:
-    """So many free ports of 127.0.0.1; all are held at once, so they differ."""
+    """``number`` free ports of 127.0.0.1. All are held at once, so they differ."""
     with ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(number)]
         for one in held:

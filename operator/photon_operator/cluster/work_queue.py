@@ -25,7 +25,7 @@ class WorkQueue:
         self._changed = asyncio.Event()
 
     def wake(self, key: Key, after_seconds: float = 0.0) -> None:
-        """Let ``key`` be due after so long at the latest."""
+        """Let ``key`` be due after at most this many seconds."""
         at = self._clock() + after_seconds
         if at < self._due.get(key, float("inf")):
             self._due[key] = at

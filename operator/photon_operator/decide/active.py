@@ -16,13 +16,13 @@ from photon_operator.decide.diagnosis import Trouble
 from photon_operator.decide.observed import Observed, Work, owner_uid, seconds, timestamp
 from photon_operator.decide.plan import Adopt, Apply, Delete, Draft
 
-# An aggregator that ended well but whose last words are lost is asked again, no sooner than after so long.
+# An aggregator that ended well but whose termination message is lost is started again after at least this long.
 ASK_AGAIN_SECONDS: Final = 60.0
 # A worker's failure may be the first sign of the job's own end, whose reason the aggregator tells a moment later.
 LAST_WORDS_SECONDS: Final = 15.0
-# What keeps children from being made is tried again after so long.
+# What keeps children from being created is retried after this long.
 HINDERED_SECONDS: Final = 60.0
-# An aggregator that is ready but has not answered for so long is taken to be at work.
+# An aggregator that is ready but has not answered for this long is assumed to be working.
 UNHEARD_SECONDS: Final = 30.0
 MAKING_MODEL: Final = "making the initial model"
 UNREAD: Final = "the aggregator is ready, but the operator cannot read its status"
@@ -58,7 +58,7 @@ class Active:
         return self._made
 
     def _last_said(self) -> JobStatus | None:
-        """What the aggregator of the current Job said last: its last words count for more than an answer."""
+        """What the aggregator of the current Job said last: its termination message takes precedence over an answer."""
         work = self._aggregator
         if work is None:
             return None
@@ -77,7 +77,7 @@ class Active:
 
     @property
     def _people(self) -> list[Any]:
-        """The last words leave participants out where they do not fit: then they are as they were."""
+        """A termination message omits participants that do not fit: those keep their previous state."""
         assert self._said is not None
         return list(self._said.participants or self._before.participants)
 
@@ -137,7 +137,7 @@ class Active:
         return self._hindered() or self._verdict()
 
     def _hindered(self) -> Verdict | None:
-        """What keeps children from being made at all; asked again from time to time, for it may be mended."""
+        """What keeps children from being made at all; asked again from time to time, since it may be fixed."""
         taken, refused = self._observed.taken, self._observed.refused
         if not taken and not refused:
             return None
@@ -262,7 +262,7 @@ class Active:
                     self._draft.delete.append(Delete(kind=kind, name=name, uid=found["metadata"]["uid"]))
 
     def _claimed(self, participant: str, body: Mapping[str, Any]) -> bool:
-        """Whether a worker may be made that mounts this claim: one that is being deleted comes anew first."""
+        """Whether a worker may be made that mounts this claim: one that is being deleted is created again first."""
         known = self._observed.child(CLAIM, body["metadata"]["name"])
         if known is not None and known["metadata"].get("deletionTimestamp"):
             return False
@@ -273,7 +273,7 @@ class Active:
         return True
 
     def _is_over(self, name: str, work: Work) -> bool:
-        """Whether a worker's Job has ended although there is more to do: it is to be made anew."""
+        """Whether a worker's Job has ended although there is more to do: it is created again."""
         if work.failed is not None:
             person = next((p for p in self.figures.participants if p.name == name), None)
             return self._got_further(work, (person.last_round if person is not None else None) or 0)
@@ -297,7 +297,7 @@ class Active:
             self._place(work, self._family.aggregator)
 
     def _ended_for_less(self) -> bool:
-        """An aggregator that ended well although the job goes on: it was suspended, or its last words are lost."""
+        """An aggregator that ended well although the job goes on: suspended, or its termination message is lost."""
         work = self._aggregator
         if work is None or not work.complete:
             return False
@@ -473,7 +473,7 @@ def _as_applied(known: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     labels = metadata.get("labels") or {}
     if any(labels.get(key) != value for key, value in body["metadata"]["labels"].items()):
         return False
-    if body["kind"] == CLAIM:  # its specification is what the API server lets nobody change
+    if body["kind"] == CLAIM:  # the API server makes its specification immutable
         return True
     if body["kind"] in (CONFIG_MAP, SECRET):
         return bool(known.get("data") == body["data"])

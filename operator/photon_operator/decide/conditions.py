@@ -64,7 +64,7 @@ def _finite(model: JobStatus | ParticipantStatus, fields: Sequence[str]) -> dict
 
 
 def parse_answer(text: str | bytes) -> JobStatus | None:
-    """What an aggregator says of itself, over HTTP or as its last words; None when it is something else."""
+    """What an aggregator says of itself, over HTTP or as its termination message; None when it is something else."""
     try:
         status = JobStatus.model_validate_json(text)
     except ValidationError:
@@ -126,7 +126,7 @@ def with_participants(
 ) -> JobStatus:
     """``figures`` with exactly the job's participants, each with its trouble.
 
-    ``aggregating``: an aggregator is there; without one nobody is present.
+    ``aggregating``: an aggregator is there; without one no participant is present.
     """
     known = {person.name: person for person in figures.participants}
     people = []

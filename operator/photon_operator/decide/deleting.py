@@ -21,7 +21,7 @@ from photon_operator.decide.diagnosis import Trouble
 from photon_operator.decide.observed import Observed
 from photon_operator.decide.plan import Apply, Delete, EventNote, Plan
 
-# What the API server refuses is tried again after so long.
+# What the API server refuses is retried after this long.
 REFUSED_SECONDS: Final = 125.0
 
 
@@ -59,7 +59,7 @@ def leave(observed: Observed, family_of: Callable[[], Family | None], before: Jo
         return Plan(look=tuple(diagnosis.stuck(cleanup, observed.now)), again_in_seconds=diagnosis.PATIENCE_SECONDS)
     message = "its data is not deleted yet" if cleanup.failed is None else "its data could not be deleted"
     hint = (
-        "" if cleanup.failed is None else f"; mend it and delete the Job {cleanup.name}, or set deletionPolicy: Retain"
+        "" if cleanup.failed is None else f"; fix it and delete the Job {cleanup.name}, or set deletionPolicy: Retain"
     )
     why = Trouble(reason=found.reason, message=f"{message}: {found.message}{hint}")
     return _say(observed, before, why)

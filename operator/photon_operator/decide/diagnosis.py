@@ -12,7 +12,7 @@ from photon.api.status import ClusterReason, JobReason
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_MISTAKE, EXITS_STOPPED
 from photon_operator.decide.observed import Pod, Work
 
-# So long may a pod be made, or a container be set up, before its events are read for why it takes long.
+# How long creating a pod or a container may take before its events are read for the reason.
 PATIENCE_SECONDS: Final = 10.0
 _LONGEST: Final = 600
 
@@ -196,7 +196,7 @@ def _terminated(pod: Pod) -> Trouble | None:
 
 
 def classify(words: str) -> ClusterReason:
-    """The reason that a program's last words stand for."""
+    """The reason that a program's termination message stands for."""
     for reason, sayings in _SAYINGS.items():
         if any(saying in words for saying in sayings):
             return reason
@@ -204,7 +204,7 @@ def classify(words: str) -> ClusterReason:
 
 
 def error_line(words: str) -> str:
-    """The ``error: ...`` line of a program's last words, else their last line; the message of a condition in JSON."""
+    """The ``error: ...`` line of a termination message, else its last line; the message of a condition in JSON."""
     lines = [line for line in words.splitlines() if line.strip()]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     if errors:

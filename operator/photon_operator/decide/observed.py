@@ -25,7 +25,7 @@ class Observed:
     """Everything that a decision depends on. ``now``: seconds since the epoch.
 
     ``children``: by kind and name. ``notes``: why something makes no progress, by uid, where Kubernetes says it only in
-    events. ``taken``: names of children at which something lies that is not this job's, and what it is. ``refused``:
+    events. ``taken``: names of children that something else has taken, and what it is. ``refused``:
     children that the API server would not take, and why.
     """
 

@@ -67,7 +67,7 @@ class EventNote:
 class Plan:
     """``status``: None to leave it as it is. ``look``: uids whose events are worth reading.
 
-    ``again_in_seconds``: when to decide anew although nothing has changed. ``delete_job``: the job's time is over.
+    ``again_in_seconds``: when to reconcile again although nothing has changed. ``delete_job``: the job's time is over.
     ``finalizer``: whether the job is to be kept, when it is deleted, until its data is; None to leave it as it is.
     """
 
@@ -99,6 +99,6 @@ class Draft:
     again_in_seconds: float | None = None
 
     def again(self, seconds: float) -> None:
-        """Decide anew after ``seconds`` at the latest."""
+        """Reconcile again after at most ``seconds``."""
         known = self.again_in_seconds
         self.again_in_seconds = max(0.0, seconds if known is None else min(known, seconds))

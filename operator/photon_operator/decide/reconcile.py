@@ -2,7 +2,8 @@
 
 The steps of a job's life are read off its children: init makes the first model; the workers' Jobs are made; the
 aggregator is made when the first worker runs (so that a job in a queue does not use up its first round's deadline);
-the aggregator's last words say how it ended. A finished job stays so until what its rounds depend on is edited.
+the aggregator's termination message says how it ended. A finished job stays finished
+until what its rounds depend on is edited.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from photon_operator.decide.diagnosis import Trouble
 from photon_operator.decide.observed import Observed, seconds
 from photon_operator.decide.plan import Draft, Plan
 
-# So long may workers take to leave a job that has ended; then their pods are removed.
+# How long workers may take to leave a job that has ended; then their pods are removed.
 LEAVE_SECONDS = 60.0
 
 

@@ -167,7 +167,9 @@ def evaluate(
     data: Annotated[list[str], typer.Option(help="NAME=URI of prepared data; its held-out text is read.")],
     sequence_length: Annotated[int, typer.Option(min=1, help="Tokens of a window.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="At most so many tokens of each source.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Evaluate at most this many tokens of each source.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Compute threads; default all cores.")] = None,
     bf16: Annotated[bool, typer.Option(help="bf16 autocast instead of fp32.")] = False,
     work_dir: Annotated[Path | None, typer.Option(help="Where copies of s3:// data are kept.")] = None,

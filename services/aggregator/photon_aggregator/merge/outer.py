@@ -1,4 +1,4 @@
-"""The outer optimisers: how the mean update moves the global model.
+"""The outer optimizers: how the mean update moves the global model.
 
 The mean update g is a pseudo-gradient (global - local), so every one of them moves theta *against* g. All are written
 as elementwise fp32 operations that IEEE 754 defines exactly (no dot products, no fused multiply-add): the result is

@@ -63,7 +63,7 @@ def merge_round(
     Args:
         updates: In any order (they are added in the order of participants' names).
         model: The current ``model.safetensors``.
-        state: The outer optimiser's vectors as the last merge wrote them; empty before the first step.
+        state: The outer optimizer's vectors as the last merge wrote them; empty before the first step.
         digests: sha256 of the model (name "") and of vectors of ``state``: what is read is compared with it.
         step: Number of this outer step, from 1.
         open_sink: Makes the output file for the model (name "") or a vector of outer state (its name), given the
@@ -146,7 +146,7 @@ def _check(updates: Sequence[UpdateInput], header: Header, names: Sequence[str],
     for update in updates:
         update.check(header.elements)
     if state and sorted(state) != sorted(names):
-        raise MergeError(f"the outer state holds {sorted(state)}; the outer optimiser needs {sorted(names)}")
+        raise MergeError(f"the outer state holds {sorted(state)}; the outer optimizer needs {sorted(names)}")
 
 
 def _verified(source: Source, header: Header, sha256: str | None) -> Vector:

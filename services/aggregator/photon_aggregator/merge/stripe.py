@@ -31,7 +31,7 @@ class Vector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """All that stripes have in common. ``states`` has an entry for each of the outer optimiser's vectors; None: the
+    """All that stripes have in common. ``states`` has an entry for each of the outer optimizer's vectors; None: the
     state before the first step."""
 
     updates: Sequence[UpdateInput]

@@ -14,7 +14,7 @@ from photon.telemetry.traces import HEADER, Attributes, Context, Traces, round_c
 from photon_aggregator.rounds.events import Committed, Head, Outcome
 from photon_aggregator.rounds.state import OpenRound
 
-# Long polls and signs of life would be all that one sees.
+# Long polls and heartbeats would hide everything else.
 _TRACED: Final = re.compile(r"/v1/rounds/\d+/(parts|update|evaluation)")
 
 

@@ -31,7 +31,7 @@ def last_words(status: JobStatus, *, limit: int = MAX_BYTES) -> bytes:
 
 
 def write(path: Path, status: JobStatus) -> None:
-    """Write the last words; the process ends as it would if that is not possible."""
+    """Write the termination message. If that fails, the process ends as it would have."""
     try:
         path.write_bytes(last_words(status))
     except OSError as error:

@@ -187,7 +187,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heard:
-    """A sign of life. ``done``: id of the task that the participant says it is through with."""
+    """A heartbeat. ``done``: id of the task that the participant has completed."""
 
     at: float
     participant: str

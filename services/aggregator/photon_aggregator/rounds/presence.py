@@ -1,4 +1,4 @@
-"""Signs of life, evaluations, and who has gone silent."""
+"""Heartbeats, evaluations, and participants that have gone silent."""
 
 from __future__ import annotations
 

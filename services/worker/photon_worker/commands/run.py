@@ -274,7 +274,7 @@ def data_by_name(arguments: Sequence[str], participant: str) -> dict[str, str]:
 
 
 def check_tokenizer(model: GlobalModel, data: Mixture) -> None:
-    """The data must have been prepared with the tokenizer that lies in the model's folder.
+    """The data must have been prepared with the tokenizer in the model's folder.
 
     Raises:
         Mistake: It was prepared with another one.

@@ -1,4 +1,4 @@
-"""Token data: how it is prepared, how it lies on disk, and which tokens a training step reads.
+"""Token data: how it is prepared, how it is laid out on disk, and which tokens a training step reads.
 
 Reading (``dataset``, ``sampler``, ``mixture``) needs numpy only; preparing (``prepare`` and what it uses) imports
 tokenizers, pyarrow and datasketch where they are needed, so a worker that trains never loads them.

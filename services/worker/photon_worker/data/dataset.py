@@ -132,7 +132,7 @@ class HeldOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenDataset:
-    """An opened folder. ``folder`` is where it lies on this machine; ``uri`` is what was asked for."""
+    """An opened folder. ``folder`` is where it is on this machine; ``uri`` is what was asked for."""
 
     uri: str
     folder: Path

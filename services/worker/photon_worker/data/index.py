@@ -67,7 +67,7 @@ class Changed(_Record):
 
 
 class Settings(_Record):
-    """Everything that decides the bytes of the folder, besides the input and the tokenizer."""
+    """Everything that decides the bytes of the folder, except for the input and the tokenizer."""
 
     format: Literal["auto", "text", "jsonl", "parquet", "source"] = "auto"
     text_field: str = "text"
@@ -87,7 +87,7 @@ class Settings(_Record):
 
 
 class Index(_Record):
-    """The whole of index.json; the training split lies at the top, the held-out split under its own key."""
+    """The whole of index.json; the training split is at the top level, the held-out split under its own key."""
 
     format: Literal[1] = 1
     dtype: Literal["uint16", "uint32"]

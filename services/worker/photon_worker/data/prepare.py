@@ -1,6 +1,6 @@
 """Text in, a prepared folder out: scan, decide, encode, assemble.
 
-Everything under way lies in ``.prepare`` within the output folder. A run that was killed goes on from there and ends
+Work in progress is in ``.prepare`` within the output folder. A run that was killed goes on from there and ends
 with the same bytes; ``index.json`` is written last, so a folder that has it is whole.
 """
 
@@ -175,6 +175,6 @@ def _finish(output: Path, state: State) -> Index:
 
 
 def _name(source: str) -> str:
-    """The last part of an input's path: what it is called, not where it lies."""
+    """The last part of an input's path: its name without its folder."""
     name = printable(PurePosixPath(source.rstrip("/")).name)
     return name or hashlib.sha256(source.encode(errors="surrogateescape")).hexdigest()[:8]

@@ -24,7 +24,7 @@ def parsed(line: str) -> Any:
     except json.JSONDecodeError as error:
         raise BadRecord(f"is no JSON: {error.msg} at character {error.pos + 1}") from error
     except ValueError as error:
-        try:  # a number of thousands of digits, which is JSON and which nobody reads here
+        try:  # a number of thousands of digits, which is valid JSON and is not read here
             return json.loads(line, parse_int=str)
         except (ValueError, RecursionError):
             raise BadRecord(f"has a number that cannot be read: {error}") from error

@@ -68,7 +68,7 @@ def permute(places: Int64s, size: int, keys: Uint64s) -> Int64s:
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     values = _feistel(places.astype(np.uint64), half, keys)
     # The domain is at most four times the size, so this ends after a few turns; it must end: the walk is a cycle
-    # that holds the place it started from, which lies inside.
+    # that holds the place it started from, which is inside.
     while (outside := values >= size).any():
         values[outside] = _feistel(values[outside], half, keys)
     return values.astype(np.int64)

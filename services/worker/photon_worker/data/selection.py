@@ -1,7 +1,7 @@
 """Which documents are trained on, which are held out, which are left out. Pure: records in, decisions out.
 
 A document's content alone (its hash, with the seed) says whether it is held out, so adding documents later moves none
-across the border, and the same text never lies on both sides. Only where that would hold out none of them, or all, is
+across the border, and the same text is never on both sides. Only where that would hold out none of them, or all, is
 the first of them by hash held out after all, or the last trained on.
 """
 

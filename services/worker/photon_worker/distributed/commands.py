@@ -46,7 +46,7 @@ class Write(_Command):
 
 
 class Reset(_Command):
-    """Reset the optimiser."""
+    """Reset the optimizer."""
 
     kind: Literal["reset"] = "reset"
     steps: int

@@ -17,7 +17,7 @@ class Conductor(Protocol):
     """What a Participant needs of its processes."""
 
     def strategy(self, config: Any) -> Strategy:
-        """Model and optimiser of a transformers config, over all processes."""
+        """Model and optimizer of a transformers config, over all processes."""
         ...
 
     def training(self, *, first_step: int, done: int, until: int) -> AbstractContextManager[None]:
@@ -56,7 +56,7 @@ class Alone:
         return nullcontext()
 
     def attention(self, *, wanted: bool) -> bool:  # noqa: ARG002
-        return True  # nobody else has to be asked, and looking again costs nothing
+        return True  # there is no other process to ask, and looking again costs nothing
 
     def resume(self) -> None:
         return

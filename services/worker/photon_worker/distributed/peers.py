@@ -38,7 +38,7 @@ WATCH_SECONDS: Final = 60.0
 # From hearing of another's end to one's own: time for a message, not for work.
 GRACE_SECONDS: Final = 5.0
 _LONGEST_PAUSE_SECONDS: Final = 0.25
-# So many commands are kept before all have met and the old ones are dropped.
+# Number of commands that are kept until all processes have met and the old ones are dropped.
 _KEPT_COMMANDS: Final = 64
 _GONE: Final = "another process of this participant was killed or cannot be reached"
 
@@ -224,7 +224,7 @@ def ending_together(peers: Peers, end_of: Callable[[BaseException], End | None])
     """Around the work of this process, which ends as all of the participant's processes do.
 
     Args:
-        end_of: What an exception means; None for one that nobody foresaw.
+        end_of: What an exception means; None for an unexpected one.
 
     Raises:
         PeerEnded: Another process ended first.

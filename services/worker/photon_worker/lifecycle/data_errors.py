@@ -18,4 +18,4 @@ class MissingError(DataError):
 
 
 class OutOfReach(DataError):
-    """The store does not answer, or not to these keys: others can mend that, so a worker is started again."""
+    """The store does not answer, or not to these keys: others can fix that, so a worker is restarted."""

@@ -1,7 +1,7 @@
 """What can end a worker, and how: the tree that main.py turns into exit codes.
 
 WorkerError            1: something failed; one sentence says what
-  Mistake              2: the user can mend it (data, tokens, settings); the sentence names the field and the fix
+  Mistake              2: the user can fix it (data, tokens, settings); the sentence names the field and the fix
   Refused              1: the aggregator refuses a request as a whole; has its reason
   JobFailed            3: the aggregator says that the job has failed
 Cancelled              not an end: the round went on without this participant; ask for the next task

@@ -21,7 +21,7 @@ class End:
 
 
 class PeerEnded(BaseException):
-    """Another process of the participant has ended, so this one does. Nobody but main may catch it for good."""
+    """Another process of the participant has ended, so this one does. Only main may swallow it."""
 
     def __init__(self, end: End) -> None:
         super().__init__(end.message)
@@ -29,7 +29,7 @@ class PeerEnded(BaseException):
 
 
 def end_of(error: BaseException) -> End | None:
-    """What ``error`` means for the process; None for one that nobody foresaw."""
+    """What ``error`` means for the process; None for an unexpected one."""
     match error:
         case OutOfReach():
             return End(code=1, message=str(error))

@@ -1,7 +1,7 @@
 """SIGTERM and SIGINT: stop at once where that is safe, and at the next safe point where it is not.
 
 A pod gets some 30 seconds between SIGTERM and SIGKILL. Waiting for the aggregator or for a transfer can be broken off
-anywhere, because everything on disk is written to a temporary name first; an optimiser step cannot, if a checkpoint
+anywhere, because everything on disk is written to a temporary name first; an optimizer step cannot, if a checkpoint
 is to follow it. So the handler raises unless a step is under way, and a step asks afterwards. A second signal always
 raises.
 """
@@ -15,7 +15,7 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal asked the process to end. Not an Exception: nobody but main may catch it for good."""
+    """A signal asked the process to end. Not an Exception: only main may swallow it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)

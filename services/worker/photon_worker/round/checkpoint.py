@@ -3,7 +3,7 @@
 A checkpoint is a folder of ``--work-dir``/checkpoints with one safetensors file (weights and AdamW's moments, flat) and
 ``state.json`` (where in which round, the sums of the metrics, and the digest of the other file). It is written under a
 temporary name, synced, and renamed, so a folder with its final name is whole; the digest finds what a disk did to it
-later. At most two are kept: the newest of a finished round (the optimiser's state that the next round starts from) and
+later. At most two are kept: the newest of a finished round (the optimizer's state that the next round starts from) and
 the newest of all.
 """
 

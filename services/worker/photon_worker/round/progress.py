@@ -1,4 +1,4 @@
-"""Signs of life: a background thread tells the aggregator each second or so what the worker is doing.
+"""Heartbeats: a background thread tells the aggregator about every second what the worker is doing.
 
 The thread reads a small snapshot that the main thread writes; it never touches the device, so training does not wait
 for it. The answer may say that the round ended without us: then ``check`` raises Cancelled in the main thread.

@@ -1,6 +1,6 @@
 """One participant's rounds: from a task to an accepted update, and everything that must survive a kill in between.
 
-What the bits of an update depend on is the global model, the plan and the optimiser's state at the start of the round.
+What the bits of an update depend on is the global model, the plan and the optimizer's state at the start of the round.
 The first two come from the bucket; the third is the state after this participant's last finished round, which is on
 disk before the update is submitted, or a fresh one where the job was rolled back since. So a worker may be killed
 anywhere and its round comes out the same.
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 # What a disk writes in a few seconds: on SIGTERM a checkpoint up to this size is written before the process ends.
 CHEAP_CHECKPOINT_BYTES: Final = 2 * 10**9
-# One bad row or a spike is over after a few steps; after so many the weights or the machine are broken.
+# One bad row or a spike is over after a few steps; after this many the weights or the machine are broken.
 MAX_SKIPPED_IN_A_ROW: Final = 10
 
 
@@ -65,7 +65,7 @@ class Surroundings:
 
 
 class Participant:
-    """Trains and evaluates, one task at a time. Model and optimiser stay in memory between tasks."""
+    """Trains and evaluates, one task at a time. Model and optimizer stay in memory between tasks."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
@@ -79,7 +79,7 @@ class Participant:
         self._flops_per_token = 0.0
         self._peak_of_one = devices.peak_flops(around.device)
         self._peak_flops: float | None = None
-        # The round whose end the optimiser's state in memory is; None while a round is under way.
+        # The round whose end the optimizer's state in memory is; None while a round is under way.
         self._optimizer_round: int | None = None
 
     @property
@@ -199,7 +199,7 @@ class Participant:
         return self._strategy
 
     def _start(self, task: TrainTask, base: FileSource, strategy: Strategy) -> tuple[Totals, bool]:
-        """Bring weights and optimiser to where the round goes on. Returns the sums so far, and whether all of it is
+        """Bring weights and optimizer to where the round goes on. Returns the sums so far, and whether all of it is
         on disk already because the round was finished before."""
         self._checkpoints.forget_after(task.round, task.plan)
         if task.since is not None:
@@ -219,7 +219,7 @@ class Participant:
             before = [f for f in reversed(found) if f.state.finished and f.state.round < task.round]
             if self._checkpoints.load(before, strategy) is None:
                 if before:
-                    log.warning("no finished round's state can be read: the inner optimiser starts afresh")
+                    log.warning("no finished round's state can be read: the inner optimizer starts afresh")
                 strategy.reset_optimizer()
         strategy.load(base)
         return Totals(strategy.device), False
@@ -267,7 +267,7 @@ class Participant:
         # Right after a rollback everybody begins so.
         expected = task.first_step == 0 or (task.since is not None and task.round == task.since + 1)
         taken = totals.steps - metrics.skipped_steps
-        # All of the optimiser's steps are of this round: a resumed round knows it too.
+        # All of the optimizer's steps are of this round: a resumed round knows it too.
         fresh = self._local.state is InnerState.KEEP and not expected and strategy.optimizer_steps <= taken
         if fresh:
             log.warning(

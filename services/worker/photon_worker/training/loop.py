@@ -1,4 +1,4 @@
-"""The training loop: ``local.steps`` optimiser steps from the global model. Read it from top to bottom.
+"""The training loop: ``local.steps`` optimizer steps from the global model. Read it from top to bottom.
 
 Choices, each for exactness or speed:
 - The batch of a step is a pure function of the global sequential step, so a resumed round trains on the same rows.

@@ -2,7 +2,7 @@
 
 The loop, the checkpoints and the update never touch a parameter. They see three flat vectors (the weights and AdamW's
 two moments, each laid out like ``model.safetensors``) that are read and written by ranges, a forward pass, and one
-optimiser step. ``Single`` keeps the vectors whole on one device. A sharded strategy keeps pieces: its ``read`` and
+optimizer step. ``Single`` keeps the vectors whole on one device. A sharded strategy keeps pieces: its ``read`` and
 ``write`` are collective (every process calls them with the same range; the values matter on the main process only).
 """
 
@@ -31,7 +31,7 @@ def finite(loss: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
 
 
 class Strategy(Protocol):
-    """One participant's model and inner optimiser, over all its processes."""
+    """One participant's model and inner optimizer, over all its processes."""
 
     @property
     def device(self) -> torch.device:
@@ -60,7 +60,7 @@ class Strategy(Protocol):
 
     @property
     def optimizer_steps(self) -> int:
-        """Steps since the optimiser's state was fresh (AdamW's bias correction)."""
+        """Steps since the optimizer's state was fresh (AdamW's bias correction)."""
         ...
 
     def rows(self, count: int) -> slice:
@@ -77,7 +77,7 @@ class Strategy(Protocol):
         ...
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a micro batch; ``last``: the optimiser step follows."""
+        """Around forward and backward of a micro batch; ``last``: the optimizer step follows."""
         ...
 
     def step(self, *, learning_rate: float, clip_norm: float | None, loss: torch.Tensor) -> torch.Tensor:
@@ -113,7 +113,7 @@ class Strategy(Protocol):
         ...
 
     def reset_optimizer(self, *, steps: int = 0) -> None:
-        """Fresh optimiser state; with ``steps`` the moments follow by ``write``."""
+        """Fresh optimizer state; with ``steps`` the moments follow by ``write``."""
         ...
 
 

@@ -104,8 +104,8 @@ async def get_task(
     """Evaluate the latest model if that is due, else train if the round waits for you, else finish; or 204."""
     engine.board.asked(participant)
     arrived = engine.clock()
-    # Only what arrives is a sign of life: a line that is held may end at a machine that died. So no one is held so long
-    # that it would seem absent.
+    # Only what arrives is a heartbeat: a request that is held may end at a machine that died. So none is held until
+    # its participant would seem absent.
     until = engine.steady() + min(wait_seconds, engine.state.settings.absent_seconds / 2)
     response.headers[ACCEPTS] = TRAINING_NOTES
     while True:
@@ -151,7 +151,7 @@ def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, n
 
 @router.post(
     "/progress",
-    summary="What you are doing now (a sign of life)",
+    summary="What the worker is doing (a heartbeat)",
     response_model_by_alias=True,
     openapi_extra=schema(Progress),
 )

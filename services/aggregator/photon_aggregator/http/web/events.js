@@ -31,9 +31,9 @@ export class Events {
     feed.listen((what) => { if (what === "events") this.show(false); });
   }
 
-  show(anew) {
+  show(again) {
     const wanted = this.feed.events.filter((event) => this.all.checked || !routine(event));
-    const from = anew ? -1 : wanted.lastIndexOf(this.newest);
+    const from = again ? -1 : wanted.lastIndexOf(this.newest);
     const fresh = wanted.slice(Math.max(from + 1, wanted.length - SHOWN)).reverse().map(item);
     if (from < 0) this.list.replaceChildren(...fresh);
     else this.list.prepend(...fresh);
