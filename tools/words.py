@@ -46,7 +46,7 @@ def main() -> int:
         for number, line in enumerate(lines, 1):
             for match in _FOUND.finditer(line):
                 word = next(i for pattern, i in INSTEAD.items() if re.fullmatch(pattern, match[0], re.IGNORECASE))
-                print(f'{name}:{number}: "{match[0]}": write {word}')
+                sys.stdout.write(f'{name}:{number}: "{match[0]}": write {word}\n')
                 found += 1
     return 1 if found else 0
 
