@@ -8,7 +8,6 @@ again on the same folder has the same URL and the same credentials.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -41,6 +40,7 @@ from photon.store.seaweed import (
     sockets,
     write_private,
 )
+from photon.store.seaweed_tls import make_certificate
 
 START_SECONDS: Final = 30.0
 START_ATTEMPTS: Final = 3
@@ -282,6 +282,11 @@ class EmbeddedStore:
             # Relative paths: SeaweedFS takes a comma in one for the end of it.
             command = [str(weed), "-logtostderr", "mini", "-dir=.", *options(known.ports)]
             command += ["-s3.config=run/s3.json", "-admin.dataDir=run"]
+            certificate = make_certificate(run_dir / "tls", seen_as="run/tls")
+            if not certificate:
+                self._news.put(
+                    "openssl is not installed: other users of this machine can reach the store's inner ports"
+                )
             tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
             # Nothing of the user's settings for SeaweedFS or AWS may reach this instance.
             environment = {
@@ -289,6 +294,7 @@ class EmbeddedStore:
                 "HOME": str(run_dir),
                 "TMPDIR": str(run_dir),
                 **inner_keys(),
+                **certificate,
             }
             self._process = subprocess.Popen(
                 tied,
@@ -341,10 +347,11 @@ class EmbeddedStore:
 
     def _volumes_are_there(self) -> bool:
         """The S3 API listens regardless; without volumes every read would fail."""
-        connection = HTTPConnection(HOST, self._known.ports["master"], timeout=2)
+        connection = HTTPConnection(HOST, self._known.ports["volume"], timeout=2)
         try:
-            connection.request("GET", "/dir/status")
-            return bool(json.loads(connection.getresponse().read())["Topology"]["Max"] > 0)
+            # It says so once the master takes its heartbeats.
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
         except (OSError, HTTPException):
             return False
         finally:

@@ -57,6 +57,8 @@ def options(ports: dict[str, int]) -> list[str]:
         "-s3.port.lance=0",
         "-webdav=false",
         "-admin.ui=false",
+        # The master's would tell and change where every file is; its parts speak gRPC.
+        "-disableHttp",
         "-master.telemetry=false",
         # A master that resumes its state is no leader at first, and a volume server that meets it then stays away for
         # seconds. A fresh one learns all it needs from the volumes.
