@@ -52,7 +52,7 @@ def test_an_alert_says_what_it_is_and_leads_to_its_runbook(path: Path) -> None:
         assert runbook == f"docs/runbooks/{path.stem}.md"
         text = (ROOT / runbook).read_text()
         assert text.startswith(f"# {alert}\n")
-        for heading in ("## Find the cause", "## What to do", "## It is over when"):
+        for heading in ("## Find the cause", "## What to do", "## Resolved when"):
             assert heading in text
     assert f"[{alert}]({path.stem}.md)" in (ROOT / "docs" / "runbooks" / "README.md").read_text()
 

@@ -1,4 +1,4 @@
-"""Grafana dashboards as code, so that their metrics are those of photon.telemetry.metric_names.
+"""Grafana dashboards as code, so that they use the metric names in photon.telemetry.metric_names.
 
-``python -m tools.dashboards --write manifests/dashboards`` makes the files; ``--check`` compares them.
+``python -m tools.dashboards --write manifests/dashboards`` writes the files; ``--check`` compares them.
 """

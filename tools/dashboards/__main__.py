@@ -1,4 +1,4 @@
-"""Write the dashboards, or say which file is outdated."""
+"""Write the dashboards, or report outdated files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of Grafana's dashboard JSON that is used here (schema 39, Grafana 10 and later), and its layout. Pure."""
+"""The subset of Grafana's dashboard JSON that is used here (schema 39, Grafana 10 and later), and the layout. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 COLUMNS: Final = 24
 SCHEMA: Final = 39
-# Labels that every table has and few show.
+# Labels that every table has and most tables hide.
 _HIDDEN: Final = ("Time", "__name__", "container", "endpoint", "instance", "job", "namespace", "pod")
 _DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -17,7 +17,7 @@ Look = Literal["timeseries", "stat", "table", "state-timeline"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """PromQL and how its series are named. ``instant``: only the last value is wanted."""
+    """PromQL and the legend of its series. ``instant``: query only the last value."""
 
     expr: str
     legend: str = ""
@@ -28,8 +28,8 @@ class Query:
 class Panel:
     """One panel. ``width`` is in 24ths of the page.
 
-    ``steps``: from which value on which colour. ``names``: what whole numbers stand for, with a colour each.
-    ``columns`` of a table: label, or "Value #A" for a query, to its title; ``units`` are by title.
+    ``steps``: color thresholds (value, color). ``names``: text and color for integer values.
+    ``columns`` of a table: map of label (or "Value #A" for a query) to title; ``units``: map of title to unit.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A titled row of panels, broken into lines where they are full."""
+    """A titled row of panels, wrapped to the page width."""
 
     title: str
     panels: Sequence[Panel]
@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variable:
-    """A choice at the top. ``several``: more than one, or all, may be chosen."""
+    """A template variable. ``several``: allow multiple values or all."""
 
     name: str
     label: str
@@ -73,7 +73,7 @@ class Variable:
 def dashboard(
     *, uid: str, title: str, description: str, variables: Sequence[Variable], rows: Sequence[Row]
 ) -> dict[str, Any]:
-    """The JSON document. ``uid`` must never change: links and bookmarks hold it."""
+    """The JSON document. ``uid`` must never change: links and bookmarks contain it."""
     return {
         "annotations": {"list": []},
         "description": description,
@@ -109,7 +109,7 @@ def _variable(variable: Variable) -> dict[str, Any]:
         "multi": variable.several,
     }
     if variable.several:
-        # Also what lacks the label: outside a cluster there is no namespace.
+        # Also match series without the label: outside a cluster there is no namespace.
         made |= {"allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]}}
     return made
 

@@ -1,4 +1,4 @@
-"""The dashboard of one participant, for the institution behind it: what we give, what we get, what holds us up."""
+"""The dashboard of one participant, for its institution: what it contributes, what it receives, what delays it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HEALTH: Final = Row(
     panels=[
         Panel(
             title="Present",
-            description="Whether the aggregator heard this participant in the last 15 s.",
+            description="Whether the aggregator received a heartbeat from this participant in the last 15 s.",
             unit="none",
             look="stat",
             width=4,
@@ -40,7 +40,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="In the cohort",
-            description="Whether the running round was planned with this participant.",
+            description="Whether this participant is in the cohort of the current round.",
             unit="none",
             look="stat",
             width=4,
@@ -50,19 +50,19 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Last round",
-            description="Last round that took an update of this participant, and the last committed one.",
+            description="Last round that accepted an update from this participant, and last committed round.",
             unit="none",
             look="stat",
             width=4,
             height=4,
             queries=[
-                Query(expr=of_participant(names.PARTICIPANT_LAST_ROUND), legend="ours"),
+                Query(expr=of_participant(names.PARTICIPANT_LAST_ROUND), legend="own"),
                 Query(expr=of_job(names.COMMITTED_ROUNDS), legend="committed"),
             ],
         ),
         Panel(
             title="Accepted",
-            description="Share of the committed rounds that took an update of this participant.",
+            description="Share of committed rounds that accepted an update from this participant.",
             unit="percentunit",
             look="stat",
             width=4,
@@ -77,8 +77,8 @@ _HEALTH: Final = Row(
             ],
         ),
         Panel(
-            title="Last heard",
-            description="How long ago the aggregator last heard this participant.",
+            title="Last seen",
+            description="Time since the aggregator last received a heartbeat from this participant.",
             unit="s",
             look="stat",
             width=4,
@@ -87,7 +87,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Time left",
-            description="Of the job, at the pace of its last ten rounds.",
+            description="Estimated time until the job completes, at the pace of its last ten rounds.",
             unit="s",
             look="stat",
             width=4,
@@ -95,7 +95,7 @@ _HEALTH: Final = Row(
             queries=[Query(expr=of_job(names.ETA), legend=_JOB)],
         ),
         states(
-            "What we do",
+            "Own state",
             "The state of this participant in each job.",
             names.JOB,
             height=5,
@@ -103,7 +103,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Rounds by outcome",
-            description="Committed rounds by what became of our update: Accepted, NotInCohort, Late, or its refusal.",
+            description="Committed rounds by outcome of our update: Accepted, NotInCohort, Late, or refusal reason.",
             unit="none",
             width=12,
             least=0,
@@ -130,45 +130,45 @@ _LEARNING: Final = Row(
     panels=[
         Panel(
             title="Training loss",
-            description="Nats a token: ours while we train, and the mean of all updates in the last commit.",
+            description="Nats per token: our loss during training, and the mean of all updates in the last commit.",
             unit="none",
             width=6,
             queries=[
-                Query(expr=of_participant(names.PARTICIPANT_LOSS), legend="ours"),
+                Query(expr=of_participant(names.PARTICIPANT_LOSS), legend="own"),
                 Query(expr=of_job(names.TRAIN_LOSS), legend="all"),
             ],
         ),
         Panel(
             title="Held-out perplexity",
-            description="The last evaluated global model on our held-out text, and on everybody's.",
+            description="Last evaluated global model on our held-out text, and on that of all participants.",
             unit="none",
             width=6,
             logarithmic=True,
             queries=[
-                Query(expr=of_participant(names.PARTICIPANT_PERPLEXITY), legend="ours"),
+                Query(expr=of_participant(names.PARTICIPANT_PERPLEXITY), legend="own"),
                 Query(expr=of_job(names.VALIDATION_PERPLEXITY), legend="all"),
             ],
         ),
         Panel(
-            title="Our update",
-            description="L2 norm of our update in the last commit, and of the mean of all.",
+            title="Own update",
+            description="L2 norm of our update in the last commit, and of the mean update.",
             unit="none",
             width=6,
             queries=[
-                Query(expr=of_participant(names.PARTICIPANT_UPDATE_NORM), legend="ours"),
+                Query(expr=of_participant(names.PARTICIPANT_UPDATE_NORM), legend="own"),
                 Query(expr=of_job(names.PSEUDO_GRADIENT_NORM), legend="mean of all"),
             ],
         ),
         Panel(
             title="Cosine to the mean",
-            description="How our update lay to the mean of all: 1 the same direction, below 0 against it.",
+            description="Cosine between our update and the mean update: 1 is the same direction, below 0 is opposed.",
             unit="none",
             width=6,
             queries=[Query(expr=of_participant(names.PARTICIPANT_COSINE), legend=_JOB)],
         ),
         Panel(
             title="Skipped steps",
-            description="Steps of the latest round that changed nothing because loss or gradient was not finite.",
+            description="Steps of the latest round without an update because the loss or gradient was not finite.",
             unit="none",
             width=6,
             least=0,
@@ -182,34 +182,34 @@ _THROUGHPUT: Final = Row(
     panels=[
         Panel(
             title="Training speed",
-            description="Our tokens a second while we train.",
+            description="Tokens per second during training.",
             unit="short",
             least=0,
             queries=[Query(expr=of_participant(names.PARTICIPANT_TOKENS_PER_SECOND), legend=_JOB)],
         ),
         Panel(
-            title="Tokens given",
-            description="Tokens in our accepted updates since the start.",
+            title="Tokens contributed",
+            description="Tokens in our accepted updates since the job started.",
             unit="short",
             least=0,
             queries=[Query(expr=of_participant(names.PARTICIPANT_TOKENS), legend=_JOB)],
         ),
         Panel(
             title="Local step",
-            description="How far we are in the running round.",
+            description="Our progress in the current round.",
             unit="none",
             least=0,
             queries=[Query(expr=of_participant(names.PARTICIPANT_STEP), legend=_JOB)],
         ),
         phases(
-            "Our time by phase",
-            "Seconds a round; in wait we had nothing to do. Rounds count when they are committed.",
+            "Own time by phase",
+            "Seconds per round; wait is time without a task. Rounds are counted when they are committed.",
             of_participant(names.PARTICIPANT_PHASE_SECONDS),
             of_job(names.COMMITTED_ROUNDS),
         ),
         Panel(
             title="Learning rate",
-            description="Of our inner optimiser; the same for all, on the global sequential step clock.",
+            description="Learning rate of the inner optimizer; the same for all, on the global sequential step clock.",
             unit="none",
             width=12,
             queries=[Query(expr=of_participant(names.PARTICIPANT_LEARNING_RATE), legend=_JOB)],
@@ -222,7 +222,7 @@ _EXCHANGE: Final = Row(
     panels=[
         Panel(
             title="Bytes",
-            description="Sent and read in each interval; counted when a round is committed.",
+            description="Bytes sent and received per interval; counted when a round is committed.",
             unit="decbytes",
             least=0,
             queries=[
@@ -231,8 +231,8 @@ _EXCHANGE: Final = Row(
             ],
         ),
         Panel(
-            title="Speed of transfers",
-            description="Bytes a second while we push and pull.",
+            title="Transfer speed",
+            description="Bytes per second during push and pull.",
             unit="Bps",
             least=0,
             connected=True,
@@ -249,8 +249,8 @@ _EXCHANGE: Final = Row(
             ],
         ),
         Panel(
-            title="Repeated requests",
-            description="Requests to the object store that we had to repeat, in each interval.",
+            title="Request retries",
+            description="Our retried requests to the object store, per interval.",
             unit="none",
             least=0,
             queries=[Query(expr=increase(of_participant(names.PARTICIPANT_RETRIES)), legend="{{phase}}")],
@@ -263,15 +263,15 @@ _RESOURCES: Final = Row(
     panels=[
         Panel(
             title="Memory",
-            description="As the worker reports it: of the GPU, or resident on a CPU.",
+            description="As reported by the worker: GPU memory, or resident memory on a CPU.",
             unit="bytes",
             width=12,
             least=0,
             queries=[Query(expr=of_participant(names.PARTICIPANT_MEMORY), legend=_JOB)],
         ),
         Panel(
-            title="Model FLOP/s utilisation",
-            description="Share of the devices' peak; no figure where the peak is not known.",
+            title="Model FLOP/s utilization",
+            description="Share of the devices' peak; no value if the peak is unknown.",
             unit="percentunit",
             width=12,
             least=0,
@@ -286,7 +286,7 @@ def build() -> dict[str, Any]:
     return dashboard(
         uid="photon-institution",
         title="Photon / Institution",
-        description="One participant's share in its jobs: health, learning, throughput, exchange, resources.",
+        description="One participant across its jobs: health, learning, throughput, exchange, resources.",
         variables=[NAMESPACE, JOBS, _PARTICIPANT],
         rows=[_HEALTH, _LEARNING, _THROUGHPUT, _EXCHANGE, _RESOURCES],
     )

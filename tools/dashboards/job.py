@@ -1,4 +1,4 @@
-"""The dashboard of one job, for whoever answers for it: does it learn, who holds it up, what does it cost."""
+"""The dashboard of one job, for its owner: whether it learns, which participants delay it, and what it costs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEALTH: Final = Row(
     panels=[
         Panel(
             title="Round",
-            description="The round under way; rounds count from 1.",
+            description="Current round; rounds are numbered from 1.",
             unit="none",
             look="stat",
             width=3,
@@ -24,7 +24,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Committed",
-            description="Committed rounds as a share of the rounds to train.",
+            description="Committed rounds as a share of all rounds of the job.",
             unit="percentunit",
             look="stat",
             width=3,
@@ -34,7 +34,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Time left",
-            description="At the pace of the last ten rounds; 0 when the job has ended.",
+            description="Estimated from the pace of the last ten rounds; 0 after the job has ended.",
             unit="s",
             look="stat",
             width=3,
@@ -42,8 +42,8 @@ _HEALTH: Final = Row(
             queries=[Query(expr=of_job(names.ETA), legend="left")],
         ),
         Panel(
-            title="Waits for",
-            description="What the job waits for now: the first model, the plan, updates, the merge, or evaluations.",
+            title="Stage",
+            description="Current stage: waiting for the initial model, the plan, updates, the merge, or evaluations.",
             unit="none",
             look="stat",
             width=3,
@@ -53,7 +53,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Reason",
-            description="Why the job runs, or why it stopped.",
+            description="Reason for the current state of the job.",
             unit="none",
             look="stat",
             width=3,
@@ -73,7 +73,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Present",
-            description="Participants that were heard in the last 15 s, of those that the job has.",
+            description="Participants with a heartbeat in the last 15 s, out of all participants of the job.",
             unit="none",
             look="stat",
             width=3,
@@ -85,7 +85,7 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Last commit",
-            description="How long ago the last round was committed. Compare it with the duration of rounds.",
+            description="Time since the last commit. Compare with the round duration.",
             unit="s",
             look="stat",
             width=3,
@@ -93,14 +93,14 @@ _HEALTH: Final = Row(
             queries=[Query(expr=f"time() - {of_job(names.LAST_COMMIT)}", legend="ago", instant=True)],
         ),
         states(
-            "What participants do",
-            "The state of each participant. Absent: not heard for 15 s. Late: the round was closed without it.",
+            "Participant states",
+            "State of each participant. Absent: no heartbeat for 15 s. Late: the round was closed without it.",
             names.PARTICIPANT,
         ),
         Panel(
-            title="Updates of the running round",
-            description="Accepted so far, attainable (accepted, or expected of somebody who is present), and the "
-            "quorum, without which the round is not merged.",
+            title="Updates in the current round",
+            description="Updates accepted so far, attainable (accepted, or expected from a participant that is "
+            "present), and the quorum that is required to merge the round.",
             unit="none",
             least=0,
             queries=[
@@ -112,8 +112,8 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Rounds by outcome",
-            description="Committed rounds since the start by what became of each participant's update: Accepted, "
-            "NotInCohort, Late, or the reason of its refusal.",
+            description="Committed rounds since the job started, by outcome of each participant's update: Accepted, "
+            "NotInCohort, Late, or the refusal reason.",
             unit="none",
             least=0,
             queries=[
@@ -125,22 +125,22 @@ _HEALTH: Final = Row(
         ),
         Panel(
             title="Refused updates",
-            description="Refusals since the aggregator started, by participant and reason; several may befall a round.",
+            description="Refusals since the aggregator started, by participant and reason; may be several per round.",
             unit="none",
             least=0,
             queries=[Query(expr=of_job(names.REFUSED_UPDATES), legend=f"{_BY} {{{{reason}}}}")],
         ),
         Panel(
-            title="Last heard",
-            description="How long ago each participant was last heard.",
+            title="Last seen",
+            description="Time since the last heartbeat of each participant.",
             unit="s",
             width=12,
             logarithmic=True,
             queries=[Query(expr=f"time() - {of_job(names.PARTICIPANT_LAST_SEEN)}", legend=_BY)],
         ),
         Panel(
-            title="What the job is",
-            description="Version of Photon, model, outer optimiser and codec.",
+            title="Job details",
+            description="Photon version, model, outer optimizer, and codec.",
             unit="none",
             look="table",
             width=12,
@@ -149,7 +149,7 @@ _HEALTH: Final = Row(
                 "job": "Job",
                 "version": "Photon",
                 "model": "Model",
-                "outer": "Outer optimiser",
+                "outer": "Outer optimizer",
                 "codec": "Codec",
             },
         ),
@@ -161,8 +161,8 @@ _LEARNING: Final = Row(
     panels=[
         Panel(
             title="Loss",
-            description="Nats a token: mean training loss of the last commit's updates, and held-out loss of the last "
-            "evaluated global model.",
+            description="Nats per token: mean training loss over the updates in the last commit, and held-out loss of "
+            "the last evaluated global model.",
             unit="none",
             queries=[
                 Query(expr=of_job(names.TRAIN_LOSS), legend="training"),
@@ -171,7 +171,7 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Perplexity",
-            description="exp of the losses, on a logarithmic scale.",
+            description="Exponential of the losses, on a logarithmic scale.",
             unit="none",
             logarithmic=True,
             queries=[
@@ -181,8 +181,8 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Evaluated round",
-            description="The round whose model was evaluated last, beside the last committed one; and how often the "
-            "job returned to an earlier model since its aggregator started.",
+            description="Round of the last evaluated model, last committed round, and number of rollbacks to an "
+            "earlier model since the aggregator started.",
             unit="none",
             queries=[
                 Query(expr=of_job(names.EVALUATED_ROUND), legend="evaluated"),
@@ -192,7 +192,7 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Norms",
-            description="L2 norms of the pseudo-gradient (the mean update), of the outer momentum and of the model.",
+            description="L2 norms of the pseudo-gradient (the mean update), the outer momentum, and the model.",
             unit="none",
             logarithmic=True,
             queries=[
@@ -202,9 +202,9 @@ _LEARNING: Final = Row(
             ],
         ),
         Panel(
-            title="Agreement of the updates",
-            description="Consensus: norm of the mean update over mean norm of the updates, 1 when all agree. Cosine: "
-            "mean over all pairs of updates.",
+            title="Update agreement",
+            description="Consensus: norm of the mean update divided by the mean norm of the updates; 1 if all agree. "
+            "Cosine: mean over all pairs of updates.",
             unit="none",
             most=1,
             queries=[
@@ -214,13 +214,13 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Gradient noise scale",
-            description="In tokens; a batch larger than this gains little. Negative values are noise themselves.",
+            description="In tokens; larger batches bring little benefit. Negative values are estimation noise.",
             unit="short",
             queries=[Query(expr=of_job(names.NOISE_SCALE), legend="noise scale")],
         ),
         Panel(
             title="Learning rates",
-            description="Of the inner optimiser (on the global sequential step clock) and of the outer optimiser.",
+            description="Of the inner optimizer (on the global sequential step clock) and of the outer optimizer.",
             unit="none",
             logarithmic=True,
             queries=[
@@ -244,14 +244,14 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Training loss by participant",
-            description="Nats a token, as each participant reports it while it trains.",
+            description="Nats per token, as reported by each participant during training.",
             unit="none",
             width=6,
             queries=[Query(expr=of_job(names.PARTICIPANT_LOSS), legend=_BY)],
         ),
         Panel(
             title="Held-out perplexity by participant",
-            description="The last evaluated global model on each participant's own held-out text.",
+            description="Last evaluated global model on the held-out text of each participant.",
             unit="none",
             width=6,
             logarithmic=True,
@@ -259,7 +259,7 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Update norm by participant",
-            description="L2 norm of each update in the last commit, and by what it was scaled (1: not at all).",
+            description="L2 norm of each update in the last commit, and its scaling factor (1: not scaled).",
             unit="none",
             width=6,
             queries=[
@@ -269,14 +269,14 @@ _LEARNING: Final = Row(
         ),
         Panel(
             title="Cosine to the mean by participant",
-            description="How each update of the last commit lay to the mean of all. Below 0 it pulled the other way.",
+            description="Cosine between each update of the last commit and the mean update. Below 0 is opposed.",
             unit="none",
             width=6,
             queries=[Query(expr=of_job(names.PARTICIPANT_COSINE), legend=_BY)],
         ),
         Panel(
             title="Skipped steps by participant",
-            description="Steps of the latest round that changed nothing because loss or gradient was not finite.",
+            description="Steps of the latest round without an update because the loss or gradient was not finite.",
             unit="none",
             width=6,
             least=0,
@@ -290,35 +290,35 @@ _THROUGHPUT: Final = Row(
     panels=[
         Panel(
             title="Training speed",
-            description="Tokens a second of each participant while it trains.",
+            description="Tokens per second of each participant during training.",
             unit="short",
             least=0,
             queries=[Query(expr=of_job(names.PARTICIPANT_TOKENS_PER_SECOND), legend=_BY)],
         ),
         Panel(
             title="Tokens committed",
-            description="Tokens in accepted updates a second, everything counted: also exchange, merge and waiting.",
+            description="Tokens in accepted updates per second of wall time, including exchange, merge, and waiting.",
             unit="short",
             least=0,
-            queries=[Query(expr=rate(of_job(names.TOKENS)), legend="tokens a second")],
+            queries=[Query(expr=rate(of_job(names.TOKENS)), legend="tokens per second")],
         ),
         Panel(
             title="Tokens",
-            description="Tokens in accepted updates since the start.",
+            description="Tokens in accepted updates since the job started.",
             unit="short",
             least=0,
             queries=[Query(expr=of_job(names.TOKENS), legend="tokens")],
         ),
         phases(
-            "Time of a round by phase",
-            "Seconds a round: the slowest participant's, the aggregator's own for admit, merge and commit, and in wait "
-            "what no phase accounts for. Rounds count when they are committed.",
+            "Round time by phase",
+            "Seconds per round: those of the slowest participant; for admit, merge, and commit, those of the "
+            "aggregator. Wait is time outside all phases. Rounds are counted when they are committed.",
             of_job(names.PHASE_SECONDS),
             of_job(names.COMMITTED_ROUNDS),
         ),
         Panel(
-            title="Duration of rounds",
-            description="Mean from plan to commit of the rounds committed in each interval, and of the last ten.",
+            title="Round duration",
+            description="Mean time from plan to commit, for rounds committed in each interval and for the last ten.",
             unit="s",
             width=12,
             least=0,
@@ -338,21 +338,21 @@ _THROUGHPUT: Final = Row(
         ),
         Panel(
             title="Local step",
-            description="How far each participant is in the running round. Whose line lags holds the round up.",
+            description="Progress of each participant in the current round. The lowest line is the straggler.",
             unit="none",
             least=0,
             queries=[Query(expr=of_job(names.PARTICIPANT_STEP), legend=_BY)],
         ),
         Panel(
             title="Global step clock",
-            description="Sequential steps behind the last commit; learning rates follow it.",
+            description="Sequential steps that lead to the last commit; learning rate schedules use this clock.",
             unit="none",
             least=0,
             queries=[Query(expr=of_job(names.SEQUENTIAL_STEPS), legend="steps")],
         ),
         Panel(
-            title="Round against its deadline",
-            description="How long the running round has been open, and how long until it is closed at the latest.",
+            title="Round age and deadline",
+            description="Time since the current round was opened, and time until its deadline.",
             unit="s",
             queries=[
                 Query(expr=f"time() - {of_job(names.ROUND_OPENED)}", legend="open for"),
@@ -367,30 +367,30 @@ _EXCHANGE: Final = Row(
     panels=[
         Panel(
             title="Bytes sent",
-            description="By each participant in each interval; counted when a round is committed.",
+            description="Bytes per participant and interval; counted when a round is committed.",
             unit="decbytes",
             least=0,
             stacked=True,
             queries=[Query(expr=increase(of_job(names.PARTICIPANT_BYTES_UP)), legend=_BY)],
         ),
         Panel(
-            title="Bytes read",
-            description="By each participant in each interval; counted when a round is committed.",
+            title="Bytes received",
+            description="Bytes per participant and interval; counted when a round is committed.",
             unit="decbytes",
             least=0,
             stacked=True,
             queries=[Query(expr=increase(of_job(names.PARTICIPANT_BYTES_DOWN)), legend=_BY)],
         ),
         Panel(
-            title="Transfers under way",
-            description="Bytes of the task that each participant is at, up (its update) and down (the global model).",
+            title="Transfers in progress",
+            description="Bytes of the current task of each participant: up (its update) and down (the global model).",
             unit="decbytes",
             least=0,
             queries=[Query(expr=of_job(names.PARTICIPANT_TASK_BYTES), legend=f"{_BY} {{{{direction}}}}")],
         ),
         Panel(
             title="Compression",
-            description="Bytes of the values as fp32 over the bytes that travelled, in the last round.",
+            description="Size of the values as fp32 divided by the bytes transferred, in the last round.",
             unit="none",
             least=0,
             width=6,
@@ -398,7 +398,7 @@ _EXCHANGE: Final = Row(
         ),
         Panel(
             title="Exchange time by participant",
-            description="Seconds a round that each participant spends on pull and push.",
+            description="Seconds per round that each participant spends in pull and push.",
             unit="s",
             least=0,
             width=6,
@@ -412,22 +412,22 @@ _EXCHANGE: Final = Row(
             ],
         ),
         Panel(
-            title="Repeated requests of participants",
-            description="Requests to the object store that participants had to repeat, in each interval, by phase.",
+            title="Participant request retries",
+            description="Retried requests of participants to the object store per interval, by phase.",
             unit="none",
             least=0,
             width=6,
             queries=[Query(expr=increase(of_job(names.PARTICIPANT_RETRIES)), legend=f"{_BY} {{{{phase}}}}")],
         ),
         Panel(
-            title="Repeated work of the aggregator",
-            description="Work that the aggregator repeated because the object store failed, in each interval.",
+            title="Aggregator storage retries",
+            description="Operations that the aggregator retried after an object store failure, per interval.",
             unit="none",
             least=0,
             width=6,
             queries=[
                 Query(expr=increase(of_job(names.STORAGE_RETRIES)), legend="{{phase}}"),
-                Query(expr=increase(of_job(names.HOUSEKEEPING_FAILURES)), legend="chore {{phase}}"),
+                Query(expr=increase(of_job(names.HOUSEKEEPING_FAILURES)), legend="housekeeping {{phase}}"),
             ],
         ),
     ],
@@ -437,32 +437,32 @@ _RESOURCES: Final = Row(
     title="Resources",
     panels=[
         Panel(
-            title="Memory of participants",
-            description="As the worker reports it: of the GPU, or resident on a CPU.",
+            title="Participant memory",
+            description="As reported by the worker: GPU memory, or resident memory on a CPU.",
             unit="bytes",
             least=0,
             width=6,
             queries=[Query(expr=of_job(names.PARTICIPANT_MEMORY), legend=_BY)],
         ),
         Panel(
-            title="Model FLOP/s utilisation",
-            description="Share of the devices' peak. Where the peak is not known (CPUs, new GPUs) there is no figure.",
+            title="Model FLOP/s utilization",
+            description="Share of the devices' peak. No value if the peak is unknown (CPUs, new GPUs).",
             unit="percentunit",
             least=0,
             width=6,
             queries=[Query(expr=of_job(names.PARTICIPANT_MFU), legend=_BY)],
         ),
         Panel(
-            title="Memory of the aggregator",
-            description="Resident. It depends neither on the model nor on the number of participants.",
+            title="Aggregator memory",
+            description="Resident memory. Independent of the model size and the number of participants.",
             unit="bytes",
             least=0,
             width=6,
             queries=[Query(expr=of_job(names.AGGREGATOR_MEMORY), legend="resident")],
         ),
         Panel(
-            title="Processors of the aggregator",
-            description="How many it keeps busy.",
+            title="Aggregator CPU",
+            description="CPU cores in use.",
             unit="none",
             least=0,
             width=6,

@@ -1,4 +1,4 @@
-"""The dashboard of the operator, and of all jobs at a glance."""
+"""The dashboard of the operator, with an overview of all jobs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _JOBS: Final = Row(
     panels=[
         Panel(
             title="Jobs by condition",
-            description="Jobs that the operator knows, by the condition that is true of them.",
+            description="Jobs known to the operator, by their current condition.",
             unit="none",
             look="stat",
             width=8,
@@ -31,7 +31,7 @@ _JOBS: Final = Row(
         ),
         Panel(
             title="Jobs over time",
-            description="The same over time.",
+            description="Jobs known to the operator, by condition, over time.",
             unit="none",
             width=16,
             height=7,
@@ -41,7 +41,7 @@ _JOBS: Final = Row(
         ),
         Panel(
             title="Running jobs",
-            description="Every job whose aggregator is scraped.",
+            description="All jobs whose aggregator is scraped.",
             unit="none",
             look="table",
             width=24,
@@ -73,11 +73,11 @@ _JOBS: Final = Row(
 )
 
 _RECONCILING: Final = Row(
-    title="Reconciling",
+    title="Reconciliation",
     panels=[
         Panel(
-            title="Last good reconcile",
-            description="How long ago a reconcile ended well. Above a few minutes the operator does not work.",
+            title="Last successful reconcile",
+            description="Time since the last successful reconcile. The operator is stuck above a few minutes.",
             unit="s",
             look="stat",
             width=4,
@@ -95,14 +95,14 @@ _RECONCILING: Final = Row(
         ),
         Panel(
             title="Reconciles",
-            description="A second, by result.",
+            description="Reconciles per second, by result.",
             unit="ops",
             least=0,
             queries=[Query(expr=total(rate(_of(names.OPERATOR_RECONCILES)), "result"), legend="{{result}}")],
         ),
         Panel(
-            title="Duration of a reconcile",
-            description="Median and 99th percentile.",
+            title="Reconcile duration",
+            description="Median and 99th percentile of the reconcile duration.",
             unit="s",
             least=0,
             queries=[
@@ -116,7 +116,7 @@ _RECONCILING: Final = Row(
         ),
         Panel(
             title="Errors",
-            description="Failed reconciles in each interval, by kind of error.",
+            description="Failed reconciles per interval, by type of error.",
             unit="none",
             width=12,
             least=0,
@@ -124,7 +124,7 @@ _RECONCILING: Final = Row(
         ),
         Panel(
             title="Requests to the Kubernetes API",
-            description="A second, by verb.",
+            description="API requests per second, by verb.",
             unit="reqps",
             width=12,
             least=0,
@@ -139,7 +139,7 @@ def build() -> dict[str, Any]:
     return dashboard(
         uid="photon-operator",
         title="Photon / Operator",
-        description="The operator and all jobs at a glance.",
+        description="The operator, and an overview of all jobs.",
         variables=[NAMESPACE, JOBS, _OPERATOR],
         rows=[_JOBS, _RECONCILING],
     )

@@ -1,4 +1,4 @@
-"""What the dashboards have in common: selectors, variables, and panels that more than one shows."""
+"""Shared parts of the dashboards: selectors, variables, and common panels."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _STATES: Final[dict[ParticipantState, str]] = {
 
 
 def select(metric: Metric | str, **labels: str) -> str:
-    """A selector; a value with ``|`` or ``$`` is a regular expression, as Grafana writes several choices."""
+    """A selector; a value with ``|`` or ``$`` is a regular expression, as Grafana formats multiple choices."""
     tests = [f'{name}{"=~" if set("|$") & set(value) else "="}"{value}"' for name, value in labels.items()]
     return f"{metric}{{{', '.join(tests)}}}"
 
 
 def of_job(metric: Metric | str, **labels: str) -> str:
-    """A selector of the chosen job's series."""
+    """A selector for the series of the selected job."""
     return select(metric, namespace="$namespace", job="$job", **labels)
 
 
 def of_participant(metric: Metric | str, **labels: str) -> str:
-    """A selector of the chosen participant's series in the chosen jobs."""
+    """A selector for the series of the selected participant in the selected jobs."""
     return of_job(metric, participant="$participant", **labels)
 
 
@@ -56,12 +56,12 @@ def increase(selector: str) -> str:
 
 
 def total(expr: str, *by: str) -> str:
-    """The sum, by labels. Series of different pods of one job count together."""
+    """The sum, by labels. Series from different pods of one job are added up."""
     return f"sum by ({', '.join(by)}) ({expr})" if by else f"sum({expr})"
 
 
 def states(title: str, description: str, by: str, *, width: int = 24, height: int = 7, **labels: str) -> Panel:
-    """What participants did when: a bar for each."""
+    """State timeline: one bar per participant."""
     numbered = [
         f"{of_job(names.PARTICIPANT_STATE, state=state.value, **labels)} * {number}"
         for number, state in enumerate(_STATES)
@@ -79,7 +79,7 @@ def states(title: str, description: str, by: str, *, width: int = 24, height: in
 
 
 def phases(title: str, description: str, seconds: str, rounds: str, *, width: int = 12) -> Panel:
-    """Seconds by phase of a round, stacked. Counters step when a round is committed, so there is a point for each."""
+    """Seconds by phase of a round, stacked. Counters increase when a round is committed: one point per round."""
     spent = total(rate(seconds), "phase")
     return Panel(
         title=title,
