@@ -49,7 +49,7 @@ def measured_on(new: JobStatus) -> str:
         notes.append(f"of {new.evaluated_participants} of {len(new.participants)} participants")
     if new.coverage is not None and new.coverage < 1:
         notes.append(f"on {units.share(new.coverage)} of the held-out text")
-    if new.baseline_perplexity is not None:
+    if new.baseline_perplexity is not None and new.evaluated_round != 0:
         notes.append(f"before training {units.perplexity(new.baseline_perplexity)}")
     return "; ".join(notes)
 

@@ -131,6 +131,7 @@ def test_a_perplexity_says_what_it_is_of() -> None:
     assert "; of 1 of 2 participants; on 9 % of the held-out text; before training 12.30)" in line
     assert "perplexity of 1 of 2 participants; on 9 % of the held-out text" in shown(view(part))
     assert lines.measured_on(status(evaluated_participants=2, coverage=1.0)) == "", "all of it needs no words"
+    assert lines.measured_on(status(evaluated_round=0, baseline_perplexity=5.02)) == "", "the baseline itself"
 
 
 def test_folders_of_a_participant_have_their_own_perplexity() -> None:
