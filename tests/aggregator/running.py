@@ -19,7 +19,7 @@ from photon.protocol.rollback import problem
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.engine import Engine, EngineOptions
-from photon_aggregator.faults import FaultHook, no_fault
+from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
 from photon_aggregator.http.app import create_app
 from photon_aggregator.http.auth import ReadToken, Tokens
 from photon_aggregator.http.connections import Connections
@@ -51,7 +51,8 @@ class Aggregator:
 
     def __post_init__(self) -> None:
         self.socket = listen(f"127.0.0.1:{self.port}")
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.socket_port: int = self.socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.socket_port}"
         self.thread = threading.Thread(target=self._main, name="aggregator")
         self._ready = threading.Event()
 
@@ -147,6 +148,26 @@ class HandClock:
         running.loop.call_soon_threadsafe(running.engine.wake)
 
 
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class KillAt:
+    """Dies at the n-th passing of a point, once."""
+
+    def __init__(self, point: FaultPoint, passing: int = 1) -> None:
+        self.point = point
+        self.left = passing
+        self.lock = threading.Lock()
+
+    def __call__(self, point: FaultPoint) -> None:
+        with self.lock:
+            if point is self.point:
+                self.left -= 1
+                if self.left == 0:
+                    raise Killed(point.value)
+
+
 @contextmanager
 def aggregator(job: FederatedTrainingJob, store: ObjectStore, **options: Any) -> Iterator[Aggregator]:
     running = Aggregator(job, store, **options).start()
@@ -186,6 +207,29 @@ def working(*workers: FakeWorker) -> Iterator[list[BaseException]]:
             assert not thread.is_alive(), thread.name
     if errors:
         raise errors[0]
+
+
+def killed_and_started_again(
+    job: FederatedTrainingJob, store: ObjectStore, kill: FaultHook, workers: Callable[[str], list[FakeWorker]]
+) -> Aggregator:
+    """Run a job whose aggregator dies of ``kill`` once, and is started again at the same address: its second life.
+
+    ``workers``: makes those that work through both, given the address.
+    """
+    first = Aggregator(job, store, faults=kill)
+    people = workers(first.url)
+    first.start()
+    with working(*people):
+        first.wait()
+        assert isinstance(first.error, Killed), first.error
+        first.close()
+        second = Aggregator(job, store, port=first.socket_port).start()
+        try:
+            second.wait()
+        finally:
+            second.close()
+    assert (second.code, second.error) == (0, None)
+    return second
 
 
 def chain(store: ObjectStore) -> list[Commit]:

@@ -26,8 +26,7 @@ from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.faults import FaultPoint
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
 from tests.aggregator.machine import admission
-from tests.aggregator.running import aggregator, chain, working
-from tests.aggregator.test_recovery import KillAt, Killed
+from tests.aggregator.running import KillAt, Killed, aggregator, chain, working
 from tests.aggregator.test_refusals import values_of, with_values
 
 NAMES = ["bad", "north", "south"]

@@ -23,10 +23,7 @@ from photon_aggregator.rounds.rollback import TRAIL
 from photon_aggregator.rounds.state import JobState, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import JOB, Machine, head, settings, train_round
-from tests.aggregator.running import Aggregator, aggregator, chain, last_digest, working
-from tests.aggregator.test_recovery import KillAt, other_store
-
-__all__ = ["other_store"]
+from tests.aggregator.running import KillAt, aggregator, chain, killed_and_started_again, last_digest, working
 
 NAMES = ("east", "north", "south")
 SPEC = DivergenceSpec()
@@ -294,19 +291,7 @@ def test_a_job_that_diverges_goes_on_from_the_last_good_model_and_a_crash_change
     expected = undisturbed(job, other_store("calm"))
     write_round_zero(job, store)
     # The eighth commit is the rollback.
-    first = Aggregator(job, store, faults=KillAt(passing, 8))
-    port = first.socket.getsockname()[1]
-    people = workers(first.url)
-    first.start()
-    with working(*people):
-        first.wait()
-        first.close()
-        second = Aggregator(job, store, port=port).start()
-        try:
-            second.wait()
-        finally:
-            second.close()
-    assert (second.code, second.error) == (0, None)
+    killed_and_started_again(job, store, KillAt(passing, 8), workers)
     assert last_digest(store) == expected
     commits = chain(store)
     assert commits[8].rollback is not None

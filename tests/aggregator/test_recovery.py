@@ -19,30 +19,19 @@ from photon_aggregator.engine import Engine
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.rounds.opening import make_plan
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
-from tests.aggregator.running import Aggregator, HandClock, aggregator, chain, last_digest, working
-from tests.opened import OpenStore
+from tests.aggregator.running import (
+    Aggregator,
+    HandClock,
+    KillAt,
+    Killed,
+    aggregator,
+    chain,
+    killed_and_started_again,
+    last_digest,
+    working,
+)
 
 NAMES = ["east", "north", "south"]
-
-
-class Killed(BaseException):
-    """The process is gone."""
-
-
-class KillAt:
-    """Dies at the n-th passing of a point, once."""
-
-    def __init__(self, point: FaultPoint, passing: int = 1) -> None:
-        self.point = point
-        self.left = passing
-        self.lock = threading.Lock()
-
-    def __call__(self, point: FaultPoint) -> None:
-        with self.lock:
-            if point is self.point:
-                self.left -= 1
-                if self.left == 0:
-                    raise Killed(point.value)
 
 
 def undisturbed(job: Any, store: ObjectStore, names: list[str]) -> str:
@@ -53,16 +42,6 @@ def undisturbed(job: Any, store: ObjectStore, names: list[str]) -> str:
     return last_digest(store)
 
 
-@pytest.fixture
-def other_store(open_store: OpenStore, storage: StorageSpec) -> Callable[[str], ObjectStore]:
-    """Another, empty prefix in the same bucket."""
-
-    def other(suffix: str) -> ObjectStore:
-        return open_store(storage.model_copy(update={"prefix": f"{storage.prefix}-{suffix}"}))
-
-    return other
-
-
 @pytest.mark.parametrize("point", list(FaultPoint))
 def test_killed_at_any_point_and_started_again_the_final_commit_is_the_same(
     point: FaultPoint, store: ObjectStore, storage: StorageSpec, other_store: Callable[[str], ObjectStore]
@@ -71,20 +50,9 @@ def test_killed_at_any_point_and_started_again_the_final_commit_is_the_same(
     expected = undisturbed(job, other_store("calm"), NAMES)
     write_round_zero(job, store)
     passing = {FaultPoint.BEFORE_FINISH: 1, FaultPoint.BEFORE_MANIFEST: 4, FaultPoint.AFTER_MANIFEST: 5}.get(point, 2)
-    first = Aggregator(job, store, faults=KillAt(point, passing))
-    port = first.socket.getsockname()[1]
-    workers = [FakeWorker(name, [first.url]) for name in NAMES]
-    first.start()
-    with working(*workers):
-        first.wait()
-        assert isinstance(first.error, Killed), first.error
-        first.close()
-        second = Aggregator(job, store, port=port).start()
-        try:
-            second.wait()
-        finally:
-            second.close()
-    assert (second.code, second.error) == (0, None)
+    killed_and_started_again(
+        job, store, KillAt(point, passing), lambda url: [FakeWorker(name, [url]) for name in NAMES]
+    )
     assert last_digest(store) == expected
     assert len(chain(store)) == 4
 

@@ -29,10 +29,7 @@ from photon_aggregator.rounds.state import JobState, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import NAMES as PEOPLE
 from tests.aggregator.machine import Machine, head, result, settings, train_round
-from tests.aggregator.running import Aggregator, aggregator, chain, last_digest, working
-from tests.aggregator.test_recovery import KillAt, other_store
-
-__all__ = ["other_store"]
+from tests.aggregator.running import KillAt, aggregator, chain, killed_and_started_again, last_digest, working
 
 NAMES = ["east", "north", "south"]
 
@@ -283,19 +280,7 @@ def test_killed_after_a_rollback_the_final_commit_is_the_same(
         running.wait()
     roll_back(store, 1, quarantine=["south"])
     job = long_job(storage, 6)
-    first = Aggregator(job, store, faults=KillAt(point))
-    port = first.socket.getsockname()[1]
-    workers = [FakeWorker(name, [first.url]) for name in NAMES]
-    first.start()
-    with working(*workers):
-        first.wait()
-        first.close()
-        second = Aggregator(job, store, port=port).start()
-        try:
-            second.wait()
-        finally:
-            second.close()
-    assert (second.code, second.error) == (0, None)
+    killed_and_started_again(job, store, KillAt(point), lambda url: [FakeWorker(name, [url]) for name in NAMES])
     assert last_digest(store) == expected
 
 
