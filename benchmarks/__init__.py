@@ -1,1 +1,1 @@
-"""Every figure that the README quotes, each one command; the demo; the sweep that chose its recipe."""
+"""Benchmarks behind the numbers in the README (one command each), the demo, and the sweep that selected its recipe."""

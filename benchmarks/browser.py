@@ -1,4 +1,4 @@
-"""A headless Chromium that is on the machine, driven by Playwright, which brings none of its own here."""
+"""A headless Chromium that is installed on the machine, driven by Playwright without a bundled browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def find_chromium() -> str | None:
-    """Path of a Chromium; that of the environment variable CHROMIUM first."""
+    """Path of a Chromium; the environment variable CHROMIUM takes precedence."""
     named = os.environ.get("CHROMIUM")
     return named or next((path for name in NAMES if (path := shutil.which(name))), None)
 
@@ -25,7 +25,7 @@ def chromium(executable: str) -> Iterator[Browser]:
     """A running browser without a window."""
     from playwright.sync_api import sync_playwright
 
-    # Its sandbox cannot be set up by root, and only our own page is opened.
+    # The sandbox does not work as root, and only Photon's own page is opened.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)

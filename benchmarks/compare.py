@@ -1,6 +1,6 @@
-"""Runs of one job beside each other: federated, centralised, each institution alone; and all of them measured alike.
+"""Runs of one job for comparison: federated, centralised, and each institution alone, all measured the same way.
 
-Everything goes through the ``photon`` and ``photon-worker`` programs, as a user would run them.
+All runs use the ``photon`` and ``photon-worker`` programs, as a user would run them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from photon.cli.rundir import RunDirectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One run: its name (also its folder) and the flags that make it."""
+    """One run: its name (also the name of its folder) and its flags."""
 
     name: str
     flags: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ def run_command(job: Path, arm: Arm, runs_dir: Path, overrides: Sequence[str] = 
 
 
 def run_watched(job: Path, arm: Arm, runs_dir: Path, overrides: Sequence[str] = ()) -> float:
-    """Run ``arm`` in the foreground; returns its wall seconds. Ends this program with its exit code if it fails."""
+    """Run ``arm`` in the foreground; returns its wall time in seconds. Exits with the run's exit code if it fails."""
     started = time.monotonic()
     code = subprocess.run(run_command(job, arm, runs_dir, overrides), check=False).returncode
     if code:
@@ -52,9 +52,9 @@ def run_watched(job: Path, arm: Arm, runs_dir: Path, overrides: Sequence[str] = 
 def run_together(
     job: Path, arms: Sequence[Arm], runs_dir: Path, overrides: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Run several arms at once, quietly; says when each is done. Ends this program if one fails, after stopping all."""
+    """Run several arms concurrently without output; prints when each is done. If one fails, stops all and exits."""
     started = time.monotonic()
-    # Compute threads that spin at a barrier take the core from the other runs: several times slower for all.
+    # Compute threads that spin at a barrier take CPU time from the other runs, which slows all of them several times.
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
     running = {
         arm.name: subprocess.Popen(
@@ -124,7 +124,7 @@ def summary_of(run: Path) -> dict[str, Any]:
 
 
 def first_commit(run: Path) -> dict[str, Any]:
-    """The record of round 0, to show that two runs began with the same weights."""
+    """The record of round 0, to show that two runs started from the same weights."""
     for line in (run / "history.jsonl").read_text().splitlines():
         entry = json.loads(line)
         if entry["kind"] == "commit" and entry["record"]["round"] == 0:

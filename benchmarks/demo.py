@@ -1,7 +1,8 @@
-"""The demo: four institutions train one model together, beside everything together in one place and each on its own.
+"""The demo: four institutions train one model, compared with centralised training and with each institution alone.
 
-All start from the same weights. The federation and the centralised run see equally many tokens; each institution alone
-sees those that it spent in the federation. All are measured on every institution's held-out text.
+All runs start from the same weights. The federated and the centralised run use the same number of tokens; each
+institution alone uses as many tokens as it contributed to the federation. All models are evaluated on the held-out text
+of every institution.
 
     make demo        # or: python -m benchmarks.demo [--job examples/demo.yaml] [--runs-dir runs/demo] [--fresh]
 """
@@ -32,7 +33,7 @@ CENTRALISED: Final = "centralised"
 
 def main() -> None:
     arguments = _arguments()
-    # Also a polite kill ends the runs that are under way.
+    # SIGTERM also stops the active runs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runs: Path = arguments.runs_dir
     job = load_job(arguments.job, overrides=arguments.overrides)
@@ -41,14 +42,14 @@ def main() -> None:
             shutil.rmtree(runs / arm, ignore_errors=True)
     started = time.monotonic()
 
-    print("1. Four institutions' text, from the installed environment", flush=True)
+    print("1. Preparing the text of four institutions from the installed environment", flush=True)
     data = prepare_demo_data(runs / "data")
     names = [p.name for p in job.spec.participants]
 
-    print(f"\n2. Together: {job.spec.rounds} rounds of {job.spec.local.steps} local steps", flush=True)
+    print(f"\n2. Federated training: {job.spec.rounds} rounds of {job.spec.local.steps} local steps", flush=True)
     wall_seconds = run_watched(arguments.job, Arm(name=FEDERATED), runs, arguments.overrides)
 
-    print("\n3. For comparison, at equal tokens: all text in one place, and each institution alone", flush=True)
+    print("\n3. Baselines with the same number of tokens: centralised, and each institution alone", flush=True)
     alone = [Arm(name=f"alone-{name}", flags=("--alone", name)) for name in names]
     arms = [Arm(name=CENTRALISED, flags=("--centralised",)), *alone]
     pace = [*arguments.overrides, *_few_long_rounds(job)]
@@ -56,7 +57,7 @@ def main() -> None:
     settings[CENTRALISED] = [*pace, "spec.evaluation.everyRounds=2"]  # for the report's curves
     run_together(arguments.job, arms, runs, settings)
 
-    print("\n4. Held-out perplexity of each model on each institution's text", flush=True)
+    print("\n4. Held-out perplexity of each model on the text of each institution", flush=True)
     everyone = [FEDERATED, *(arm.name for arm in arms)]
     _same_start(runs, everyone)
     length = job.spec.local.sequence_length
@@ -65,7 +66,7 @@ def main() -> None:
     def measured_one(arm: str) -> None:
         measured[arm] = measure(runs / arm / "checkpoint", data, sequence_length=length)
 
-    progress = telling(lambda: f"{len(measured)} of {len(everyone)} models are measured")
+    progress = telling(lambda: f"{len(measured)} of {len(everyone)} models evaluated")
     with progress, ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(measured_one, everyone))
     measured = {arm: measured[arm] for arm in everyone}
@@ -83,7 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--job", type=Path, default=Path("examples/demo.yaml"))
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/demo"))
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
-    parser.add_argument("--fresh", action="store_true", help="forget earlier runs instead of resuming them")
+    parser.add_argument("--fresh", action="store_true", help="delete earlier runs instead of resuming them")
     return parser.parse_args()
 
 
@@ -101,14 +102,14 @@ def _few_long_rounds(job: FederatedTrainingJob) -> list[str]:
 
 
 def _same_start(runs: Path, arms: list[str]) -> None:
-    """A comparison from different initial weights would compare nothing."""
+    """A comparison requires the same initial weights."""
 
     def weights(arm: str) -> str:
         files = {file["name"]: file["sha256"] for file in first_commit(runs / arm)["files"]}
         return str(files["model.safetensors"])
 
     if len({weights(arm) for arm in arms}) != 1:
-        sys.exit("error: the runs did not start from the same weights; run again with --fresh")
+        sys.exit("error: the runs did not start from the same weights; rerun with --fresh")
 
 
 def _summary(
@@ -157,10 +158,11 @@ def _closing(summary: dict[str, Any], runs: Path, seconds: float) -> str:
     return "\n".join(
         [
             "",
-            f"Federated is {ratio:.3f} x centralised; the best institution alone ({best}) is {gain:.2f} x federated.",
+            f"Perplexity: federated is {ratio:.3f} x centralised; "
+            f"the best single institution ({best}) is {gain:.2f} x federated.",
             f"{summary['tokens'] / 1e6:.2f} M tokens, {summary['rounds']} rounds, {up:.0f} MB up, {down:.0f} MB down; "
-            "no text left its institution.",
-            f"{seconds / 60:.1f} min in all.",
+            "no text left an institution.",
+            f"{seconds / 60:.1f} min in total.",
             "",
             f"model    {summary['checkpoint']}",
             f"report   {runs / 'report.html'}",

@@ -1,13 +1,13 @@
-"""Text for the demo and the benchmarks: four institutions whose texts differ plainly in kind, and nothing downloaded.
+"""Text for the demo and the benchmarks: four institutions with clearly different kinds of text, without downloads.
 
-All of it comes with the environment that `make` sets up:
+All text is part of the environment that `make` sets up:
 
-- ``python``: the standard library's source (without its tests and tables of characters),
-- ``cpp``: torch's C++ headers (without generated ones),
-- ``docs``: documentation: the language reference's topics, the descriptions and docstrings of installed packages,
-- ``services``: descriptions of web services in JSON, of which botocore brings hundreds.
+- ``python``: source of the standard library (without its tests and character tables),
+- ``cpp``: C++ headers of torch (without generated headers),
+- ``docs``: documentation: topics of the language reference, descriptions and docstrings of installed packages,
+- ``services``: JSON descriptions of web services, of which botocore contains hundreds.
 
-Licences would be a nice fourth kind, but they repeat: of 1.9 MB in the environment, 0.35 MB are left without copies.
+License texts are not used because they repeat: of 1.9 MB in the environment, 0.35 MB remain after deduplication.
 
     python -m benchmarks.demo_data runs/demo/data
 """
@@ -31,14 +31,14 @@ from photon_worker.data.index import INDEX, Index, Settings
 from photon_worker.data.prepare import prepare
 from photon_worker.lifecycle.data_errors import DataError
 
-HELD_OUT_BYTES = 64 * 2**10  # the same for all, so that each institution weighs the same in the mixture
+HELD_OUT_BYTES = 64 * 2**10  # the same for all, so that each institution has the same weight in the mixture
 MAX_BYTES = 6 * 10**6
-_SERVICE_BYTES = 16 * 2**10  # of each service, so that many are seen
+_SERVICE_BYTES = 16 * 2**10  # per service, to include many of them
 _DOCUMENTED = ("numpy", "networkx")
 # Photon's own text changes with every commit, and installers differ between environments.
 _NOT_DESCRIBED = ("photon", "pip", "setuptools", "uv", "wheel")
 _NOT_PYTHON = ("test", "tests", "idle_test", "idlelib", "lib2to3", "encodings", "turtledemo", "ensurepip", "pydoc_data")
-# Headers that a program wrote; a single one would be a third of all text.
+# Generated headers; a single one would be a third of all text.
 _GENERATED = (
     "/ATen/ops/*",
     "/google/*",
@@ -56,10 +56,10 @@ _INSTALLED = ("site-packages", "dist-packages", "config-*")
 
 
 def prepare_demo_data(folder: Path, say: Callable[[str], None] = print) -> dict[str, Path]:
-    """Prepare the four institutions' data below ``folder``; what is there already with these settings is kept.
+    """Prepare the four institutions' data below ``folder``; data that already exists with the same settings is reused.
 
     Args:
-        say: Is told what was made, a line for each institution.
+        say: Called with one line per institution.
 
     Returns:
         name -> prepared folder.
@@ -175,7 +175,7 @@ def _services() -> Iterator[str]:
 def _package(name: str) -> Path:
     spec = find_spec(name)
     if spec is None or spec.origin is None:
-        raise DataError(f"the demo's text comes with the package {name}, which is not installed: run `make setup`")
+        raise DataError(f"the demo needs text from the package {name}, which is not installed: run `make setup`")
     return Path(spec.origin).parent
 
 

@@ -1,9 +1,9 @@
-"""`make bench-evaluation`: what evaluation costs of README's own first job, with little text and with much.
+"""`make bench-evaluation`: cost of evaluation in the first job of the README, with little and with much text.
 
-`examples/first.yaml` as it is, but for the data: 12 MB and 200 MB per participant, prepared with the defaults, of which
-a fiftieth is held out. Each participant's seconds of training and of evaluation are those of the rounds' logs.
+Uses `examples/first.yaml` with different data: 12 MB and 200 MB per participant, prepared with the defaults, of which
+2 % is held out. The training and evaluation seconds of each participant are read from the round logs.
 
-Writes runs/bench/evaluation.json; exit code 1 when evaluation took more than a tenth of the time.
+Writes runs/bench/evaluation.json. The exit code is 1 if evaluation took more than a tenth of the time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def write_text(path: Path, megabytes: int) -> None:
 
 
 def measure(megabytes: int, folder: Path, rounds: int | None) -> dict[str, Any]:
-    """One run of the example. Both participants read one folder: they do not know."""
+    """One run of the example. Both participants read the same folder."""
     text, data = folder / f"{megabytes}.jsonl", folder / f"data-{megabytes}"
     with telling(f"preparing {megabytes} MB"):
         write_text(text, megabytes)
@@ -81,7 +81,7 @@ def measure(megabytes: int, folder: Path, rounds: int | None) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, help="other than the example's")
+    parser.add_argument("--rounds", type=int, help="override the number of rounds of the example")
     parser.add_argument("--megabytes", type=int, nargs="+", default=SIZES)
     given = parser.parse_args()
     found = []
@@ -91,9 +91,9 @@ def main() -> None:
             found.append(one)
             print(
                 f"{megabytes:>4} MB: training {one['train_seconds']:.1f} s, evaluation {one['evaluate_seconds']:.1f} s "
-                f"of each participant: {100 * one['share_of_training']:.1f} % of the training's time, "
-                f"{100 * one['share_of_wall']:.1f} % of the job's; {one['tokens_measured']:,} of {one['held_out']:,} "
-                "held-out tokens a round"
+                f"per participant: {100 * one['share_of_training']:.1f} % of the training time, "
+                f"{100 * one['share_of_wall']:.1f} % of the job time; {one['tokens_measured']:,} of "
+                f"{one['held_out']:,} held-out tokens per round"
             )
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")

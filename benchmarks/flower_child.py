@@ -3,11 +3,11 @@ flwr and numpy).
 
     python flower_child.py SPEC.json MEMORY_LIMIT_BYTES
 
-The same work as ours, by Flower's Message API: the K updates are read from their files, tensor by tensor, made into
-Arrays (Flower holds them serialised) and replies, merged by ``flwr.serverapp.strategy.FedAvg.aggregate_train`` as a
-ServerApp calls it, and the mean is taken out again as numpy arrays. ``aggregate_seconds`` is the call of
-``aggregate_train`` alone, on replies that lie in memory. Flower hashes nothing, takes no outer step and writes no
-file. Prints one line of JSON.
+Performs the same work as Photon with Flower's Message API: the K updates are read from their files tensor by tensor,
+converted to Arrays (which Flower stores serialized) and replies, merged by
+``flwr.serverapp.strategy.FedAvg.aggregate_train`` as a ServerApp calls it, and the mean is extracted as numpy arrays.
+``aggregate_seconds`` covers only the call of ``aggregate_train``, on replies in memory. Flower computes no hashes,
+takes no outer step, and writes no file. Prints one line of JSON.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""``make fuzz``: 10,000 mutations of what participants and strangers may send, against a real aggregator.
+"""``make fuzz``: send 10,000 mutated requests, with and without a valid token, to a real aggregator.
 
     python -m benchmarks.fuzz [--inputs N] [--rounds N] [--seed N]
 
-Writes runs/bench/fuzz.json and ends with 1 when anything was found: ``server_errors`` (5xx), ``deaths`` of the
-aggregator, ``wrongly_accepted`` (an update that is no valid one, an answer to a stranger, a model that the accepted
-updates alone do not make), or memory that grew by more than ROOM_MIB from a quarter of the rounds to their end.
+Writes runs/bench/fuzz.json. The exit code is 1 if any problem was found: ``server_errors`` (5xx), ``deaths`` (crashes
+of the aggregator), ``wrongly_accepted`` (an invalid update, a response to an unauthenticated client, or a model that
+does not follow from the accepted updates alone), or memory growth of more than ROOM_MIB between the first quarter of
+the rounds and their end.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from photon.store.embedded import EmbeddedStore
 from tests.fuzz.campaign import Campaign
 
 ROOT = Path(__file__).resolve().parent.parent
-# Of what is kept on purpose: records of rounds, events, threads that were not needed before.
+# Expected growth: records of rounds, events, and threads that start on demand.
 ROOM_MIB = 32.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Mutations against a real aggregator.")
+    parser = argparse.ArgumentParser(description="Send mutated requests to a real aggregator.")
     parser.add_argument("--inputs", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)

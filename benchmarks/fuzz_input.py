@@ -1,11 +1,11 @@
-"""Mutated inputs and job documents: never a traceback, never a document that is not in the input, none lost silently.
+"""Fuzz the input readers and job documents: no traceback, no invented document, no silently lost document.
 
-Each reader gets thousands of damaged files, plain and compressed, and is compared with what standard libraries find in
-the same bytes. Job documents are only loaded: they are valid or refused.
+Each reader gets thousands of damaged files, plain and compressed; its output is compared with that of standard
+libraries for the same bytes. Job documents are only loaded: each must be either valid or rejected.
 
-    python -m benchmarks.fuzz_input            # 5,000 mutations for each; writes runs/bench/fuzz-input.json
+    python -m benchmarks.fuzz_input            # 5,000 mutations per kind; writes runs/bench/fuzz-input.json
 
-Each thousand runs in a process of its own, so that a library that crashes is counted and not the end.
+Each thousand mutations run in a separate process, so that a crash of a library is counted instead of ending the run.
 """
 
 from __future__ import annotations
@@ -376,9 +376,9 @@ def _rows_of_parquet(plain: bytes, settings: Settings) -> Rows | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--mutations", type=int, default=5000, help="for each reader, and of job documents")
+    parser.add_argument("--mutations", type=int, default=5000, help="number per reader, and for job documents")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=KINDS, help="one kind, in this process, as one line of JSON")
+    parser.add_argument("--only", choices=KINDS, help="run one kind in this process and print one line of JSON")
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
     if given.only:

@@ -1,11 +1,11 @@
-"""`make bench-long`: an aggregator is started again after 10,000 rounds with 64 participants.
+"""`make bench-long`: restart an aggregator after 10,000 rounds with 64 participants.
 
-A made-up history (benchmarks.long_history) lies in a real object store; the aggregator's own program is started on it.
+Starts the aggregator program on a synthetic history (benchmarks.long_history) in a real object store. Measures:
 
-- ``first_task_seconds``: from the start of the process until a participant holds a task;
-- ``requests``: what the aggregator had sent to the object store by then, counted on the wire;
-- ``rss_mib``: the largest resident memory of the aggregator, after all that follows;
-- ``page_cpu_seconds``: processor time of one request to the dearest of the endpoints that the page asks, once the past
+- ``first_task_seconds``: from process start until a participant has a task;
+- ``requests``: requests to the object store until then, counted on the network;
+- ``rss_mib``: peak resident memory of the aggregator, including the later steps;
+- ``page_cpu_seconds``: CPU time of one request to the most expensive endpoint of the page, after the history
   has been read in the background.
 
 Writes runs/bench/long.json.
@@ -127,7 +127,7 @@ def settle(url: str) -> float:
             if f"{names_of_metrics.PHASE_SECONDS}{{" in client.get(f"{url}/metrics").text:
                 return time.monotonic() - began
             time.sleep(LOOK_SECONDS)
-    raise RuntimeError(f"the aggregator still reads the past after {SETTLE_SECONDS:.0f} s")
+    raise RuntimeError(f"the aggregator is still reading the history after {SETTLE_SECONDS:.0f} s")
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def aggregator(folder: Path, job: Any, names: list[str], keys: dict[str, str]) -
     except Exception as error:
         if process.poll() is not None:
             words = (folder / "aggregator.log").read_text()[-2000:]
-            raise RuntimeError(f"the aggregator ended with {process.returncode}: {words}") from error
+            raise RuntimeError(f"the aggregator exited with code {process.returncode}: {words}") from error
         raise
     finally:
         process.kill()
@@ -170,7 +170,7 @@ def first_task(process: Process, url: str, name: str) -> None:
                 if reply.status_code == 200:
                     return
             time.sleep(0.02)
-    raise RuntimeError("there was no task")
+    raise RuntimeError("the aggregator assigned no task")
 
 
 def page_requests(names: list[str], rounds: int) -> dict[str, str]:
@@ -252,13 +252,13 @@ def main() -> None:
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{arguments.participants} participants, {arguments.rounds} rounds, {found['objects']} objects")
-    print(f"  from the start to the first task {found['first_task_seconds']:8.2f} s")
-    print(f"  requests to the store by then    {found['requests']:8d}")
-    print(f"  largest resident memory          {found['rss_mib']:8.1f} MiB")
-    print(f"  the page's dearest request       {found['page_cpu_seconds']:8.4f} s of processor time")
+    print(f"  time from start to first task    {found['first_task_seconds']:8.2f} s")
+    print(f"  store requests until then        {found['requests']:8d}")
+    print(f"  peak resident memory             {found['rss_mib']:8.1f} MiB")
+    print(f"  most expensive page request      {found['page_cpu_seconds']:8.4f} s CPU time")
     for name, seconds in found["page_cpu_seconds_each"].items():
         print(f"    {name:30} {seconds:8.4f}")
-    print(f"  then, behind it      {found['background_requests']:8d} requests in {found['background_seconds']} s")
+    print(f"  then, in background  {found['background_requests']:8d} requests in {found['background_seconds']} s")
     print(f"wrote {arguments.output}")
 
 

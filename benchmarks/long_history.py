@@ -1,8 +1,8 @@
-"""A long job's bucket, made up: its records follow from each other as those of a real job do.
+"""A synthetic bucket of a long job, with records that follow from each other as in a real job.
 
-All that an aggregator reads when it starts is there: the job, a chain of commits, logs, evaluations, the summary, the
-first plan and the one of the running round, and the files of the last model. Updates and models of past rounds are what
-retention deletes.
+Contains everything that an aggregator reads at startup: the job, a chain of commits, logs, evaluations, the summary,
+the first plan and that of the current round, and the files of the last model. Updates and models of past rounds are
+omitted, as if deleted by retention.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def job_of(storage: StorageSpec, participants: int, rounds: int) -> FederatedTra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """The files of a model's folder, the same after every round: nobody trains here."""
+    """The files of a model folder, the same after every round: nothing is trained."""
 
     files: dict[str, bytes]
 

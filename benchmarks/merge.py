@@ -1,25 +1,26 @@
-"""``make bench-merge``: merging beside Flower, beside a plain pass over the same bytes, beside plain transfers.
+"""``make bench-merge``: merging compared with Flower, a plain pass over the same bytes, and plain transfers.
 
-Cases: 8 updates of 124M fp32 parameters and 4 of 1.3B (Llama shapes, 64 MiB parts). For each, in turn and each time in
-a fresh process:
+Cases: 8 updates of 124M fp32 parameters and 4 of 1.3B (Llama shapes, 64 MiB parts). For each case,
+each run in a fresh process:
 
     from files   ours: read K updates and the model, weighted mean, FedAvg, metrics, write the next model; sha256 of
-                 what is written, and of the model that is read, as the aggregator does
-                 unverified: the same without the digest of the model that is read (``cpu_of_verifying``: how much more
-                 processor time the verification takes)
-                 plain pass: read the same bytes with two threads, 4 MiB at a time, and write as many as the result has
-                 Flower: read the same updates, make them into replies, FedAvg, take the mean out (nothing written or
-                 hashed); and, of that, its ``aggregate_train`` alone, on replies that are in memory already
-    from store   ours: the same merge by ranged GETs from, and a multipart PUT to, SeaweedFS on this machine
-                 plain transfers: the same GETs and the same PUT on as many connections, nothing else
+                 the output and of the input model, as in the aggregator
+                 unverified: the same without the digest of the input model (``cpu_of_verifying``: additional CPU time
+                 of the verification)
+                 plain pass: read the same bytes with two threads, 4 MiB at a time, and write as many bytes as the
+                 result has
+                 Flower: read the same updates, convert them to replies, FedAvg, extract the mean (nothing is written or
+                 hashed); and, as a part of that, only its ``aggregate_train``, on replies in memory
+    from store   ours: the same merge with ranged GETs from, and a multipart PUT to, SeaweedFS on this machine
+                 plain transfers: only the same GETs and PUT on the same number of connections
 
-Page cache: ``of_plain_pass`` is cold, that is before every run the inputs are dropped from the page cache for both
-contenders (K updates of any model worth federating do not fit it). Where the inputs fit memory twice over, both are
-measured warm as well (``of_plain_pass_warm``): then the plain pass is a copy within memory, and what shows is the cost
-of computing and hashing. Flower reads its files warm, so ``over_flower`` takes our warm time where there is one;
-``over_flower_aggregate`` holds our whole merge against Flower's ``aggregate_train`` alone. Nothing is fsynced; outputs
-are deleted and the disk is synced between runs. All figures are medians; the ratios are ratios of medians. Peak memory
-is the largest resident size (VmHWM) of all runs.
+Page cache: ``of_plain_pass`` is cold: before every run, the inputs are dropped from the page cache for both contenders
+(the K updates of a realistic model do not fit). If memory can hold the inputs twice, both are also measured warm
+(``of_plain_pass_warm``): the plain pass is then a copy in memory, and the ratio shows the cost of compute and hashing.
+Flower reads its files warm, so ``over_flower`` uses our warm time if available; ``over_flower_aggregate`` compares our
+complete merge with only Flower's ``aggregate_train``. Nothing is fsynced; outputs are deleted and the disk is synced
+between runs. All times are medians, and ratios are ratios of medians. Peak memory is the largest resident size (VmHWM)
+of all runs.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def run_child(command: list[str], environment: dict[str, str] | None = None) -> 
             check=False,
         )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{' '.join(command)} exited with code {done.returncode}:\n{done.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -93,7 +94,7 @@ def set_cache(case: Case, folder: Path, *, warm: bool) -> None:
 
 
 def drop_bucket(name: str, environment: dict[str, str]) -> None:
-    """Its volumes go with it: SeaweedFS would keep the bytes of a deleted object until it compacts."""
+    """Deletes its volumes as well: SeaweedFS keeps the bytes of a deleted object until compaction."""
     client = boto3.client(
         "s3",
         endpoint_url=environment["BENCH_ENDPOINT"],
@@ -107,7 +108,7 @@ def drop_bucket(name: str, environment: dict[str, str]) -> None:
 
 
 class Flower:
-    """Flower's newest release that installs, in an environment of its own under .cache."""
+    """The newest installable release of Flower, in a separate environment under .cache."""
 
     def __init__(self, folder: Path) -> None:
         self.python = folder / "bin" / "python"
@@ -115,7 +116,7 @@ class Flower:
             return
         beside = Path(sys.executable).parent / "uv"
         uv = str(beside) if beside.exists() else "uv"
-        print("making Flower's environment ...", flush=True)
+        print("creating the environment of Flower ...", flush=True)
         subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
         with telling("installing Flower"):
             subprocess.run(
@@ -143,13 +144,13 @@ class Flower:
             )
         )
         limit = int(available_bytes() * 0.9)
-        # -P: beside the script lies operator.py, and its folder would come before the standard library.
+        # -P: the folder of the script contains operator.py and would otherwise precede the standard library.
         command = [str(self.python), "-P", str(ROOT / "benchmarks" / "flower_child.py"), str(spec), str(limit)]
         return run_child(command)
 
 
 class Bench:
-    """Runs and their figures."""
+    """Runs and their results."""
 
     def __init__(self, work: Path, repeats: int) -> None:
         self.work = work
@@ -223,12 +224,12 @@ class Bench:
         return statistics.median(result["seconds"] for result in results) if results else None
 
     def ratio(self, case: Case, slower: str, ours: str) -> float | None:
-        """How many times as long ``slower`` takes."""
+        """The time of ``slower`` divided by that of ``ours``."""
         theirs, own = self.median(case, slower), self.median(case, ours)
         return theirs / own if theirs and own else None
 
     def cpu_of_verifying(self, case: Case) -> float | None:
-        """Processor time that comparing the model's digest adds, of the merge without it; all runs from files."""
+        """Additional CPU time of verifying the model digest, relative to the merge without it; runs from files."""
         ours, without = (
             [
                 statistics.median(run["cpu_seconds"] for run in runs)
@@ -279,16 +280,16 @@ class Bench:
 def table(report: dict[str, Any]) -> str:
     names = list(report["over_flower"])
     rows = [
-        ("times as fast as Flower", "over_flower", "{:.1f} x", ">= 10"),
-        ("as its aggregate_train alone", "over_flower_aggregate", "{:.1f} x", ""),
-        ("of a plain pass, cold", "of_plain_pass", "{:.0%}", ">= 60%"),
-        ("of a plain pass, warm", "of_plain_pass_warm", "{:.0%}", ""),
-        ("of plain transfers", "of_plain_transfer", "{:.0%}", ">= 80%"),
-        ("processor time of verifying", "cpu_of_verifying", "{:+.0%}", ""),
+        ("speedup over Flower", "over_flower", "{:.1f} x", ">= 10"),
+        ("speedup over aggregate_train", "over_flower_aggregate", "{:.1f} x", ""),
+        ("throughput / plain pass, cold", "of_plain_pass", "{:.0%}", ">= 60%"),
+        ("throughput / plain pass, warm", "of_plain_pass_warm", "{:.0%}", ""),
+        ("throughput / plain transfers", "of_plain_transfer", "{:.0%}", ">= 80%"),
+        ("CPU time of verification", "cpu_of_verifying", "{:+.0%}", ""),
         ("peak memory, MiB", "peak_rss_mib", "{:.0f}", "< 1024"),
-        ("Flower's peak memory, MiB", "flower_peak_rss_mib", "{:.0f}", ""),
+        ("peak memory of Flower, MiB", "flower_peak_rss_mib", "{:.0f}", ""),
     ]
-    lines = [f"{'':30}" + "".join(f"{name:>12}" for name in names) + f"{'to reach':>12}"]
+    lines = [f"{'':30}" + "".join(f"{name:>12}" for name in names) + f"{'target':>12}"]
     for title, key, form, target in rows:
         cells = ["-" if report[key][name] is None else form.format(report[key][name]) for name in names]
         lines.append(f"{title:30}" + "".join(f"{cell:>12}" for cell in cells) + f"{target:>12}")
@@ -300,7 +301,7 @@ def main() -> None:
     # Inherited by every run: those import numpy before the aggregator could ask for its kernels.
     fix_kernels()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="8 updates of 10M parameters: whether it runs at all")
+    parser.add_argument("--quick", action="store_true", help="only 8 updates of 10M parameters, as a smoke test")
     parser.add_argument("--cases", nargs="+", choices=sorted(CASES), help="default: 8x124m 4x1.3b")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-store", action="store_true", help="files only")
@@ -316,20 +317,20 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     try:
         for case in cases:
-            # The inputs and a result; with the store, also an object that is there and not yet gone from the folder.
+            # The inputs and a result; with the store, also an object that is not yet deleted from the folder.
             needed = case.input_bytes + (1 if arguments.no_store else 3) * case.header.file_bytes
             free = shutil.disk_usage(arguments.work).free
             if free < needed:
                 raise SystemExit(
-                    f"error: {case.name} needs {needed / 2**30:.0f} GiB under {arguments.work}, where "
-                    f"{free / 2**30:.0f} are free: choose another folder with --work"
+                    f"error: {case.name} needs {needed / 2**30:.0f} GiB in {arguments.work}, but only "
+                    f"{free / 2**30:.0f} GiB are free: set a different folder with --work"
                 )
             print(f"{case.name}: writing {case.input_bytes / 2**30:.1f} GiB ...", flush=True)
             folder = arguments.work / case.name
             os.environ[MODEL_DIGEST] = write_files(case, folder)
             bench.files(case, folder, flower)
             if arguments.no_store:
-                bench.reasons[f"of_plain_transfer {case.name}"] = "left out (--no-store)"
+                bench.reasons[f"of_plain_transfer {case.name}"] = "skipped (--no-store)"
                 shutil.rmtree(folder)
             else:
                 bench.objects(case, folder)

@@ -1,10 +1,10 @@
-"""One measured run of ``benchmarks.merge``, in a process of its own so that its peak memory is its own.
+"""One measured run of ``benchmarks.merge``, in a separate process to measure its peak memory.
 
     python -m benchmarks.merge_child CONTENDER CASE PLACE OUT
 
-CONTENDER is ours, unverified (the same merge without comparing the model's digest) or plain; PLACE a folder, or
-``store``: the object store that the environment names, which also has the model's sha256. Prints one line of JSON:
-seconds, cpu_seconds, peak_rss_mib. Imports and the opening of files are outside the measured time, for all.
+CONTENDER is ours, unverified (the same merge without verifying the model digest), or plain. PLACE is a folder, or
+``store`` for the object store in the environment variables, which also contain the sha256 of the model. Prints one line
+of JSON: seconds, cpu_seconds, peak_rss_mib. Imports and opening files are excluded from the time, for all contenders.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Folder(Place):
 
 
 class Objects(Place):
-    """``out`` names the bucket of the result: one of its own, so that whoever drops it has the room back at once."""
+    """``out`` names the bucket of the result: a separate bucket, so that deleting it frees the space at once."""
 
     def __init__(self, case: Case, out: str) -> None:
         inputs, self.results = (

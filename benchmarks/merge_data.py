@@ -1,4 +1,4 @@
-"""The rounds that ``benchmarks.merge`` merges: a Llama's shapes, K updates in parts, on disk or in the object store."""
+"""Rounds for ``benchmarks.merge``: Llama shapes, K updates in parts, on disk or in the object store."""
 
 from __future__ import annotations
 

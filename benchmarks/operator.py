@@ -1,17 +1,18 @@
-"""``make bench-operator``: a thousand jobs before one operator and a real API server; pods are not run.
+"""``make bench-operator``: 1,000 jobs on one operator with a real API server; pods are not run.
 
-The control plane is real (etcd, API server, controllers, scheduler; tools/cluster), the operator is the program as it
-is installed. What kubelets would do to pods is written into their status, and one small server answers as every job's
-aggregator, so each job goes all the way: documents, init, two workers, the aggregator, training. Then nothing happens
-for five minutes and a bit, and what the operator asks the API server in that time is counted; its own lists of
-everything, each five minutes, are in it.
+The control plane is real (etcd, API server, controllers, scheduler; tools/cluster), and the operator is the installed
+program. The benchmark writes the pod status that kubelets would report, and one small server acts as the aggregator of
+every job, so each job passes through all stages: documents, init, two workers, the aggregator, training. The jobs then
+idle for slightly more than five minutes, while the requests of the operator to the API server are counted, including
+its full lists every five minutes.
 
-    p50_seconds, p99_seconds       of the operator's reconciles (its own histogram, interpolated), requests included
+    p50_seconds, p99_seconds       duration of reconciles, including requests (interpolated from the histogram of the
+                                   operator)
     requests_per_job               from apply to training
     idle_requests_per_job_minute   while nothing changes
-    rss_mib                        the operator's largest resident size
+    rss_mib                        peak resident size of the operator
 
-On few cores the control plane and the operator share them: the times are those of a busy machine.
+On a machine with few cores, the control plane and the operator compete for them: the times are those of a busy machine.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def until(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not holds():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {DEADLINE_SECONDS:g} s")
+            raise TimeoutError(f"timeout: {what}: not within {DEADLINE_SECONDS:g} s")
         time.sleep(1.0)
 
 
@@ -82,7 +83,7 @@ class Operator:
 
     def _ready(self) -> bool:
         if self.process.poll() is not None:
-            raise RuntimeError(f"the operator ended with {self.process.returncode}; its log is {self._log.name}")
+            raise RuntimeError(f"the operator exited with code {self.process.returncode}; see its log {self._log.name}")
         try:
             return httpx.get(f"http://127.0.0.1:{self._port}/readyz").status_code == 200
         except httpx.TransportError:
@@ -223,7 +224,7 @@ def measure(jobs: int, idle_seconds: float, folder: Path) -> dict[str, Any]:
             def trains() -> bool:
                 player.play()
                 there = player.holding("Running")
-                print(f"{time.monotonic() - began:6.0f} s: {there} of {jobs} jobs train", file=sys.stderr)
+                print(f"{time.monotonic() - began:6.0f} s: {there} of {jobs} jobs are training", file=sys.stderr)
                 return there == jobs
 
             until(trains, f"{jobs} jobs train")
@@ -257,7 +258,7 @@ def measure(jobs: int, idle_seconds: float, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.operator", description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--idle-seconds", type=float, default=310.0, help="more than the operator's lists are apart")
+    parser.add_argument("--idle-seconds", type=float, default=310.0, help="more than the interval of full lists")
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "bench" / "operator.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="photon-bench-operator-") as folder:
@@ -266,7 +267,7 @@ def main() -> None:
         print(f"{key:30} {result[key]}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {arguments.output}")
+    print(f"wrote {arguments.output}")
 
 
 if __name__ == "__main__":

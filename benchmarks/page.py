@@ -1,11 +1,11 @@
-"""`make bench-page`: the aggregator's page with a long history of many participants, in a real browser.
+"""`make bench-page`: the aggregator page with a long history of many participants, in a real browser.
 
-A made-up job of 64 participants and 1,000 rounds behind the real application (benchmarks.page_history) goes on while it
-is watched: reports each second, a round each few seconds. Measured in the browser:
+A synthetic job with 64 participants and 1,000 rounds behind the real application (benchmarks.page_history) continues
+during the measurement: reports every second, a round every few seconds. Measured in the browser:
 
-- bytes on the wire until everything is shown, scripts and history included;
-- seconds from the request of the page to the first curve;
-- milliseconds between frames while it is updated (95th percentile), and how long the page's own work takes a second.
+- bytes transferred until the page is complete, including scripts and history;
+- seconds from the page request to the first curve;
+- milliseconds between frames during updates (95th percentile), and time per second spent in long tasks of the page.
 
 Writes runs/bench/page.json.
 """
@@ -58,7 +58,7 @@ def serving(*, participants: int, rounds: int, every_seconds: float) -> Iterator
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         if not address:
-            raise RuntimeError(f"{' '.join(command)} ended with {process.wait(timeout=10)}")
+            raise RuntimeError(f"{' '.join(command)} exited with code {process.wait(timeout=10)}")
         yield address
     finally:
         process.terminate()
@@ -106,23 +106,23 @@ def main() -> None:
     arguments = parser.parse_args()
     executable = find_chromium()
     if executable is None:
-        raise SystemExit("error: no Chromium found: install Debian's `chromium`, or name one in CHROMIUM")
+        raise SystemExit("error: no Chromium found: install the Debian package `chromium`, or set CHROMIUM to its path")
     made_up = serving(
         participants=arguments.participants, rounds=arguments.rounds, every_seconds=arguments.every_seconds
     )
-    with telling("the page of a made-up job"), made_up as address:
+    with telling("measuring the page of a synthetic job"), made_up as address:
         found = measure(executable, address, seconds=arguments.seconds)
     found |= {"participants": arguments.participants, "rounds": arguments.rounds}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
     print(f"{arguments.participants} participants, {arguments.rounds} rounds, Chromium {found['chromium']}")
-    print(f"  transferred until all is shown   {found['bytes'] / 1000:7.1f} kB")
-    print(f"  to the first curve               {found['first_curve_seconds']:7.2f} s")
+    print(f"  transferred until complete       {found['bytes'] / 1000:7.1f} kB")
+    print(f"  time to first curve              {found['first_curve_seconds']:7.2f} s")
     print(
-        f"  between frames while it updates  {found['frame_ms_p50']:7.1f} ms (median), "
-        f"{found['frame_ms_p95']:.1f} (95 %), {found['frame_ms_max']:.1f} (longest)"
+        f"  frame interval during updates    {found['frame_ms_p50']:7.1f} ms (median), "
+        f"{found['frame_ms_p95']:.1f} (95th percentile), {found['frame_ms_max']:.1f} (maximum)"
     )
-    print(f"  tasks over 50 ms                 {found['long_task_ms_per_second']:7.1f} ms a second")
+    print(f"  tasks over 50 ms                 {found['long_task_ms_per_second']:7.1f} ms per second")
     print(f"wrote {arguments.output}")
 
 

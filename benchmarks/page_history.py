@@ -1,7 +1,7 @@
-"""A made-up job of any size behind the real application, to see how the page bears it: no bucket, no training.
+"""A synthetic job of any size behind the real application, to test the page under load: no bucket, no training.
 
-The engine's own state machine takes the events (plans, reports, commits) that a real job would send; only the bucket
-work that it asks for is left undone. All figures are a function of the seed.
+The state machine of the engine receives the events (plans, reports, commits) that a real job would send; only the
+bucket operations that it requests are skipped. All values are a function of the seed.
 
     python -m benchmarks.page_history --participants 64 --rounds 1000 --listen 127.0.0.1:8080
 """
@@ -51,7 +51,7 @@ PARAMETERS = 124_000_000
 
 
 def job_of(participants: int, rounds: int) -> FederatedTrainingJob:
-    """The job file: so many sites, that many rounds and half as many to come."""
+    """The job file: ``participants`` sites, ``rounds`` completed rounds, and half as many remaining."""
     return FederatedTrainingJob.model_validate(
         {
             "apiVersion": "photon.dev/v1alpha1",

@@ -1,4 +1,4 @@
-"""The pictures of docs/guides/page.md, taken of a job that runs.
+"""Take the screenshots for docs/guides/page.md from a running job.
 
 python -m benchmarks.page_images http://127.0.0.1:8080/
 """
@@ -32,7 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     executable = find_chromium()
     if executable is None:
-        raise SystemExit("error: no Chromium found: install Debian's `chromium`, or name one in CHROMIUM")
+        raise SystemExit("error: no Chromium found: install the Debian package `chromium`, or set CHROMIUM to its path")
     with chromium(executable) as browser:
         for name, context in SHOTS.items():
             page = browser.new_context(**context).new_page()

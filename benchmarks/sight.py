@@ -1,11 +1,11 @@
-"""`make bench-sight`: what it costs to be seen, as a share of a round.
+"""`make bench-sight`: the cost of observability as a share of a round.
 
-- **/metrics**: processor time of one answer of the real application, of made-up jobs of several sizes
-  (benchmarks.page_history). It runs on the aggregator's event loop, so its share of a scrape interval is the most that
-  a round can lose by it, however long rounds are.
-- **The worker's journal** (lines of JSON, at most one a second) **and a tracker**: processor time a training step,
-  beside the steps of a small and fast model, the demo's.
-- **Traces that are off**: what a phase of a task costs more for asking whether it is traced.
+- **/metrics**: CPU time of one response of the real application, for synthetic jobs of several sizes
+  (benchmarks.page_history). It runs on the event loop of the aggregator, so its share of a scrape interval is the
+  maximum share of a round, independent of the round duration.
+- **The worker journal** (JSON lines, at most one per second) **and a tracker**: CPU time per training step, compared
+  with the step time of a small and fast model (that of the demo).
+- **Disabled traces**: overhead per phase of a task for checking whether traces are enabled.
 
 Writes runs/bench/sight.json.
 """
@@ -52,7 +52,7 @@ def seconds_each(work: Callable[[], object], *, at_least: float = 1.0) -> float:
 
 
 def scrape(participants: int) -> dict[str, float]:
-    """One answer of /metrics for a job of so many participants."""
+    """One response of /metrics for a job with ``participants`` participants."""
     engine, history = made_up_engine(participants, rounds=100)
     report(engine, history, 0.5)
     app = create_app(engine=engine, tokens=Tokens({}))
@@ -98,7 +98,7 @@ def journal(names: list[Kind]) -> dict[str, Any]:
 
 
 def tracing_off() -> dict[str, float]:
-    """A phase of a task, traced by nobody, and the bare block."""
+    """A phase of a task with disabled traces."""
     off = Traces()
 
     def phase() -> None:
@@ -126,17 +126,18 @@ def main() -> int:
     result["most_of_a_round"] = max(case["share_of_round"] for case in scrapes + journals)
     for case in scrapes:
         print(
-            f"/metrics of {case['participants']:>3} participants  {case['milliseconds']:8.2f} ms "
+            f"/metrics,  {case['participants']:>3} participants  {case['milliseconds']:8.2f} ms "
             f"{case['bytes'] / 1000:8.0f} kB {case['share_of_round']:10.3%} of a round"
         )
     for case in journals:
         what = " + ".join(["lines of JSON", *case["trackers"]])
-        print(f"{what:<28} {case['microseconds_per_step']:8.2f} µs a step {case['share_of_round']:15.3%} of a round")
-    print(f"traces that are off          {result['traces_off']['microseconds_per_phase']:8.2f} µs a phase")
+        print(f"{what:<28} {case['microseconds_per_step']:8.2f} µs per step {case['share_of_round']:15.3%} of a round")
+    print(f"disabled traces              {result['traces_off']['microseconds_per_phase']:8.2f} µs per phase")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")
     good = result["most_of_a_round"] < LIMIT
-    print(f"at most {result['most_of_a_round']:.3%} of a round: {'under' if good else 'NOT under'} {LIMIT:.0%}")
+    verdict = "below" if good else "NOT below"
+    print(f"at most {result['most_of_a_round']:.3%} of a round: {verdict} the limit of {LIMIT:.0%}")
     return 0 if good else 1
 
 

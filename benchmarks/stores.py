@@ -1,9 +1,9 @@
-"""Real object stores, tried with the probe that every job starts with: which of them can hold a job?
+"""Test real object stores with the probe that every job runs at startup, to find out which ones are supported.
 
     python -m benchmarks.stores [--only NAME]
 
-Starts each server that is installed (on PATH; S3PROXY_JAR names S3Proxy's file) with an empty folder on this machine,
-and ends it. Prints a table and writes runs/bench/stores.json.
+Starts each installed server (on PATH; for S3Proxy, set S3PROXY_JAR to its file) with an empty folder on this machine,
+and stops it afterwards. Prints a table and writes runs/bench/stores.json.
 """
 
 from __future__ import annotations
@@ -125,12 +125,12 @@ def _try(name: str, folder: Path) -> dict[str, object]:
         with _embedded(folder) if server is None else _started(server, folder) as store:
             findings = probe(store)
     except StoreError as error:
-        print(f"  could not be tried: {error}\n", flush=True)
+        print(f"  could not be tested: {error}\n", flush=True)
         return {"tried": False, "problem": str(error)}
     usable = all(finding.holds or not finding.needed for finding in findings)
     for line in table(findings):
         print(f"  {line}")
-    print(f"  {'can' if usable else 'CANNOT'} hold a job\n", flush=True)
+    print(f"  {'supported' if usable else 'NOT supported'}\n", flush=True)
     return {
         "tried": True,
         "usable": usable,

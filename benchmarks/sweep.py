@@ -1,9 +1,9 @@
-"""The sweep that chose the demo's recipe: the demo's job with one thing changed at a time.
+"""The sweep that selected the recipe of the demo: the demo job with one setting changed at a time.
 
-Each recipe is a whole `photon run` of examples/demo.yaml, measured as the demo measures. The centralised run is swept
-as well, so that the federation is held against the best of it, and not against its own learning rate.
+Each recipe is a complete `photon run` of examples/demo.yaml, evaluated in the same way as the demo. The centralised run
+is swept as well, so that the baseline is the best centralised run instead of one with the federated learning rate.
 
-    make sweep       # all of it, hours on 2 cores; --only NAME... for some; finished ones are kept in runs/sweep
+    make sweep       # all recipes, hours on 2 cores; --only NAME... selects some; results are kept in runs/sweep
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--job", type=Path, default=Path("examples/demo.yaml"))
     parser.add_argument("--runs-dir", type=Path, default=Path("runs/sweep"))
-    parser.add_argument("--only", nargs="*", default=[], metavar="TEXT", help="recipes whose name has this text")
+    parser.add_argument("--only", nargs="*", default=[], metavar="TEXT", help="only recipes whose name has TEXT")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="PATH=VALUE")
     arguments = parser.parse_args()
-    # Also a polite kill ends the run that is under way.
+    # SIGTERM also stops the active run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     data = prepare_demo_data(Path("runs/demo/data"), say=lambda _: None)
     results = []
@@ -82,7 +82,7 @@ def _one(
     run_together(arguments.job, [arm], arguments.runs_dir, {arm.name: overrides})
     run = arguments.runs_dir / arm.name
     length = load_job(arguments.job, overrides=overrides).spec.local.sequence_length
-    with telling("measuring the model"):
+    with telling("evaluating the model"):
         figures = measure(run / "checkpoint", data, sequence_length=length)
     summary = summary_of(run)
     return {
@@ -103,7 +103,7 @@ def _write(folder: Path, results: list[dict[str, Any]]) -> None:
 def _table(results: list[dict[str, Any]]) -> str:
     central = [r["perplexity"] for r in results if r["name"] in CENTRALISED]
     width = max((len(r["name"]) for r in results), default=0)
-    lines = [f"{'recipe':<{width}}  perplexity  over the best centralised"]
+    lines = [f"{'recipe':<{width}}  perplexity  ratio to best centralised"]
     for result in results:
         ratio = f"{result['perplexity'] / min(central):>10.3f}" if central else ""
         lines.append(f"{result['name']:<{width}}  {result['perplexity']:>10.3f}  {ratio}")

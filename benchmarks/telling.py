@@ -1,4 +1,4 @@
-"""A line every ten seconds while something works without a word, so that nobody takes it for dead."""
+"""Print a line every 10 seconds during long silent operations, to show that they are still running."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVERY_SECONDS = 10.0
 
 @contextmanager
 def telling(what: str | Callable[[], str], *, every_seconds: float = EVERY_SECONDS) -> Iterator[None]:
-    """Around what takes long. ``what``: what is going on, or a function that says how far it has come."""
+    """Context for a long operation. ``what``: its description, or a function that returns the progress."""
     over = threading.Event()
     began = time.monotonic()
 

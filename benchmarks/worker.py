@@ -1,10 +1,10 @@
-"""`make bench-worker`: the worker's loop beside a plain PyTorch loop, and what of a round is not training.
+"""`make bench-worker`: the worker loop compared with a plain PyTorch loop, and the overhead of a round.
 
-(a) Tokens a second of photon_worker's training loop and of the shortest loop that anyone would write with the same
-    Hugging Face model, optimiser settings, precision and data. In each of several fresh processes the two take turns,
-    a few steps each; the result is the median of the ratios of neighbouring blocks, because the machine may be shared.
-(b) A real job of two workers through `photon run`: wall time of a round less the longest training time in it, from the
-    records that the run leaves; the mean over the rounds but the first.
+(a) Tokens per second of the training loop of photon_worker and of a minimal loop with the same Hugging Face model,
+    optimizer settings, precision, and data. In each of several fresh processes the two loops alternate every few steps;
+    the result is the median of the ratios of adjacent blocks, because the machine may be shared.
+(b) A real job with two workers in `photon run`: wall time of a round minus the longest training time in it, from the
+    records of the run; the mean over all rounds except the first.
 
 Writes runs/bench/worker.json.
 """
@@ -176,7 +176,7 @@ def plain_loop(data: Path, precision: str) -> Callable[[int], None]:
 
 
 def compare_loops(data: Path, *, runs: int, blocks: int, steps: int, threads: int) -> dict[str, Any]:
-    """Ratios of tokens/s by precision: the median over all pairs of neighbouring blocks of all runs."""
+    """Ratios of tokens/s by precision: the median over all pairs of adjacent blocks of all runs."""
     result: dict[str, Any] = {}
     for precision in ("bf16", "fp32"):
         rates: dict[str, list[float]] = {"photon": [], "plain": []}
@@ -250,11 +250,11 @@ def _program(name: str) -> str:
 def main() -> None:
     """Run everything, or one measured child process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="processes that run both loops")
-    parser.add_argument("--blocks", type=int, default=4, help="blocks of each loop in a run")
-    parser.add_argument("--steps", type=int, default=4, help="steps of a block")
-    parser.add_argument("--rounds", type=int, default=4, help="rounds of the job")
-    parser.add_argument("--round-steps", type=int, default=8, help="local steps of a round")
+    parser.add_argument("--runs", type=int, default=3, help="number of processes that run both loops")
+    parser.add_argument("--blocks", type=int, default=4, help="number of blocks per loop and run")
+    parser.add_argument("--steps", type=int, default=4, help="steps per block")
+    parser.add_argument("--rounds", type=int, default=4, help="number of rounds of the job")
+    parser.add_argument("--round-steps", type=int, default=8, help="local steps per round")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", choices=["loop", "rounds"])
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -290,7 +290,7 @@ def main() -> None:
                 data, folder, rounds=arguments.rounds, steps=arguments.round_steps, threads=arguments.threads
             )
             result |= {"round_overhead_seconds": overhead["round_overhead_seconds"], "rounds": overhead}
-            print(f"\nnot training, per round: {overhead['round_overhead_seconds']:.2f} s")
+            print(f"\nround overhead (not training): {overhead['round_overhead_seconds']:.2f} s")
             for phase, seconds in overhead["phases"].items():
                 print(f"  {phase:20}{seconds:8.2f} s")
     RESULT.parent.mkdir(parents=True, exist_ok=True)
