@@ -69,11 +69,12 @@ cluster-packages:
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends \
 	    $(CLUSTER_PACKAGES) > /dev/null; fi
 
-check: $(STAMP) ## Format, lint, types, import contracts, generated files
+check: $(STAMP) ## Format, lint, types, import contracts, wording, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.words
 	$(BIN)/python -m tools.crd --check manifests/crd.yaml
 	$(BIN)/python -m tools.crd --check charts/photon/files/crd.yaml
 	$(BIN)/python -m tools.chart_values --check charts/photon/README.md
