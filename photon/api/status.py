@@ -65,7 +65,7 @@ class ClusterReason(StrEnum):
     BUCKET_MISSING = "BucketMissing"
     STORAGE_UNREACHABLE = "StorageUnreachable"
     STORAGE_FULL = "StorageFull"
-    MISTAKE = "Mistake"
+    INVALID_CONFIGURATION = "InvalidConfiguration"
     PROGRAM_FAILED = "ProgramFailed"
     INVALID_SPEC = "InvalidSpec"
     NAME_TAKEN = "NameTaken"

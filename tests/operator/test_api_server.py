@@ -200,7 +200,7 @@ def test_a_spot_node_taken_away_is_not_counted_and_a_mistake_is_not_tried_again(
     assert lab.state()[:2] == ("Running", "Training")
 
     lab.end("first-job-worker-north", 2, "error: --data s3://photon/data/north: there is no index.json")
-    message = lab.until_state("Failed", "Mistake")
+    message = lab.until_state("Failed", "InvalidConfiguration")
     assert "north: --data s3://photon/data/north: there is no index.json" in message
     lab.until_jobs("first-job-init", "first-job-worker-north")
 

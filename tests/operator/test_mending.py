@@ -37,8 +37,8 @@ def test_a_job_goes_on_without_a_worker_that_failed_while_a_quorum_is_left() -> 
     world.settle()
     assert world.state == ("Running", "Training")
     assert "south: the data of 'south' was prepared with another tokenizer" in world.message
-    assert world.person("south").message.startswith("Mistake: the data of 'south'")
-    assert next(e for e in world.events if e.reason == "Mistake").type == "Warning"
+    assert world.person("south").message.startswith("InvalidConfiguration: the data of 'south'")
+    assert next(e for e in world.events if e.reason == "InvalidConfiguration").type == "Warning"
 
 
 def test_a_job_fails_when_no_quorum_can_be_reached_any_more() -> None:
@@ -48,7 +48,7 @@ def test_a_job_fails_when_no_quorum_can_be_reached_any_more() -> None:
     assert world.state[0] == "Running", "the aggregator may be about to say why"
     assert plan.again_in_seconds is not None
     world.after(15)
-    assert world.state == ("Failed", "Mistake")
+    assert world.state == ("Failed", "InvalidConfiguration")
     assert "south: --data s3://photon/south: no index.json" in world.message
     assert "quorum of 2" in world.message
     assert world.worker_jobs() == ["first-worker-south"], "the others' nodes are given back"
@@ -84,7 +84,7 @@ def test_a_mistake_is_not_tried_again_however_far_its_worker_got() -> None:
     world = World().training(round=4, committed=3)
     world.fail("first-worker-south", 2, "error: the data of 'south' was prepared with another tokenizer")
     world.after(15)
-    assert world.state == ("Failed", "Mistake")
+    assert world.state == ("Failed", "InvalidConfiguration")
 
 
 def test_an_aggregator_whose_last_words_are_lost_is_asked_again_after_a_minute() -> None:

@@ -440,7 +440,7 @@ class Active:
     def _got_further(self, work: Work, rounds: int) -> bool:
         """Whether rounds were committed since the Job was made: then its failures are counted afresh. A mistake is
         not tried again all the same."""
-        return rounds > work.from_round and self._trouble_of(work).reason is not ClusterReason.MISTAKE
+        return rounds > work.from_round and self._trouble_of(work).reason is not ClusterReason.INVALID_CONFIGURATION
 
     def _place(self, work: Work | None, body: Mapping[str, Any]) -> None:
         """See to it that this Job is there. A Job's pods cannot be edited: another one takes its place."""

@@ -156,7 +156,7 @@ def _ended(work: Work) -> Trouble:
     found = _terminated(last) if last is not None else None
     if found is None:
         return Trouble(reason=ClusterReason.PROGRAM_FAILED, message=_short(str(failed.get("message", ""))))
-    if found.reason is ClusterReason.MISTAKE:
+    if found.reason is ClusterReason.INVALID_CONFIGURATION:
         return found
     tries = sum(1 for pod in work.pods if pod.phase == "Failed")
     return Trouble(
@@ -191,7 +191,7 @@ def _terminated(pod: Pod) -> Trouble | None:
         return Trouble(reason=ClusterReason.INTERRUPTED, message="it was asked to end")
     words = error_line(pod.last_words)
     if code == EXIT_MISTAKE:
-        return Trouble(reason=ClusterReason.MISTAKE, message=_short(words))
+        return Trouble(reason=ClusterReason.INVALID_CONFIGURATION, message=_short(words))
     return Trouble(reason=classify(words), message=_short(words or f"exit code {code}"))
 
 
