@@ -23,7 +23,7 @@ from photon_aggregator.faults import FaultPoint
 from photon_aggregator.reporting.books import Board
 from photon_aggregator.reporting.status import Conditions, participant_state
 from photon_aggregator.rounds import rollback, stopping
-from photon_aggregator.rounds.events import Committed, Evaluated, Head, NoteKind
+from photon_aggregator.rounds.events import Committed, Head, NoteKind
 from photon_aggregator.rounds.opening import make_plan
 from photon_aggregator.rounds.state import JobState, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
@@ -178,8 +178,7 @@ def test_evaluations_of_rounds_that_were_given_up_do_not_end_the_job() -> None:
     machine.recovered(trail[4], trail=tuple(trail))
     state = machine.state
     for number, loss in ((1, 3.0), (2, 2.0), (3, 9.0), (4, 9.0)):
-        event = Evaluated(at=1000.0, round=number, participant="east", result=result(loss))
-        state = replace(state, evaluations={**state.evaluations, number: {"east": event.result}})
+        state = replace(state, evaluations={**state.evaluations, number: dict.fromkeys(PEOPLE, result(loss))})
     assert stopping.ends_by_evaluation(state) is not None
     back = returned(trail[4], trail[2])
     state = replace(state, head=back, trail=(*trail, back))

@@ -306,10 +306,11 @@ class Engine:
                 self._spawn(self._guarded(lambda: look(action, state=self.state, store=self.store, now=self.clock())))
 
     def _spawn(self, work: Coroutine[None, None, object]) -> asyncio.Task[object] | None:
-        if self._group is None:
-            work.close()
-            return None
-        return self._group.create_task(work)
+        if self._group is not None:
+            with contextlib.suppress(RuntimeError):  # it is shutting down: what ended it is what counts
+                return self._group.create_task(work)
+        work.close()
+        return None
 
     async def _guarded(self, work: Callable[[], list[Event]], kind: Kind = "control") -> None:
         """Do ``work`` in a thread, again until the store does its part; send the events that it answers with."""
