@@ -91,7 +91,7 @@ def test_uninstalling_leaves_what_notes_say_and_installing_again_finds_it(
 ) -> None:
     kube = photon.kube
     notes = " ".join(helm(kube, "get", "notes", NAME, program=helms[3]).split())
-    (stays,) = re.findall(r"The definition of FederatedTrainingJob, and every job that is left, stays.*", notes)
+    (stays,) = re.findall(r"The CustomResourceDefinition and all remaining jobs are kept.*", notes)
     (claim,) = re.findall(r"PersistentVolumeClaim ([\w-]+)", stays)
     volume = kube.get(f"pvc/{claim}")["spec"]["volumeName"]
 

@@ -20,7 +20,10 @@ OURS = ("photon-operator", "photon-aggregator", "photon-worker")
 RUNS = {
     "photon-operator": ("import photon_operator.main", "kopf"),
     "photon-aggregator": ("import photon_aggregator.main, photon_aggregator.http.server", "fastapi"),
-    "photon-worker": ("from photon_worker import main; from photon_worker.training import evaluate, loop", "torch"),
+    "photon-worker": (
+        "import photon_worker.main, photon_worker.training.loop, photon_worker.training.evaluate",
+        "torch",
+    ),
 }
 
 
