@@ -104,7 +104,7 @@ def test_kubectl_explain_lists_every_field(namespace: Kube) -> None:
 
 def test_kubectl_explain_says_what_a_field_is_for(namespace: Kube) -> None:
     told = namespace.kubectl("explain", "ftj.spec.local.steps")
-    assert "Optimiser steps between two exchanges (tau)." in told
+    assert "Optimizer steps between two exchanges." in told
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------
