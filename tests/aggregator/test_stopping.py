@@ -51,7 +51,7 @@ def test_one_participant_alone_never_makes_a_plateau() -> None:
 
 
 def test_some_of_the_participants_do_not_decide_for_all() -> None:
-    """Whoever answers first, or alone, may have the easiest text."""
+    """The participant that answers first, or alone, may have the easiest text."""
     target = StopSpec(target_perplexity=2.0)
     assert not ended_after({1: {"east": result(0.5)}}, target, absent=("north", "south"))
     assert ended_after({1: {"east": result(0.5), "north": result(0.5)}}, target, absent=("south",))

@@ -1,4 +1,4 @@
-"""Whole and damaged files of every kind: the documents that are there, or one line that names file, place and fix.
+"""Whole and damaged files of every kind: the documents in them, or one line that names file, place and fix.
 
 Nothing is lost without a word: what is left out is counted in index.json, with the place of the first.
 """
