@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 LABELS = {"scraped-by": "test"}
 JOB = "watched"
 # A fault, or a GPU, has to be there for these.
-QUIET = {"Errors", "Refused updates", "Model FLOP/s utilisation"}
+QUIET = {"Errors", "Refused updates", "Model FLOP/s utilization"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def test_dashboards_find_both_by_the_labels_that_these_scrapes_give(watched: Wat
         "operator": watched.series(names.OPERATOR_INFO)[0]["instance"],
         "__rate_interval": "60s",
     }
-    for name, title, expr in queries("job.json", "institution.json", "operator.json"):
+    shown = queries("job.json", "institution.json", "operator.json")
+    assert {title for _, title, _ in shown} >= QUIET, "a panel was renamed"
+    for name, title, expr in shown:
         filled = re.sub(r"\$(\w+)", lambda match: str(variables[match[1]]), expr)
         if title not in QUIET:
             watched.prometheus.until(lambda e=filled: bool(values(watched.prometheus, e)), f"{name}: {title}: {filled}")
