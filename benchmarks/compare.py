@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.telling import telling
-from photon.cli.errors import CommandError
-from photon.cli.places import Folder
-from photon.cli.rundir import RunDirectory
+from photon.cli.sources.find import Folder
+from photon.errors import CommandError
+from photon.local.run_folder import RunDirectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

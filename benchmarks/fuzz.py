@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from tests.fuzz.campaign import Campaign
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -35,8 +35,8 @@ import yaml
 
 from benchmarks.long_history import job_of, records, write
 from photon.api.placement import StorageSpec
+from photon.local.object_store import EmbeddedStore
 from photon.protocol.canonical import sha256_hex
-from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names_of_metrics
 

@@ -41,7 +41,7 @@ from benchmarks.merge_child import MODEL_DIGEST
 from benchmarks.merge_data import CASES, CODEC, Case, file_names, move_to_store, part_name, write_files
 from benchmarks.telling import telling
 from photon.api.placement import StorageSpec
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon_aggregator.blas import fix_kernels
 

@@ -25,11 +25,11 @@ from typing import Final
 
 from photon.api.placement import StorageSpec
 from photon.cli.check_store import table
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
+from photon.local.seaweedfs import free_ports
 from photon.store.errors import StoreError, Unreachable
 from photon.store.objects import ObjectStore
 from photon.store.probe import probe
-from photon.store.seaweed import free_ports
 
 RESULT: Final = Path("runs/bench/stores.json")
 KEY: Final = "photon-id"

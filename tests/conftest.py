@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from photon.api.placement import StorageSpec
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from photon.store.objects import ObjectStore
 from tests.cluster.fixtures import (  # noqa: F401 - fixtures are found by their names here
     cluster,

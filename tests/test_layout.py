@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(
     init.parent.relative_to(ROOT)
     for service in (
+        "photon",
         "services/aggregator/photon_aggregator",
         "services/worker/photon_worker",
         "operator/photon_operator",

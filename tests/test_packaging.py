@@ -39,7 +39,7 @@ def test_every_module_of_the_tree_is_in_the_wheel(wheel: list[str]) -> None:
 
 def test_the_reports_assets_and_the_licence_of_what_is_vendored_are_in_the_wheel(wheel: list[str]) -> None:
     for name in ("page.css", "page.js"):
-        assert f"photon/cli/report/{name}" in wheel
+        assert f"photon/report/{name}" in wheel
     for name in ("palette.css", "uPlot.iife.min.js", "uPlot.min.css", "LICENSE.uPlot"):
         assert f"photon/web_assets/{name}" in wheel
 

@@ -1,0 +1,17 @@
+"""The job document: one schema for a laptop, a cluster and several clusters.
+
+::
+
+    job            FederatedTrainingJob
+    model          ``spec.model``
+    training       ``spec.local``, ``spec.outer``, ``spec.exchange``
+    participation  ``spec.participation``, ``spec.stop``, ``spec.evaluation``
+    placement      ``spec.storage``, ``spec.aggregator``, ``spec.participants``
+    status         ``status``
+    learning       what of a job shapes learning: job.json
+    presets        models by name
+    document       a job file as data, with the line of every field
+    validate       from a job file to a job, every mistake at once
+    text           text that others wrote, made fit to be shown
+    base           what all models of the document share
+"""

@@ -1,0 +1,13 @@
+"""What a person types: each command is a thin shell around a module.
+
+::
+
+    main         the commands and their options
+    status       ``photon status``
+    rollback     ``photon rollback``
+    check        ``photon validate``: what the worker checks of a model
+    check_store  ``photon check-store``
+    advice       ``photon validate``: settings that are valid and known to end badly
+    describe     ``photon validate``: sizes of the model, of a round and of the job
+    sources      where ``photon status`` reads a status
+"""

@@ -10,9 +10,9 @@ from typing import Final
 import yaml
 
 from photon.api.job import FederatedTrainingJob
-from photon.cli.errors import UserMistake
-from photon.cli.programs import find_program
+from photon.errors import UserMistake
 from photon.exit_codes import EXIT_MISTAKE
+from photon.local.programs import find_program
 
 # torch and transformers take seconds to load, on a busy machine a minute.
 CHECK_SECONDS: Final = 300.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from photon.api.job import FederatedTrainingJob
-from photon.cli.errors import UserMistake
+from photon.errors import UserMistake
 from photon.store.errors import Refused, Unreachable
 from photon.store.objects import ObjectStore
 from photon.store.probe import Finding, probe

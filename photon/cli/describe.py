@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from photon.api.job import FederatedTrainingJob
-from photon.cli import units
+from photon.terminal import units
 
 
 def parameters(config: dict[str, Any]) -> int | None:

@@ -16,11 +16,11 @@ import typer
 
 from photon.api.document import JobFileError
 from photon.api.validate import load_job
-from photon.api.variants import alone, centralised, with_absolute_data
-from photon.cli.errors import CommandError, Stopped, UserMistake
-from photon.cli.programs import find_program
-from photon.cli.rundir import RunDirectory, write_atomic
+from photon.errors import CommandError, Stopped, UserMistake
 from photon.exit_codes import EXIT_FAILED, EXIT_MISTAKE, EXIT_STOPPED
+from photon.local.comparisons import alone, centralised, with_absolute_data
+from photon.local.programs import find_program
+from photon.local.run_folder import RunDirectory, write_atomic
 from photon.store.errors import StoreError
 from photon.version import version_of
 
@@ -65,8 +65,8 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but how it ended.")] = False,
 ) -> None:
     """Run a job on this machine; run again, it resumes."""
-    from photon.cli.outcome import closing_words
-    from photon.cli.run import run_job
+    from photon.local.artifacts import closing_words
+    from photon.local.run import run_job
 
     changes = [*(overrides or ()), *([f"spec.rounds={rounds}"] if rounds is not None else ())]
     folder = job_file.resolve().parent
@@ -100,7 +100,7 @@ def validate(job_file: JobFile, overrides: Overrides = None) -> None:
     from photon.cli.advice import advice
     from photon.cli.check import check_model
     from photon.cli.describe import describe
-    from photon.cli.held_out import held_out_advice
+    from photon.local.held_out import held_out_advice
 
     folder = job_file.resolve().parent
     job = with_absolute_data(load_job(job_file, overrides=overrides or ()), folder)
@@ -117,9 +117,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON instead.")] = False,
 ) -> None:
     """Runs as one HTML file: curves, figures and the audit trail."""
-    from photon.cli.history import load
-    from photon.cli.report.page import render
-    from photon.cli.summary import summarise
+    from photon.report.history import load
+    from photon.report.page import render
+    from photon.report.summary import summarise
 
     histories = [load(path) for path in runs]
     for path, history in zip(runs, histories, strict=True):
@@ -157,11 +157,11 @@ def status(
     ] = False,
 ) -> None:
     """A job as it is now, wherever it runs. With --watch the exit code is 3 when it failed."""
-    from photon.cli import places
     from photon.cli import status as statuses
+    from photon.cli.sources import find
 
     try:
-        place = places.find(job)
+        place = find.find(job)
         if watch:
             raise typer.Exit(statuses.watch(place, as_json=as_json))
         statuses.show(place, as_json=as_json)

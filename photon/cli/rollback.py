@@ -17,18 +17,18 @@ from urllib.parse import urlsplit
 from photon.api.job import FederatedTrainingJob
 from photon.api.placement import RetentionSpec, StorageSpec
 from photon.api.validate import load_job
-from photon.cli import outcome
-from photon.cli.environment import KEYS
-from photon.cli.errors import CommandError, UserMistake
-from photon.cli.rundir import RunDirectory
+from photon.errors import CommandError, UserMistake
+from photon.local import artifacts
+from photon.local.environment import KEYS
+from photon.local.object_store import EmbeddedStore
+from photon.local.run_folder import RunDirectory
+from photon.local.seaweedfs import HOST, Identity
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import Commit, Plan, RollbackReason
 from photon.protocol.rollback import rollback_commit
 from photon.store import keys
 from photon.store.chain import commit_of, last_round
-from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
-from photon.store.seaweed import HOST, Identity
 
 _ATTEMPTS: Final = 5
 _LONGEST_REASON: Final = 1000
@@ -68,7 +68,7 @@ def roll_back(job: str, to: int, *, quarantine: Sequence[str], reason: str) -> l
         if found.running:
             lines.append("its aggregator takes it up within seconds; the round under way ends without a result")
         elif found.run is not None and found.job is not None:
-            outcome.export_history(found.store, found.run, found.job)
+            artifacts.export_history(found.store, found.run, found.job)
             lines.append("`photon run` goes on from there")
         else:
             lines.append("a live aggregator takes it up within seconds, one that is started later begins there")

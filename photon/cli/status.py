@@ -14,10 +14,10 @@ from typing import Final
 from rich.console import Console
 
 from photon.api.status import Condition, ConditionType, JobStatus
-from photon.cli.display import Display
-from photon.cli.places import NoAnswer, Place, Sight
-from photon.cli.table import WIDTH, View, render
+from photon.cli.sources.find import NoAnswer, Place, Sight
 from photon.exit_codes import EXIT_JOB_FAILED
+from photon.terminal.display import Display
+from photon.terminal.table import WIDTH, View, render
 
 _FINAL: Final = (ConditionType.COMPLETE, ConditionType.FAILED, ConditionType.SUSPENDED)
 

@@ -1,4 +1,12 @@
-"""How the values of an update travel: a part's fp32 values to the bytes of one object, and any range of them back."""
+"""How the values of an update travel: a part's fp32 values to the bytes of one object, and any range of them back.
+
+::
+
+    base      what every codec promises
+    dense     fp32 and bf16
+    int8      block-wise int8
+    registry  from the name in the job to the codec
+"""
 
 from __future__ import annotations
 

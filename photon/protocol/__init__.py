@@ -1,1 +1,11 @@
-"""What worker and aggregator say to each other, and the records of a round in the bucket. Imports only photon.api."""
+"""What worker and aggregator say to each other, and the records of a round in the bucket. Imports only photon.api.
+
+::
+
+    messages   requests and answers of the worker protocol
+    records    plans, manifests, commits and other records in the bucket
+    rollback   a commit that makes an earlier round the head again
+    ranges     the range of every figure that a participant reports
+    canonical  records as bytes, and their digests
+    cohort     who trains in a round
+"""

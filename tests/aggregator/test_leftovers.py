@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from photon.api.placement import RetentionSpec, StorageSpec
+from photon.local.object_store import EmbeddedStore
 from photon.protocol.messages import PartsReply, PartsRequest, TrainTask
 from photon.store import keys
-from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import leftovers
 from photon_aggregator.actions.purge import purge

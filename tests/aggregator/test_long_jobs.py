@@ -17,9 +17,9 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.participation import PlateauSpec, StopSpec
 from photon.api.placement import StorageSpec
 from photon.api.status import JobReason
+from photon.local.object_store import EmbeddedStore
 from photon.protocol.records import Commit, RoundLog
 from photon.store import keys
-from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names
 from photon.telemetry.trackers import Trackers

@@ -9,7 +9,7 @@ import pytest
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.training import Codec, InnerState, OuterType
-from photon.api.variants import alone, centralised, named, with_absolute_data, with_storage
+from photon.local.comparisons import alone, centralised, named, with_absolute_data, with_storage
 
 NAMES = ("cpp", "docs", "python")
 

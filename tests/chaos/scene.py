@@ -20,7 +20,7 @@ import yaml
 from photon.api.job import FederatedTrainingJob
 from photon.api.placement import StorageSpec
 from photon.api.status import JobStatus
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from photon.store.objects import ObjectStore
 from tests.aggregator.fake_worker import token_digests
 from tests.chaos.clock import Clock

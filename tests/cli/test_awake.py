@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from photon.cli.awake import LONGEST_GAP_SECONDS, AwakeClock
+from photon.local.awake import LONGEST_GAP_SECONDS, AwakeClock
 
 
 def test_it_is_an_ordinary_clock_while_somebody_looks() -> None:

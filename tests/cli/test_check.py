@@ -9,7 +9,7 @@ import pytest
 
 from photon.api.job import FederatedTrainingJob
 from photon.cli import check
-from photon.cli.errors import UserMistake
+from photon.errors import UserMistake
 
 CONFIG = {
     "model_type": "llama",

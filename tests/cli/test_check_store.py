@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from photon.api.placement import StorageSpec
-from photon.cli.errors import UserMistake
 from photon.cli.main import app
-from photon.store.embedded import EmbeddedStore
+from photon.errors import UserMistake
+from photon.local.object_store import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon.store.probe import CONDITIONAL_CREATE, DELETION
 from tests.aggregator.fake_worker import job_document

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from photon.cli.children import Child, Exit, stop_all
 from photon.launch import Process, Role
+from photon.local.process import Child, Exit, stop_all
 
 
 class Clock:
@@ -151,7 +151,7 @@ def test_children_die_with_a_parent_that_was_killed_outright(tmp_path: Path) -> 
     code = f"""
 import os, sys, time
 from pathlib import Path
-from photon.cli.children import Child
+from photon.local.process import Child
 from photon.launch import Process, Role
 p = Process(role=Role.WORKER, name="w", command=(sys.executable, "-c", "import time; time.sleep(600)"), cpus=1)
 c = Child(p, env=dict(os.environ), cwd=Path({str(tmp_path)!r}), log_path=Path({str(tmp_path / "log")!r}))

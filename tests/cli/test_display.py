@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from photon.api.status import Condition, JobStatus, ParticipantState, ParticipantStatus, SourceStatus
-from photon.cli import display as displays
-from photon.cli import lines, units
-from photon.cli.display import Display
-from photon.cli.table import View, render
+from photon.terminal import display as displays
+from photon.terminal import lines, units
+from photon.terminal.display import Display
+from photon.terminal.table import View, render
 
 
 def participant(name: str, state: ParticipantState = ParticipantState.TRAINING, **more: Any) -> ParticipantStatus:

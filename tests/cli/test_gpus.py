@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from photon.api.job import FederatedTrainingJob
-from photon.cli import children, supervisor
-from photon.cli.display import Display
-from photon.cli.environment import Keys
-from photon.cli.errors import RunFailed, UserMistake
-from photon.cli.gpus import environments
-from photon.cli.rundir import RunDirectory
-from photon.cli.supervisor import Supervisor
+from photon.errors import RunFailed, UserMistake
+from photon.local import process, supervisor
+from photon.local.environment import Keys
+from photon.local.gpus import environments
+from photon.local.run_folder import RunDirectory
+from photon.local.supervisor import Supervisor
+from photon.terminal.display import Display
 from tests.cli.conftest import job_document
 from tests.cli.stub_programs import write_stubs
 
@@ -64,7 +64,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setattr(children, "_BACKOFF_SECONDS", (0.05,))
+    monkeypatch.setattr(process, "_BACKOFF_SECONDS", (0.05,))
     monkeypatch.setattr(supervisor, "_STATUS_SECONDS", 0.05)
     monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", 0.1)
     made = Machine(tmp_path)
@@ -155,7 +155,7 @@ def test_the_worker_lists_those_that_it_may_use(
 
 
 def test_the_program_prints_what_photon_run_reads(tmp_path: Path) -> None:
-    from photon.cli.gpus import Gpus
+    from photon.local.gpus import Gpus
 
     worker = Path(sys.executable).parent / "photon-worker"
     env = {"PATH": "/bin", "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from photon.cli.programs import find_program
+from photon.local.programs import find_program
 from photon_operator.settings import VARIABLES, Settings
 
 PROGRAMS = ("photon", "photon-aggregator", "photon-operator", "photon-worker")

@@ -16,12 +16,9 @@ from typing import Any
 import pytest
 
 from photon.api.placement import StorageSpec
-from photon.cli.afterwards import from_history
-from photon.cli.errors import CommandError, UserMistake
-from photon.cli.history import History, load, parse, read_bucket
-from photon.cli.report.data import chain, events, run_data, settings
-from photon.cli.report.page import json_block, render
-from photon.cli.summary import elapsed, perplexity, summarise
+from photon.cli.sources.stored_run import from_history
+from photon.errors import CommandError, UserMistake
+from photon.local.object_store import EmbeddedStore
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import (
     AcceptedUpdate,
@@ -35,8 +32,11 @@ from photon.protocol.records import (
     RoundLog,
 )
 from photon.protocol.rollback import rollback_commit
+from photon.report.columns import chain, events, run_data, settings
+from photon.report.history import History, load, parse, read_bucket
+from photon.report.page import json_block, render
+from photon.report.summary import elapsed, perplexity, summarise
 from photon.store import keys
-from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from tests.faults import FaultProxy
 from tests.opened import OpenStore

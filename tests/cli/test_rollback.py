@@ -11,15 +11,15 @@ import yaml
 
 from photon.api.placement import RetentionSpec, StorageSpec
 from photon.cli import rollback
-from photon.cli.errors import CommandError, UserMistake
-from photon.cli.history import load
 from photon.cli.rollback import write
-from photon.cli.rundir import RunDirectory
+from photon.errors import CommandError, UserMistake
+from photon.local.object_store import EmbeddedStore
+from photon.local.run_folder import RunDirectory
 from photon.protocol.canonical import canonical_json, digest, sha256_hex
 from photon.protocol.records import Commit, FileRecord, Plan, RollbackReason
 from photon.protocol.rollback import problem
+from photon.report.history import load
 from photon.store import keys
-from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from tests.aggregator.fake_worker import job_document, write_round_zero
 from tests.cli.conftest import BIN

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from photon.cli.report.page import json_block
 from photon.protocol.canonical import sha256_hex
+from photon.report.page import json_block
 
 # Whole runs import torch several times each: minutes on a busy machine.
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(1200)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from photon.api.placement import StorageSpec
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from tests.faults import Fault, FaultProxy
 from tests.opened import OpenStore
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from photon.cli.children import Exit
-from photon.cli.environment import Keys, environment, not_proxied
-from photon.cli.errors import UserMistake
-from photon.cli.programs import find_program
-from photon.cli.supervisor import failure
+from photon.errors import UserMistake
 from photon.launch import Process, Role, SecretEnv, SecretSource
+from photon.local.environment import Keys, environment, not_proxied
+from photon.local.process import Exit
+from photon.local.programs import find_program
+from photon.local.supervisor import failure
 
 KEYS = Keys(access_key="store-id", secret_key="store-secret")
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

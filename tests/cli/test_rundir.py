@@ -11,8 +11,8 @@ import pytest
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
-from photon.cli.errors import UserMistake
-from photon.cli.rundir import RunDirectory, write_atomic
+from photon.errors import UserMistake
+from photon.local.run_folder import RunDirectory, write_atomic
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "first.yaml"
 

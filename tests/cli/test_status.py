@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from photon.api.status import JobStatus
-from photon.cli import afterwards, places
 from photon.cli import status as statuses
-from photon.cli.history import History
-from photon.cli.places import NoAnswer, Sight
+from photon.cli.sources import find, stored_run
+from photon.cli.sources.find import NoAnswer, Sight
 from photon.protocol.records import AcceptedUpdate, Commit, Evaluation, HeldOutResult, ParticipantLog, RoundLog
+from photon.report.history import History
 
 DIGEST = "0" * 64
 PHOTON = Path(sys.executable).parent / "photon"
@@ -75,7 +75,7 @@ def history(*, rounds: int, ended: str | None = None) -> History:
 
 
 def test_a_run_that_is_over_has_the_figures_that_it_ended_with() -> None:
-    found = afterwards.from_history(history(rounds=2, ended="RoundsDone: 2 of 2 rounds"), rounds=2)
+    found = stored_run.from_history(history(rounds=2, ended="RoundsDone: 2 of 2 rounds"), rounds=2)
     (condition,) = found.conditions
     assert (condition.type, condition.reason, condition.message) == ("Complete", "RoundsDone", "2 of 2 rounds")
     assert (found.round, found.committed_rounds, found.rounds, found.tokens) == (2, 2, 2, 400)
@@ -90,14 +90,14 @@ def test_a_run_that_is_over_has_the_figures_that_it_ended_with() -> None:
     ("ended", "kind"), [("QuorumLost: round 3 had 1 of 2", "Failed"), ("Suspended", "Suspended"), (None, None)]
 )
 def test_how_a_run_ended(ended: str | None, kind: str | None) -> None:
-    conditions = afterwards.from_history(history(rounds=2, ended=ended), rounds=4).conditions
+    conditions = stored_run.from_history(history(rounds=2, ended=ended), rounds=4).conditions
     assert [condition.type for condition in conditions] == ([kind] if kind else [])
 
 
 def test_an_end_that_was_followed_by_more_rounds_is_none() -> None:
     longer = history(rounds=4)
     longer.events = history(rounds=2, ended="RoundsDone").events
-    assert afterwards.from_history(longer, rounds=6).conditions == []
+    assert stored_run.from_history(longer, rounds=6).conditions == []
 
 
 def test_a_run_that_was_killed_before_it_wrote_anything(tmp_path: Path) -> None:
@@ -257,5 +257,5 @@ def test_watching_as_json_prints_what_differs(capsys: pytest.CaptureFixture[str]
 
 def test_what_is_typed_decides_where_it_is_looked_for(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("{}")
-    assert isinstance(places.find(str(tmp_path)), places.Folder)
-    assert isinstance(places.find("https://photon.example.org/"), places.Aggregator)
+    assert isinstance(find.find(str(tmp_path)), find.Folder)
+    assert isinstance(find.find("https://photon.example.org/"), find.Aggregator)

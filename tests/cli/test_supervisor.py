@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from photon.api.job import FederatedTrainingJob
-from photon.cli import children, supervisor
-from photon.cli.display import Display
-from photon.cli.environment import Keys
-from photon.cli.errors import JobFailed, RunFailed, UserMistake
-from photon.cli.rundir import RunDirectory
-from photon.cli.supervisor import Supervisor
+from photon.errors import JobFailed, RunFailed, UserMistake
+from photon.local import process, supervisor
+from photon.local.environment import Keys
+from photon.local.run_folder import RunDirectory
+from photon.local.supervisor import Supervisor
+from photon.terminal.display import Display
 from tests.cli.conftest import job_document
 from tests.cli.stub_programs import write_stubs
 
@@ -49,7 +49,7 @@ class _Display(Display):
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a job of north and south with an aggregator that follows ``script``; what was said."""
-    monkeypatch.setattr(children, "_BACKOFF_SECONDS", (0.05,))
+    monkeypatch.setattr(process, "_BACKOFF_SECONDS", (0.05,))
     monkeypatch.setattr(supervisor, "_STATUS_SECONDS", 0.05)
     monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", 1.0)
     programs = tmp_path / "programs"

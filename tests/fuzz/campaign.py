@@ -23,11 +23,11 @@ import yaml
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.placement import StorageSpec
+from photon.local.object_store import EmbeddedStore
 from photon.protocol.canonical import sha256_hex
 from photon.protocol.messages import EvaluateTask, FinishTask, PartsReply, PartsRequest, TrainTask, UpdateSubmission
 from photon.protocol.records import Commit, Evaluation, HeldOutResult, HeldOutSums, Part, UpdateManifest
 from photon.store import keys
-from photon.store.embedded import EmbeddedStore
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from tests.aggregator.fake_worker import (

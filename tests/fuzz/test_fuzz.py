@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from tests.fuzz import mutations
 from tests.fuzz.campaign import Campaign
 

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from benchmarks.browser import chromium
-from photon.cli.history import History, parse
-from photon.cli.report.page import render
+from photon.report.history import History, parse
+from photon.report.page import render
 from tests.cli.test_report import lines
 from tests.sight.browser import Watched, executable
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from photon.cli.history import load
+from photon.report.history import load
 from photon.telemetry.traces import Context, Traces, TracesMistake, open_traces, round_context
 from tests.sight.collector import Collector
 from tests.sight.running import LiveRun, TrackedRun

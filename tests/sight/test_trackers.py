@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from photon.cli.history import load
+from photon.report.history import load
 from photon.telemetry.trackers import Kind, Subject, TrackerMistake, Trackers, kinds
 from tests.end_to_end.whole_runs import PROGRAMS
 from tests.sight.running import LiveRun, TrackedRun

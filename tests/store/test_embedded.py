@@ -18,8 +18,8 @@ import httpx
 import pytest
 
 from photon.api.placement import StorageSpec
-from photon.store import embedded
-from photon.store.embedded import EmbeddedStore
+from photon.local import object_store
+from photon.local.object_store import EmbeddedStore
 from photon.store.errors import StorageFull, StoreError
 from photon.store.objects import ObjectStore
 
@@ -166,7 +166,7 @@ def test_a_part_of_the_store_speaks_only_with_the_others(s3: EmbeddedStore, serv
 def test_without_openssl_the_store_runs_and_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("photon.store.seaweed_tls.shutil.which", lambda _: None)
+    monkeypatch.setattr("photon.local.seaweedfs_tls.shutil.which", lambda _: None)
     with embedded_in(tmp_path) as running:
         bucket_of(running).put("a", b"1")
         (line,) = running.news()
@@ -222,13 +222,13 @@ def _answers(url: str) -> bool:
 def test_a_store_that_dies_again_and_again_is_given_up_with_the_end_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "RESTART_PAUSES_SECONDS", (0.05,))
+    monkeypatch.setattr(object_store, "RESTART_PAUSES_SECONDS", (0.05,))
     broken = tmp_path / "weed"
     broken.write_text("#!/bin/sh\necho 'the reason' >&2\nexit 3\n")
     broken.chmod(0o755)
-    real = embedded.find_weed()
+    real = object_store.find_weed()
     answers = iter([real])
-    monkeypatch.setattr(embedded, "find_weed", lambda: next(answers))
+    monkeypatch.setattr(object_store, "find_weed", lambda: next(answers))
     with embedded_in(tmp_path, restarts=2) as running:
         spawn = running._spawn
         monkeypatch.setattr(running, "_spawn", lambda _: spawn(broken))
@@ -273,16 +273,16 @@ def test_a_port_that_is_taken_between_choice_and_start_is_replaced(
 ) -> None:
     """Another store answers at the chosen port; `weed mini` itself would go elsewhere without a word."""
     taken = s3._known.ports["s3"]
-    honest = embedded.free_ports
+    honest = object_store.free_ports
     answers = iter([lambda names: honest(names) | {"s3": taken}])
-    monkeypatch.setattr(embedded, "free_ports", lambda names: next(answers, honest)(names))
+    monkeypatch.setattr(object_store, "free_ports", lambda names: next(answers, honest)(names))
     with embedded_in(tmp_path) as running:
         assert running._known.ports["s3"] != taken
         bucket_of(running).put("a", b"1")
 
 
 def test_a_port_may_be_fixed(tmp_path: Path) -> None:
-    port = embedded.free_ports(["s3"])["s3"]
+    port = object_store.free_ports(["s3"])["s3"]
     with embedded_in(tmp_path, port=port) as running:
         assert running.endpoint == f"http://127.0.0.1:{port}"
         bucket_of(running).put("a", b"1")
@@ -294,7 +294,7 @@ def test_a_port_may_be_fixed(tmp_path: Path) -> None:
 OWNER = """
 import sys, threading, time
 from pathlib import Path
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 folder = Path(sys.argv[1])
 store = EmbeddedStore(folder / "data", log_path=folder / "store.log")
 # Started by a thread that ends: the store belongs to the process, not to the thread.
@@ -337,7 +337,7 @@ def test_a_store_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path, mo
     broken = tmp_path / "weed"
     broken.write_text("#!/bin/sh\necho starting\necho 'the reason' >&2\nexit 3\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(embedded, "find_weed", lambda: broken)
+    monkeypatch.setattr(object_store, "find_weed", lambda: broken)
     with pytest.raises(StoreError, match=r"ended at once \(exit status 3\):\nstarting\nthe reason"):
         embedded_in(tmp_path).start()
 
@@ -346,8 +346,8 @@ def test_a_store_that_hangs_is_given_up_and_killed(tmp_path: Path, monkeypatch: 
     hanging = tmp_path / "weed"
     hanging.write_text("#!/bin/sh\necho $$\nexec sleep 600\n")
     hanging.chmod(0o755)
-    monkeypatch.setattr(embedded, "find_weed", lambda: hanging)
-    monkeypatch.setattr(embedded, "START_SECONDS", 0.5)
+    monkeypatch.setattr(object_store, "find_weed", lambda: hanging)
+    monkeypatch.setattr(object_store, "START_SECONDS", 0.5)
     with pytest.raises(StoreError, match="was not ready within"):
         embedded_in(tmp_path).start()
     assert not alive(int((tmp_path / "logs" / "store.log").read_text()))
@@ -361,7 +361,7 @@ def test_without_seaweedfs_the_message_says_what_to_install(monkeypatch: pytest.
 
 
 def test_a_full_disk_is_named_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "LEAST_FREE_BYTES", 2**62)
+    monkeypatch.setattr(object_store, "LEAST_FREE_BYTES", 2**62)
     with pytest.raises(StorageFull, match=r"storage is full: the embedded store has \d+ MiB left at"):
         embedded_in(tmp_path).start()
 

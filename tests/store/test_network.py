@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from photon.api.placement import StorageSpec
+from photon.local.object_store import EmbeddedStore
 from photon.protocol.records import FileRecord
 from photon.store import network
-from photon.store.embedded import EmbeddedStore
 from photon.store.errors import Refused, Unreachable, Unusable
 from photon.store.objects import ObjectStore
 from photon.store.retry import RetryPolicy

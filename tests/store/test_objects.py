@@ -17,7 +17,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from photon.api.placement import StorageSpec
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from photon.store.errors import (
     AccessDenied,
     BucketMissing,

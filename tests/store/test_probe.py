@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from photon.api.placement import StorageSpec
+from photon.local.object_store import EmbeddedStore
 from photon.store import probe as probing
-from photon.store.embedded import EmbeddedStore
 from photon.store.errors import AccessDenied, StorageFull, Unreachable, Unusable
 from photon.store.objects import ObjectInfo, ObjectStore
 from photon.store.probe import probe, require

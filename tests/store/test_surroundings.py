@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from photon.api.placement import StorageSpec
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from photon.store.errors import Refused, StoreError, Unreachable, Unusable
 from photon.store.objects import ObjectStore
 from photon.store.retry import RetryPolicy

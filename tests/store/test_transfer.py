@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from photon.api.placement import StorageSpec
+from photon.local.object_store import EmbeddedStore
 from photon.protocol.records import FileRecord
-from photon.store.embedded import EmbeddedStore
 from photon.store.errors import AccessDenied, DigestMismatch, NotFound, StorageFull, Unreachable
 from photon.store.http import Connection
 from photon.store.objects import ObjectStore

@@ -16,10 +16,10 @@ from photon.api.learning import LearningJob
 from photon.api.placement import StorageSpec
 from photon.api.presets import PRESETS, parameters_of
 from photon.api.training import ExchangeSpec
+from photon.local.object_store import EmbeddedStore
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import Commit
 from photon.store import keys
-from photon.store.embedded import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon_worker.commands.check import check_model
 from photon_worker.commands.initialize import initialise, make_model, require_parts

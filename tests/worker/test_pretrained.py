@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from photon.api.model import TokenizerSpec
 from photon.api.placement import StorageSpec
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from photon_worker.commands.initialize import make_model
 from photon_worker.data.tokenizer import byte_tokenizer_files
 from photon_worker.lifecycle.errors import Mistake

@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from photon.api.model import TokenizerSpec
-from photon.store.embedded import EmbeddedStore
+from photon.local.object_store import EmbeddedStore
 from photon_worker.data import DataError, Mixture, TokenDataset, inputs, remote
 from photon_worker.data.index import Settings
 from photon_worker.data.prepare import prepare

@@ -1,4 +1,4 @@
-// Figures as the terminal writes them (photon/cli/units.py): three significant digits, SI units, a dash for nothing.
+// Figures as the terminal writes them (photon/terminal/units.py): three significant digits, SI units, a dash for nothing.
 
 const NONE = "–";
 const SI = ["", "k", "M", "G", "T", "P"];

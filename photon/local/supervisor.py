@@ -19,18 +19,18 @@ from pydantic import ValidationError
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import Condition, ConditionType, JobStatus
-from photon.cli import lines
-from photon.cli.awake import AwakeClock
-from photon.cli.children import Child, Exit, stop_all
-from photon.cli.display import Display
-from photon.cli.environment import Keys, environment
-from photon.cli.errors import CommandError, JobFailed, RunFailed, UserMistake
-from photon.cli.programs import find_program
-from photon.cli.rundir import RunDirectory, shown, write_atomic
+from photon.errors import CommandError, JobFailed, RunFailed, UserMistake
 from photon.exit_codes import EXIT_MISTAKE, EXIT_STORE_REFUSES
 from photon.launch import AGGREGATOR, INIT, LISTEN_FD, TERMINATION_LOG, LaunchContext, Role, processes, worker_name
+from photon.local.awake import AwakeClock
+from photon.local.environment import Keys, environment
+from photon.local.process import Child, Exit, stop_all
+from photon.local.programs import find_program
+from photon.local.run_folder import RunDirectory, shown, write_atomic
 from photon.telemetry import traces
 from photon.telemetry.trackers import FOLDER_VARIABLE
+from photon.terminal import lines
+from photon.terminal.display import Display
 
 _POLL_SECONDS: Final = 0.2
 _STATUS_SECONDS: Final = 1.0

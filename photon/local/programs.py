@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from photon.cli.errors import UserMistake
+from photon.errors import UserMistake
 
 
 def find_program(name: str) -> str:

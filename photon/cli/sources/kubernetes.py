@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon.api.status import JobStatus
-from photon.cli.errors import UserMistake
-from photon.cli.places import NoAnswer, Sight
+from photon.cli.sources.find import NoAnswer, Sight
+from photon.errors import UserMistake
 
 _TIMEOUT_SECONDS = 10
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from photon.api.status import JobStatus, ParticipantState, ParticipantStatus
-from photon.cli import lines, units
+from photon.terminal import lines, units
 
 WIDTH: Final = 92
 # More participants than this would scroll off a screen; the busy and the troubled are shown first.

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from photon.api.job import FederatedTrainingJob
-from photon.cli.errors import RunFailed, UserMistake
+from photon.errors import RunFailed, UserMistake
 from photon.launch import DEVICE_TURN
 
 # torch takes seconds to load, on a busy machine a minute.

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, Final
 
-from photon.cli.history import History
-from photon.cli.summary import elapsed, loss, perplexity, round_seconds, summarise
 from photon.protocol.records import Commit, LearningMetrics, RoundLog
 from photon.protocol.rollback import problem
+from photon.report.history import History
+from photon.report.summary import elapsed, loss, perplexity, round_seconds, summarise
 
 Column = list[float | None]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from photon.api.job import FederatedTrainingJob
-from photon.cli.errors import UserMistake
+from photon.errors import UserMistake
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from photon.api.job import FederatedTrainingJob
-from photon.api.variants import with_storage
-from photon.cli import gpus, outcome
-from photon.cli.display import Display
-from photon.cli.environment import KEYS, SESSION_TOKEN, Keys, not_proxied
-from photon.cli.errors import JobFailed, RunFailed, Stopped, UserMistake
-from photon.cli.programs import find_program
-from photon.cli.rundir import RunDirectory, shown
-from photon.cli.supervisor import Supervisor
+from photon.errors import JobFailed, RunFailed, Stopped, UserMistake
 from photon.launch import RESTARTS
-from photon.store.embedded import EmbeddedStore
+from photon.local import artifacts, gpus
+from photon.local.comparisons import with_storage
+from photon.local.environment import KEYS, SESSION_TOKEN, Keys, not_proxied
+from photon.local.object_store import EmbeddedStore
+from photon.local.programs import find_program
+from photon.local.run_folder import RunDirectory, shown
+from photon.local.supervisor import Supervisor
 from photon.store.errors import Refused, Unreachable
 from photon.store.objects import ObjectStore
+from photon.terminal.display import Display
 
 
 def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet: bool) -> dict[str, Any]:
@@ -61,15 +61,15 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
                 job, run=run, folder=folder, keys=keys, display=display, watch_store=watch_store, gpus=given
             ).run()
         except Stopped:
-            outcome.leave_behind(store, run, job)
+            artifacts.leave_behind(store, run, job)
             raise
         except (JobFailed, RunFailed) as error:
-            reached = outcome.leave_behind(store, run, job)
+            reached = artifacts.leave_behind(store, run, job)
             raise type(error)(f"{error}\n{reached}" if reached else str(error)) from error
         display.phase("fetching the model")
-        history = outcome.export_history(store, run, job)
-        outcome.download_checkpoint(store, run, history)
-        return outcome.write_figures(run, history, with_checkpoint=True)
+        history = artifacts.export_history(store, run, job)
+        artifacts.download_checkpoint(store, run, history)
+        return artifacts.write_figures(run, history, with_checkpoint=True)
 
 
 def check_before_start(job: FederatedTrainingJob) -> None:

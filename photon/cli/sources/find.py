@@ -14,9 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from photon.api.status import JobStatus
-from photon.cli import afterwards
-from photon.cli.errors import CommandError, UserMistake
-from photon.cli.rundir import RunDirectory
+from photon.cli.sources import stored_run
+from photon.errors import CommandError, UserMistake
+from photon.local.run_folder import RunDirectory
 from photon.store.network import is_loopback
 
 TOKEN_VARIABLE: Final = "PHOTON_READ_TOKEN"
@@ -73,7 +73,7 @@ def find(job: str) -> Place:
             f"{job}: there is no such folder; give the folder of a run (runs/demo), the address of an aggregator "
             "(http://...), or the name of a job in Kubernetes (namespace/name)"
         )
-    from photon.cli.cluster import Resource
+    from photon.cli.sources.kubernetes import Resource
 
     return Resource(namespace=match[1], name=match[2])
 
@@ -144,7 +144,7 @@ class Folder:
             else:
                 return Sight(name=name, local_steps=seen.local_steps, status=seen.status)
         spec = yaml.safe_load(self._run.job.read_text(encoding="utf-8"))["spec"]
-        status = afterwards.status(self._run, rounds=int(spec["rounds"]))
+        status = stored_run.status(self._run, rounds=int(spec["rounds"]))
         ended = any(c.status == "True" for c in status.conditions)
         note = "" if ended else f"{self._run.shown} is not running; photon run resumes it"
         return Sight(name=name, local_steps=int(spec["local"]["steps"]), status=status, note=note, still=True)

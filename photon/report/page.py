@@ -12,8 +12,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from photon.cli.history import History
-from photon.cli.report.data import run_data
+from photon.report.columns import run_data
+from photon.report.history import History
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -59,7 +59,7 @@ def json_block(value: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    return files("photon.cli.report").joinpath(name).read_text(encoding="utf-8")
+    return files("photon.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _shared(name: str) -> str:

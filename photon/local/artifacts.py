@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
-from photon.cli import history as histories
-from photon.cli import units
-from photon.cli.history import History
-from photon.cli.report.page import render
-from photon.cli.rundir import RunDirectory, write_atomic
-from photon.cli.summary import summarise
+from photon.local.run_folder import RunDirectory, write_atomic
 from photon.protocol.records import Commit
+from photon.report import history as histories
+from photon.report.history import History
+from photon.report.page import render
+from photon.report.summary import summarise
 from photon.store import transfer
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
+from photon.terminal import units
 
 # In the checkpoint's folder: the commit it belongs to. An ordinary loader does not mind it.
 _COMMIT_FILE: Final = "photon_commit.json"

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from photon.cli.history import History
 from photon.protocol.records import Evaluation, HeldOutResult, HeldOutSums, coverage_of
 from photon.protocol.rollback import origin
+from photon.report.history import History
 
 # exp of more would overflow to infinity, which JSON cannot say; a loss of 50 nats is noise anyway.
 _MAX_NATS = 50.0

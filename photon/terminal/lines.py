@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from photon.api.status import JobStatus, ParticipantState
-from photon.cli import units
+from photon.terminal import units
 
 _MOST_NAMED: Final = 6
 

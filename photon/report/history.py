@@ -19,7 +19,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from photon.api.learning import LearningJob
-from photon.cli.errors import CommandError, UserMistake
+from photon.errors import CommandError, UserMistake
 from photon.protocol.canonical import sha256_hex
 from photon.protocol.records import Commit, Evaluation, RoundLog
 from photon.store import keys

@@ -26,8 +26,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from photon.store.errors import StorageFull, StoreError
-from photon.store.seaweed import (
+from photon.local.seaweedfs import (
     HOST,
     Identity,
     all_free,
@@ -40,7 +39,8 @@ from photon.store.seaweed import (
     sockets,
     write_private,
 )
-from photon.store.seaweed_tls import make_certificate
+from photon.local.seaweedfs_tls import make_certificate
+from photon.store.errors import StorageFull, StoreError
 
 START_SECONDS: Final = 30.0
 START_ATTEMPTS: Final = 3

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.live import Live
 
 from photon.api.status import JobStatus
-from photon.cli import lines, units
-from photon.cli.table import WIDTH, View, render
+from photon.terminal import lines, units
+from photon.terminal.table import WIDTH, View, render
 
 _EVENTS_SHOWN: Final = 4
 # In plain lines nothing is silent for longer.

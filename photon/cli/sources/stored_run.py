@@ -15,10 +15,10 @@ from photon.api.status import (
     ParticipantStatus,
     SourceStatus,
 )
-from photon.cli.errors import UserMistake
-from photon.cli.history import History, load
-from photon.cli.rundir import RunDirectory
-from photon.cli.summary import summarise
+from photon.errors import UserMistake
+from photon.local.run_folder import RunDirectory
+from photon.report.history import History, load
+from photon.report.summary import summarise
 
 # How the aggregator's last event reads in a history.
 _ENDED: Final = re.compile(r"round (\d+): JobEnded (\w+)(?:: (.*))?", re.DOTALL)

@@ -1,0 +1,8 @@
+"""Where ``photon status`` reads a job: a run's folder, an aggregator, a Kubernetes resource.
+
+::
+
+    find        from what was typed to the source of the status
+    kubernetes  the resource, by the user's kubeconfig
+    stored_run  the files that a run has left
+"""

@@ -1,0 +1,19 @@
+"""``photon run``: the launcher of ``photon.launch``'s plan as processes on this machine.
+
+::
+
+    run            from a job file to a model
+    supervisor     starts the processes, watches them, says how the job ended
+    process        one process: started, restarted a few times, ended with its parent
+    environment    what environment the processes get
+    gpus           which GPUs each participant gets
+    programs       where the services' programs are
+    comparisons    the same job centralized, or each participant alone
+    held_out       whether participants chose held-out text by one rule
+    run_folder     what is where in a run's folder
+    artifacts      the model, the history and the summary that a run leaves
+    awake          time that a sleeping machine does not use up
+    object_store   SeaweedFS as a child process
+    seaweedfs      its binary, ports and options
+    seaweedfs_tls  certificates of its inner ports
+"""
