@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.telling import telling
 from photon.cli.sources.find import Folder
-from photon.errors import CommandError
+from photon.errors import PhotonError
 from photon.local.run_folder import RunDirectory
 
 
@@ -93,8 +93,8 @@ def _wait_for(running: dict[str, subprocess.Popen[str]], started: float) -> None
 def _reached(run: Path) -> str:
     """How far a run under way has come: ``round 3/8 step 12/128``."""
     try:
-        seen = Folder(RunDirectory(run.resolve())).look()
-    except CommandError:
+        seen = Folder(RunDirectory(run.resolve())).fetch()
+    except PhotonError:
         return "is starting"
     step = max((person.step for person in seen.status.participants), default=0)
     return f"round {seen.status.round}/{seen.status.rounds} step {step}/{seen.local_steps}"

@@ -7,7 +7,7 @@ from typing import Final
 # A process has failed; starting it again may help.
 EXIT_FAILED: Final = 1
 # A mistake of the user, said in one line; starting it again would not help.
-EXIT_MISTAKE: Final = 2
+EXIT_USER_ERROR: Final = 2
 # The job itself has failed and its aggregator has said so: starting it again would not help. A crash exits with 1.
 EXIT_JOB_FAILED: Final = 3
 # The store refuses what init asks (keys, rights, no such bucket): only a person can change that, so a launcher whose

@@ -1,8 +1,8 @@
-"""A job file as plain data, with the line of every field, so that a mistake can be shown where it was made.
+"""A job file as plain data, with the line of every field, so that an error can be shown where it was made.
 
 A file means here what it means to kubectl. Scalars that YAML 1.1 (kubectl) and YAML 1.2 (JSON, most people) read
 differently are refused with the reason: ``010``, ``1_000``, ``0x10``, ``yes``, ``on``, ``.inf``. ``12:30`` and dates
-are text in both, ``1e-3`` is a number in both. Duplicate keys are mistakes. Anchors and merge keys are resolved.
+are text in both, ``1e-3`` is a number in both. Duplicate keys are errors. Anchors and merge keys are resolved.
 Reading is bounded (size, depth, number of values after aliases are resolved), so a hostile file ends in one line.
 """
 
@@ -16,11 +16,13 @@ from typing import Any, Final
 
 import yaml
 
+from photon.errors import UserError
+
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mistake:
+class FieldError:
     """One thing to fix: where (file and line, or the option it came from), which field, what is wrong and the fix."""
 
     where: str
@@ -31,12 +33,12 @@ class Mistake:
         return f"{self.where}: {self.path}: {self.problem}" if self.path else f"{self.where}: {self.problem}"
 
 
-class JobFileError(ValueError):
-    """The job file is wrong; ``mistakes`` has at least one entry, in the order of the file."""
+class JobFileError(UserError, ValueError):
+    """The job file is wrong; ``errors`` has at least one entry, in the order of the file."""
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        self.mistakes = mistakes
-        super().__init__("\n".join(map(str, mistakes)))
+    def __init__(self, errors: list[FieldError]) -> None:
+        self.errors = errors
+        super().__init__("\n".join(map(str, errors)))
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ class Document:
     source: str
     data: Any
     places: dict[Path, str] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
+    errors: list[FieldError] = field(default_factory=list)
     values: int = 0
 
     def where(self, path: Path) -> str:
@@ -56,8 +58,8 @@ class Document:
                 return self.places[path[:length]]
         return self.source
 
-    def mistake(self, path: Path, problem: str) -> Mistake:
-        return Mistake(where=self.where(path), path=spell(path), problem=problem)
+    def error(self, path: Path, problem: str) -> FieldError:
+        return FieldError(where=self.where(path), path=spell(path), problem=problem)
 
 
 def spell(path: Path) -> str:
@@ -113,16 +115,16 @@ def parse(text: str, source: str) -> Document:
         mark = error.problem_mark or error.context_mark
         where = f"{source}:{mark.line + 1}" if mark else source
         what = " ".join(filter(None, (error.problem, error.context)))
-        raise JobFileError([Mistake(where=where, path="", problem=f"not valid YAML: {what}")]) from error
+        raise JobFileError([FieldError(where=where, path="", problem=f"not valid YAML: {what}")]) from error
     except yaml.YAMLError as error:
-        raise JobFileError([Mistake(where=source, path="", problem=f"not valid YAML: {error}")]) from error
+        raise JobFileError([FieldError(where=source, path="", problem=f"not valid YAML: {error}")]) from error
     # A file may end with `---`: an empty document is none.
     nodes = [node for node in nodes if node is not None and not _is_empty(node)]
     if len(nodes) != 1:
         problem = (
             "the file is empty" if not nodes else f"one job is expected, but the file holds {len(nodes)} documents"
         )
-        raise JobFileError([Mistake(where=source, path="", problem=problem)])
+        raise JobFileError([FieldError(where=source, path="", problem=problem)])
     document = Document(source=source, data=None)
     document.data = _convert(nodes[0], (), document, parents=())
     return document
@@ -139,7 +141,7 @@ def _require_bounded(text: str, source: str) -> None:
         if depth > MAX_DEPTH or count > MAX_VALUES:
             problem = f"nests deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH else _TOO_MANY
             line = event.start_mark.line + 1 if event.start_mark is not None else 1
-            raise JobFileError([Mistake(where=f"{source}:{line}", path="", problem=problem)])
+            raise JobFileError([FieldError(where=f"{source}:{line}", path="", problem=problem)])
 
 
 _TOO_MANY: Final = f"holds more than {MAX_VALUES:,} values: this is no job file"
@@ -155,11 +157,11 @@ def _convert(node: yaml.Node, path: Path, document: Document, *, parents: tuple[
         # Aliases of aliases grow beyond any bound, however short the text is.
         problem = _TOO_MANY if document.values > MAX_VALUES else f"nests deeper than {MAX_DEPTH} levels"
         raise JobFileError(
-            [Mistake(where=document.source, path="", problem=f"with its aliases resolved, it {problem}")]
+            [FieldError(where=document.source, path="", problem=f"with its aliases resolved, it {problem}")]
         )
     document.places.setdefault(path, f"{document.source}:{node.start_mark.line + 1}")
     if id(node) in parents:
-        document.mistakes.append(document.mistake(path, "an anchor must not contain itself"))
+        document.errors.append(document.error(path, "an anchor must not contain itself"))
         return None
     parents = (*parents, id(node))
     if isinstance(node, yaml.MappingNode):
@@ -178,7 +180,7 @@ def _pairs(
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            document.mistakes.append(document.mistake(path, "the name of a field must be text"))
+            document.errors.append(document.error(path, "the name of a field must be text"))
             continue
         if _is_merge_key(key_node):
             merged += _merged(value_node, path, document)
@@ -188,12 +190,12 @@ def _pairs(
         problem = _problem(key_node)
         if problem is not None:
             where = f"{document.source}:{line}"
-            document.mistakes.append(Mistake(where=where, path=spell(path), problem=f"the field {problem}"))
+            document.errors.append(FieldError(where=where, path=spell(path), problem=f"the field {problem}"))
             continue
         if key in first:
             where = f"{document.source}:{line}"
             problem = f"given twice (first in line {first[key]}); remove one"
-            document.mistakes.append(Mistake(where=where, path=spell(child), problem=problem))
+            document.errors.append(FieldError(where=where, path=spell(child), problem=problem))
             continue
         first[key] = line
         document.places[child] = f"{document.source}:{line}"
@@ -214,7 +216,7 @@ def _merged(node: yaml.Node, path: Path, document: Document) -> list[yaml.Mappin
     """The mappings that a merge key names."""
     bases = node.value if isinstance(node, yaml.SequenceNode) else [node]
     if not all(isinstance(base, yaml.MappingNode) for base in bases):
-        document.mistakes.append(document.mistake(path, "<< needs a mapping, or a list of mappings, such as *base"))
+        document.errors.append(document.error(path, "<< needs a mapping, or a list of mappings, such as *base"))
         return []
     return list(bases)
 
@@ -249,7 +251,7 @@ def _scalar(node: yaml.ScalarNode, path: Path, document: Document) -> Any:
     text: str = node.value
     problem = _problem(node)
     if problem is not None:
-        document.mistakes.append(document.mistake(path, problem))
+        document.errors.append(document.error(path, problem))
         # What it would be here: the rules over several fields then say nothing about a field that is missing.
         return text.encode(errors="replace").decode().replace("\0", "?")
     match node.tag.removeprefix("tag:yaml.org,2002:"):
@@ -262,13 +264,13 @@ def _scalar(node: yaml.ScalarNode, path: Path, document: Document) -> Any:
         case "float" if re.fullmatch(_RESOLVERS[3][1], text):
             value = float(text)
             if math.isinf(value):
-                document.mistakes.append(document.mistake(path, f"{text[:40]} is larger than a number can be"))
+                document.errors.append(document.error(path, f"{text[:40]} is larger than a number can be"))
                 return None
             return value
         case "str":
             return text
         case tag:
-            document.mistakes.append(document.mistake(path, f"the YAML tag {tag} is not known here"))
+            document.errors.append(document.error(path, f"the YAML tag {tag} is not known here"))
             return None
 
 
@@ -284,10 +286,10 @@ def override(document: Document, assignment: str) -> None:
     path_text, separator, value_text = assignment.partition("=")
     steps = re.findall(r"[^.\[\]]+", path_text)
     if not separator or not steps:
-        raise JobFileError([Mistake(where=where, path="", problem="write path=value, like spec.local.steps=16")])
+        raise JobFileError([FieldError(where=where, path="", problem="write path=value, like spec.local.steps=16")])
     given = parse(value_text, where) if value_text.strip() else None
-    if given is not None and given.mistakes:
-        problems = [Mistake(where=where, path=path_text, problem=mistake.problem) for mistake in given.mistakes]
+    if given is not None and given.errors:
+        problems = [FieldError(where=where, path=path_text, problem=error.problem) for error in given.errors]
         raise JobFileError(problems)
     value = given.data if given is not None else None
     target: Any = document.data
@@ -297,9 +299,11 @@ def override(document: Document, assignment: str) -> None:
         if isinstance(target, list):
             key = _entry(target, step)
             if key == -1:
-                raise JobFileError([Mistake(where=where, path=spell(path), problem=f"has no entry {step}")])
+                raise JobFileError([FieldError(where=where, path=spell(path), problem=f"has no entry {step}")])
         elif not isinstance(target, dict):
-            raise JobFileError([Mistake(where=where, path=spell(path), problem=f"is not a mapping: no {step} in it")])
+            raise JobFileError(
+                [FieldError(where=where, path=spell(path), problem=f"is not a mapping: no {step} in it")]
+            )
         path = (*path, key)
         if last:
             target[key] = value

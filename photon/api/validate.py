@@ -1,4 +1,4 @@
-"""From a job file to a job: every mistake at once, each with file and line, field and fix.
+"""From a job file to a job: every error at once, each with file and line, field and fix.
 
 Checked as strictly as the API server checks it (no ``"16"`` for 16, no snake_case), so what a laptop accepts a cluster
 accepts too.
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from photon.api.document import Document, JobFileError, Mistake, Path, override, parse
+from photon.api.document import Document, FieldError, JobFileError, Path, override, parse
 from photon.api.job import FederatedTrainingJob
 
 # An API server takes no object that is larger than 1.5 MiB.
@@ -35,7 +35,7 @@ def load_job(path: FilePath, *, overrides: Sequence[str] = ()) -> FederatedTrain
     """The job in the file ``path``, with ``overrides`` (``spec.local.steps=16``) applied.
 
     Raises:
-        JobFileError: With all mistakes, in the order of the file.
+        JobFileError: With all errors, in the order of the file.
     """
     try:
         if path.is_dir():
@@ -43,13 +43,15 @@ def load_job(path: FilePath, *, overrides: Sequence[str] = ()) -> FederatedTrain
         raw = path.read_bytes()
     except OSError as error:
         problem = f"cannot read the job file: {(error.strerror or str(error)).lower()}"
-        raise JobFileError([Mistake(where=str(path), path="", problem=problem)]) from error
+        raise JobFileError([FieldError(where=str(path), path="", problem=problem)]) from error
     if len(raw) > _MAX_BYTES:
-        raise JobFileError([Mistake(where=str(path), path="", problem="is larger than 1.5 MiB: this is no job file")])
+        raise JobFileError(
+            [FieldError(where=str(path), path="", problem="is larger than 1.5 MiB: this is no job file")]
+        )
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        raise JobFileError([Mistake(where=str(path), path="", problem="is not UTF-8 text")]) from error
+        raise JobFileError([FieldError(where=str(path), path="", problem="is not UTF-8 text")]) from error
     return parse_job(text, str(path), overrides=overrides)
 
 
@@ -57,31 +59,31 @@ def parse_job(text: str, source: str, *, overrides: Sequence[str] = ()) -> Feder
     """The job in ``text``; ``source`` names it in messages.
 
     Raises:
-        JobFileError: With all mistakes.
+        JobFileError: With all errors.
     """
     document = parse(text, source)
     for assignment in overrides:
         override(document, assignment)
-    job, mistakes = _validate(document)
+    job, errors = _validate(document)
     # One message for one field: why its text is refused says more than what it is not.
-    refused = {mistake.path for mistake in document.mistakes if mistake.path}
-    mistakes = document.mistakes + [mistake for mistake in mistakes if mistake.path not in refused]
-    if mistakes or job is None:
-        raise JobFileError(sorted(mistakes, key=_order))
+    refused = {error.path for error in document.errors if error.path}
+    errors = document.errors + [error for error in errors if error.path not in refused]
+    if errors or job is None:
+        raise JobFileError(sorted(errors, key=_order))
     return job
 
 
-def _order(mistake: Mistake) -> tuple[int, str]:
-    line = re.search(r":(\d+)$", mistake.where)
-    return (int(line[1]) if line else 0, mistake.path)
+def _order(error: FieldError) -> tuple[int, str]:
+    line = re.search(r":(\d+)$", error.where)
+    return (int(line[1]) if line else 0, error.path)
 
 
-def _validate(document: Document) -> tuple[FederatedTrainingJob | None, list[Mistake]]:
+def _validate(document: Document) -> tuple[FederatedTrainingJob | None, list[FieldError]]:
     """Validate, take out what is wrong, validate again: rules that span fields run only once the fields are right."""
     if not isinstance(document.data, dict):
-        return None, [document.mistake((), "a job is a mapping that begins with apiVersion and kind")]
+        return None, [document.error((), "a job is a mapping that begins with apiVersion and kind")]
     data = json.loads(json.dumps(document.data))
-    mistakes: dict[Path, Mistake] = {}
+    errors: dict[Path, FieldError] = {}
     wrong_values: list[Path] = []
     for _ in range(_PASSES):
         try:
@@ -91,18 +93,18 @@ def _validate(document: Document) -> tuple[FederatedTrainingJob | None, list[Mis
             fresh = [
                 detail
                 for detail in error.errors()
-                if (path := detail["loc"]) not in mistakes
+                if (path := detail["loc"]) not in errors
                 and not (detail["type"] == "value_error" and any(w[: len(path)] == path for w in wrong_values))
             ]
             for detail in fresh:
-                mistakes[detail["loc"]] = document.mistake(detail["loc"], _explain(detail, detail["loc"]))
+                errors[detail["loc"]] = document.error(detail["loc"], _explain(detail, detail["loc"]))
             removed = [_remove(data, detail["loc"]) for detail in fresh]
             if not any(removed):
-                return None, list(mistakes.values())
+                return None, list(errors.values())
             wrong_values += [detail["loc"] for detail in fresh if detail["type"] != "extra_forbidden"]
         else:
-            return (None if mistakes else job), list(mistakes.values())
-    return None, list(mistakes.values())
+            return (None if errors else job), list(errors.values())
+    return None, list(errors.values())
 
 
 def _remove(data: Any, path: Path) -> bool:

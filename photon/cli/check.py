@@ -10,8 +10,8 @@ from typing import Final
 import yaml
 
 from photon.api.job import FederatedTrainingJob
-from photon.errors import UserMistake
-from photon.exit_codes import EXIT_MISTAKE
+from photon.errors import UserError
+from photon.exit_codes import EXIT_USER_ERROR
 from photon.local.programs import find_program
 
 # torch and transformers take seconds to load, on a busy machine a minute.
@@ -22,14 +22,14 @@ def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:
     """Lines on what was checked, and what could not be. Relative paths of the job start in ``folder``.
 
     Raises:
-        UserMistake: The model's config, tokenizer or checkpoint cannot be used.
+        UserError: The model's config, tokenizer or checkpoint cannot be used.
     """
     model = job.spec.model
     if model.preset is not None and model.its_tokenizer().path is None:
         return []  # nothing of it is the user's
     try:
         program = find_program("photon-worker")
-    except UserMistake:
+    except UserError:
         return ["not checked   the model: photon-worker is not installed here, so it is checked when the job starts"]
     with tempfile.TemporaryDirectory(prefix="photon-check-") as temporary:
         path = Path(temporary) / "job.yaml"
@@ -44,6 +44,6 @@ def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:
     if done.returncode == 0:
         return done.stdout.splitlines()
     error = next((line for line in done.stderr.splitlines() if line.startswith("error: ")), "")
-    if done.returncode == EXIT_MISTAKE and error:
-        raise UserMistake(error.removeprefix("error: "))
+    if done.returncode == EXIT_USER_ERROR and error:
+        raise UserError(error.removeprefix("error: "))
     return ["not checked   the model: torch and transformers are not installed here, so it is checked at the start"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from photon.api.job import FederatedTrainingJob
-from photon.errors import UserMistake
+from photon.errors import UserError
 from photon.store.errors import Refused, Unreachable
 from photon.store.objects import ObjectStore
 from photon.store.probe import Finding, probe
@@ -15,10 +15,10 @@ def check_store(job: FederatedTrainingJob) -> tuple[list[str], bool]:
     """Lines for people, and whether the store can hold the job.
 
     Raises:
-        UserMistake: The job brings its own store, or the store does not answer or does not let us.
+        UserError: The job brings its own store, or the store does not answer or does not let us.
     """
     if job.spec.storage.endpoint is None:
-        raise UserMistake(
+        raise UserError(
             "spec.storage.endpoint is not set: photon run starts a store of its own, which can do all of it"
         )
     try:
@@ -26,7 +26,7 @@ def check_store(job: FederatedTrainingJob) -> tuple[list[str], bool]:
             store.check()
             findings = probe(store)
     except (Unreachable, Refused) as error:
-        raise UserMistake(str(error)) from error
+        raise UserError(str(error)) from error
     usable = all(finding.holds or not finding.needed for finding in findings)
     verdict = "can hold the job" if usable else "cannot hold the job"
     return [*table(findings), f"{store.endpoint} {verdict} (photon tried it below {store.uri('probe/')})"], usable

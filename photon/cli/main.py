@@ -16,12 +16,11 @@ import typer
 
 from photon.api.document import JobFileError
 from photon.api.validate import load_job
-from photon.errors import CommandError, Stopped, UserMistake
-from photon.exit_codes import EXIT_FAILED, EXIT_MISTAKE, EXIT_STOPPED
+from photon.errors import PhotonError, Stopped, UserError
+from photon.exit_codes import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR
 from photon.local.comparisons import alone, centralised, with_absolute_data
 from photon.local.programs import find_program
 from photon.local.run_folder import RunDirectory, write_atomic
-from photon.store.errors import StoreError
 from photon.version import version_of
 
 app = typer.Typer(
@@ -73,11 +72,11 @@ def run(
     _require_text(folder)
     job = with_absolute_data(load_job(job_file, overrides=changes), folder)
     if pooled and only is not None:
-        raise UserMistake("--centralised and --alone are two different comparisons: give one of them")
+        raise UserError("--centralised and --alone are two different comparisons: give one of them")
     try:
         job = centralised(job) if pooled else alone(job, only) if only is not None else job
     except ValueError as error:
-        raise UserMistake(str(error)) from error
+        raise UserError(str(error)) from error
     directory = RunDirectory((runs_dir / (name or job.metadata.name)).resolve())
     _require_text(directory.root)
     summary = run_job(job, run=directory, folder=folder, quiet=quiet)
@@ -91,7 +90,7 @@ def _require_text(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError as error:
         shown = os.fsencode(path).decode(errors="backslashreplace")
-        raise UserMistake(f"{shown}: the name of this folder is not UTF-8; rename it or take another") from error
+        raise UserError(f"{shown}: the name of this folder is not UTF-8; rename it or take another") from error
 
 
 @app.command()
@@ -124,7 +123,7 @@ def report(
     histories = [load(path) for path in runs]
     for path, history in zip(runs, histories, strict=True):
         if history.last_round < 1:
-            raise UserMistake(f"{path} has no rounds yet: there is nothing to report")
+            raise UserError(f"{path} has no rounds yet: there is nothing to report")
     if as_json:
         summaries = [summarise(history) for history in histories]
         print(json.dumps(summaries[0] if len(summaries) == 1 else summaries, indent=2))
@@ -133,12 +132,12 @@ def report(
     try:
         write_atomic(target, render(histories))
     except FileNotFoundError as error:
-        raise UserMistake(f"--output {target}: there is no folder {target.parent}") from error
+        raise UserError(f"--output {target}: there is no folder {target.parent}") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
         why = (error.strerror or str(error)).lower()
-        raise UserMistake(f"{target} cannot be written: {why}; choose another file with --output") from error
+        raise UserError(f"{target} cannot be written: {why}; choose another file with --output") from error
     print(target)
 
 
@@ -196,7 +195,7 @@ def check_store(job_file: JobFile, overrides: Overrides = None) -> None:
     lines, usable = checking.check_store(load_job(job_file, overrides=overrides or ()))
     print("\n".join(lines))
     if not usable:
-        raise typer.Exit(EXIT_MISTAKE)
+        raise typer.Exit(EXIT_USER_ERROR)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
@@ -223,11 +222,9 @@ def main() -> NoReturn:
     except Stopped:
         _fail("stopped; the same command resumes", EXIT_STOPPED, label="")
     except JobFileError as error:
-        _fail("\n".join(f"error: {mistake}" for mistake in error.mistakes), EXIT_MISTAKE, label="")
-    except CommandError as error:
+        _fail("\n".join(f"error: {each}" for each in error.errors), EXIT_USER_ERROR, label="")
+    except PhotonError as error:
         _fail(str(error), error.exit_code)
-    except StoreError as error:
-        _fail(str(error), EXIT_FAILED)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

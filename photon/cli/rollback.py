@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from photon.api.job import FederatedTrainingJob
 from photon.api.placement import RetentionSpec, StorageSpec
 from photon.api.validate import load_job
-from photon.errors import CommandError, UserMistake
+from photon.errors import PhotonError, UserError
 from photon.local import artifacts
 from photon.local.environment import KEYS
 from photon.local.object_store import EmbeddedStore
@@ -48,12 +48,12 @@ def roll_back(job: str, to: int, *, quarantine: Sequence[str], reason: str) -> l
     """Write the commit; returns what to tell the user.
 
     Raises:
-        UserMistake: The round cannot be returned to; the message says why, and what can be done.
-        CommandError: Others committed again and again meanwhile.
+        UserError: The round cannot be returned to; the message says why, and what can be done.
+        PhotonError: Others committed again and again meanwhile.
         StoreError: The store does not answer.
     """
     if len(reason) > _LONGEST_REASON or not reason.isprintable():
-        raise UserMistake(f"--reason: at most {_LONGEST_REASON} printable characters on one line")
+        raise UserError(f"--reason: at most {_LONGEST_REASON} printable characters on one line")
     with opened(job) as found:
         found.store.check()
         retention = found.job.spec.storage.retention if found.job is not None else RetentionSpec()
@@ -89,17 +89,17 @@ def write(store: ObjectStore, to: int, *, quarantine: Sequence[str], reason: str
     """Create the rollback after the last commit, whichever that is by then.
 
     Raises:
-        UserMistake, CommandError, StoreError: As ``roll_back``.
+        UserError, PhotonError, StoreError: As ``roll_back``.
     """
     for _ in range(_ATTEMPTS):
         if store.head(keys.commit(0)) is None:
-            raise UserMistake(f"there is no job at {store.uri('')}: it has no {keys.commit(0)}")
+            raise UserError(f"there is no job at {store.uri('')}: it has no {keys.commit(0)}")
         head, head_digest = commit_of(store, last_round(store))
         if to > head.round:
-            raise UserMistake(f"round {to} does not exist: the last committed round is {head.round}")
+            raise UserError(f"round {to} does not exist: the last committed round is {head.round}")
         target, target_digest = commit_of(store, to)
         if target.folder == head.folder:
-            raise UserMistake(f"the model of round {to} is that of the last committed round ({head.round}) already")
+            raise UserError(f"the model of round {to} is that of the last committed round ({head.round}) already")
         _check_kept(store, target, head, retention)
         _check_names(store, head, quarantine)
         record = rollback_commit(
@@ -114,7 +114,7 @@ def write(store: ObjectStore, to: int, *, quarantine: Sequence[str], reason: str
         key, data = keys.commit(record.round), canonical_json(record)
         if store.create(key, data) or store.get(key) == data:
             return record
-    raise CommandError(f"{_ATTEMPTS} rounds were committed while the rollback was being written; try again")
+    raise PhotonError(f"{_ATTEMPTS} rounds were committed while the rollback was being written; try again")
 
 
 def _check_kept(store: ObjectStore, target: Commit, head: Commit, retention: RetentionSpec) -> None:
@@ -124,7 +124,7 @@ def _check_kept(store: ObjectStore, target: Commit, head: Commit, retention: Ret
     sizes = {info.key: info.size_bytes for info in store.list(f"{target.folder}/")}
     files = [*target.files, *target.state]
     if passing or any(sizes.get(f"{target.folder}/{file.name}") != file.size_bytes for file in files):
-        raise UserMistake(
+        raise UserError(
             f"the model of round {target.round} is no longer in the bucket: spec.storage.retention keeps models of the "
             f"last {keep} rounds; choose a later round, or start a new job from a checkpoint (model.initFrom)"
             if keep is not None
@@ -141,9 +141,9 @@ def _check_names(store: ObjectStore, head: Commit, quarantine: Sequence[str]) ->
     known = Plan.model_validate_json(store.get(keys.plan(planned))).participants
     unknown = sorted(set(quarantine) - set(known))
     if unknown:
-        raise UserMistake(f"--quarantine {unknown[0]}: the job has no such participant; it has {', '.join(known)}")
+        raise UserError(f"--quarantine {unknown[0]}: the job has no such participant; it has {', '.join(known)}")
     if set(known) <= set(quarantine):
-        raise UserMistake("--quarantine: every participant would be left out, and no one would train")
+        raise UserError("--quarantine: every participant would be left out, and no one would train")
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def opened(job: str) -> Iterator[Opened]:
     """The bucket of ``job``: a run's folder, a job file, or s3://bucket/prefix.
 
     Raises:
-        UserMistake: It is none of these, or its credentials are not there.
+        UserError: It is none of these, or its credentials are not there.
     """
     if job.startswith("s3://"):
         parts = urlsplit(job)
@@ -166,14 +166,14 @@ def opened(job: str) -> Iterator[Opened]:
         return
     path = Path(job)
     if "://" in job or not path.exists():
-        raise UserMistake(
+        raise UserError(
             f"{job}: there is no such folder or file; give the folder of a run (runs/demo), a job file, or the address "
             "of its storage (s3://bucket/prefix, with AWS_ENDPOINT_URL where it is not AWS)"
         )
     if path.is_file():
         document = load_job(path)
         if document.spec.storage.endpoint is None and not os.environ.get(KEYS[0]):
-            raise UserMistake(
+            raise UserError(
                 f"{job} has no spec.storage.endpoint, so `photon run` keeps its bucket in the folder of the run: give "
                 f"that folder (runs/{document.metadata.name}), or set {' and '.join(KEYS)} for a bucket at AWS"
             )
@@ -187,21 +187,21 @@ def opened(job: str) -> Iterator[Opened]:
 def _with_environment(spec: StorageSpec) -> ObjectStore:
     missing = [name for name in KEYS if not os.environ.get(name)]
     if missing:
-        raise UserMistake(f"the credentials of the bucket are not set in the environment: {' and '.join(missing)}")
+        raise UserError(f"the credentials of the bucket are not set in the environment: {' and '.join(missing)}")
     return ObjectStore.from_environment(spec)
 
 
 @contextmanager
 def _of_run(run: RunDirectory) -> Iterator[Opened]:
     if not run.job.is_file():
-        raise UserMistake(f"{run.shown} is not the folder of a run: it has no job.yaml; give one such as runs/demo")
+        raise UserError(f"{run.shown} is not the folder of a run: it has no job.yaml; give one such as runs/demo")
     job = load_job(run.job)
     identity_path = run.store / "store.json"
     with ExitStack() as stack:
         try:
             stack.enter_context(run.locked())
             running = False
-        except UserMistake:
+        except UserError:
             running = True
         if not identity_path.is_file():
             store = stack.enter_context(_with_environment(job.spec.storage))

@@ -1,4 +1,4 @@
-"""``photon status JOB``: one look at a job, or a table that follows it, wherever it runs.
+"""``photon status JOB``: the status of a job, or a table that follows it, wherever it runs.
 
 The figures are those of the aggregator's /v1/status, which the page and the resource in Kubernetes show as well.
 """
@@ -14,7 +14,8 @@ from typing import Final
 from rich.console import Console
 
 from photon.api.status import Condition, ConditionType, JobStatus
-from photon.cli.sources.find import NoAnswer, Place, Sight
+from photon.cli.sources.base import StatusSource, StatusView
+from photon.errors import NoAnswer
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.terminal.display import Display
 from photon.terminal.table import WIDTH, View, render
@@ -22,20 +23,20 @@ from photon.terminal.table import WIDTH, View, render
 _FINAL: Final = (ConditionType.COMPLETE, ConditionType.FAILED, ConditionType.SUSPENDED)
 
 
-def show(place: Place, *, as_json: bool) -> None:
+def show(source: StatusSource, *, as_json: bool) -> None:
     """Print the job as it is now.
 
     Raises:
-        NoAnswer, UserMistake: As ``Place.look``.
+        NoAnswer, UserError: As ``StatusSource.fetch``.
     """
-    seen = place.look()
+    seen = source.fetch()
     if as_json:
         print(seen.status.model_dump_json(by_alias=True, indent=2))
         return
     console = Console(highlight=False)
     view = View(
         name=seen.name,
-        phase=seen.note or "no round yet",
+        phase=seen.hint or "no round yet",
         status=seen.status,
         local_steps=seen.local_steps,
         elapsed_seconds=running_seconds(seen.status, time.time()),
@@ -46,16 +47,20 @@ def show(place: Place, *, as_json: bool) -> None:
 
 
 def watch(
-    place: Place, *, as_json: bool, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
+    source: StatusSource,
+    *,
+    as_json: bool,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Follow the job until it has ended; the exit code: 3 when it failed.
 
-    With ``as_json`` a line for each status that differs. A place that does not answer is asked again for ever, once it
-    has answered: a job may outlive its aggregator's restarts, and this is only a look at it.
+    With ``as_json`` a line for each status that differs. A source that does not answer is asked again for ever, once it
+    has answered: a job may outlive its aggregator's restarts, and this only reads its status.
     """
-    seen = place.look()
+    seen = source.fetch()
     if as_json:
-        return _lines(place, seen, sleep)
+        return _lines(source, seen, sleep)
 
     def elapsed() -> float | None:
         return running_seconds(display.last_status, clock())
@@ -71,9 +76,9 @@ def watch(
                 display.status(seen.status)
             if over(seen):
                 return _exit_code(seen.status)
-            sleep(place.poll_seconds)
+            sleep(source.poll_seconds)
             try:
-                seen = place.look()
+                seen = source.fetch()
             except NoAnswer as error:
                 if lost is None:
                     lost = datetime.now(UTC).astimezone()
@@ -84,7 +89,7 @@ def watch(
                 lost = None
 
 
-def _lines(place: Place, seen: Sight, sleep: Callable[[float], None]) -> int:
+def _lines(source: StatusSource, seen: StatusView, sleep: Callable[[float], None]) -> int:
     last = ""
     while True:
         text = json.dumps(json.loads(seen.status.model_dump_json(by_alias=True)), separators=(",", ":"))
@@ -93,9 +98,9 @@ def _lines(place: Place, seen: Sight, sleep: Callable[[float], None]) -> int:
         last = text
         if over(seen):
             return _exit_code(seen.status)
-        sleep(place.poll_seconds)
+        sleep(source.poll_seconds)
         try:
-            seen = place.look()
+            seen = source.fetch()
         except NoAnswer:
             continue
 
@@ -104,14 +109,14 @@ def _exit_code(status: JobStatus) -> int:
     return EXIT_JOB_FAILED if ended(status, ConditionType.FAILED) is not None else 0
 
 
-def said(seen: Sight) -> str:
+def said(seen: StatusView) -> str:
     """What is true of the job, in a line: ``Running (Training)``, ``Failed (QuorumLost): ...``."""
     true = next((c for c in seen.status.conditions if c.status == "True"), None)
     words = "" if true is None else f"{true.type} ({true.reason})" + (f": {true.message}" if true.message else "")
-    return "; ".join(filter(None, (words, seen.note)))
+    return "; ".join(filter(None, (words, seen.hint)))
 
 
-def over(seen: Sight) -> bool:
+def over(seen: StatusView) -> bool:
     """Whether there is nothing more to come: it has ended, or is not running."""
     return seen.still or any(ended(seen.status, kind) is not None for kind in _FINAL)
 

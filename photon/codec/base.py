@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from photon.api.text import printable
+from photon.errors import PhotonError
 from photon.store.source import Source
 from photon.store.tensors import Header, HeaderError
 
@@ -21,7 +22,7 @@ Float32 = npt.NDArray[np.float32]
 Buffer = bytearray | memoryview
 
 
-class CodecError(ValueError):
+class CodecError(PhotonError, ValueError):
     """Values that cannot be encoded, or a file that is not what the codec writes."""
 
 

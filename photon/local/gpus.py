@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from photon.api.job import FederatedTrainingJob
-from photon.errors import RunFailed, UserMistake
+from photon.errors import RunFailed, UserError
 from photon.launch import DEVICE_TURN
 
 # torch takes seconds to load, on a busy machine a minute.
@@ -31,7 +31,7 @@ def environments(job: FederatedTrainingJob, program: str) -> dict[str, dict[str,
     """What the worker of each participant is told, by participant. ``program``: photon-worker.
 
     Raises:
-        UserMistake: The job asks for more GPUs than this machine has.
+        UserError: The job asks for more GPUs than this machine has.
         RunFailed: The program does not say how many there are.
     """
     asked = any(p.worker is not None and p.worker.resources.gpus for p in job.spec.participants)
@@ -42,13 +42,13 @@ def hand_out(job: FederatedTrainingJob, gpus: Gpus) -> dict[str, dict[str, str]]
     """GPUs of its own for each participant, in the order of the job; none for one that asks for none.
 
     Raises:
-        UserMistake: There are too few.
+        UserError: There are too few.
     """
     wanted = {p.name: p.worker.resources.gpus for p in job.spec.participants if p.worker is not None}
     total, there = sum(wanted.values()), len(gpus.gpus)
     if total > there:
         each = ", ".join(f"{name} {count}" for name, count in wanted.items() if count)
-        raise UserMistake(
+        raise UserError(
             f"worker.resources.gpus: the participants ask for {total} GPUs in all ({each}), and this machine has "
             f"{there or 'none that torch can use'}; lower them, or run the participants elsewhere. With 0 everywhere "
             "they share what there is"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from photon.exit_codes import EXIT_JOB_FAILED, EXIT_MISTAKE, EXIT_STORE_REFUSES
+from photon.exit_codes import EXIT_JOB_FAILED, EXIT_STORE_REFUSES, EXIT_USER_ERROR
 from photon.launch import Process, Role
 
 STOP_SECONDS: Final = 5.0
@@ -134,7 +134,7 @@ class Child:
         That the job has failed is for the aggregator to say: a worker that exits so has only been told.
         """
         told = code == EXIT_JOB_FAILED and self.process.role is Role.AGGREGATOR
-        return told or code in (0, EXIT_MISTAKE, EXIT_STORE_REFUSES)
+        return told or code in (0, EXIT_USER_ERROR, EXIT_STORE_REFUSES)
 
     def leave(self) -> None:
         """Do not start it again: the job has ended."""

@@ -6,17 +6,17 @@ import shutil
 import sys
 from pathlib import Path
 
-from photon.errors import UserMistake
+from photon.errors import UserError
 
 
 def find_program(name: str) -> str:
     """The program of the environment that ``photon`` itself runs in.
 
     Raises:
-        UserMistake: It is not installed.
+        UserError: It is not installed.
     """
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise UserMistake(f"the program {name} is not installed: pip install 'photon[aggregator,worker,local]'")
+        raise UserError(f"the program {name} is not installed: pip install 'photon[aggregator,worker,local]'")
     return found

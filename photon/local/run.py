@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from photon.api.job import FederatedTrainingJob
-from photon.errors import JobFailed, RunFailed, Stopped, UserMistake
+from photon.errors import JobFailed, RunFailed, Stopped, UserError
 from photon.launch import RESTARTS
 from photon.local import artifacts, gpus
 from photon.local.comparisons import with_storage
@@ -31,7 +31,7 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
     """Run ``job`` to its end; relative model paths count from ``folder``. Returns the summary.
 
     Raises:
-        UserMistake: Something in the job, its data or its storage has to be corrected.
+        UserError: Something in the job, its data or its storage has to be corrected.
         RunFailed: A process failed for good.
         JobFailed: The job did.
         Stopped: A signal asked for it; everything has been ended in order.
@@ -76,15 +76,15 @@ def check_before_start(job: FederatedTrainingJob) -> None:
     """Mistakes that can be seen before anything is started.
 
     Raises:
-        UserMistake: With the field and the fix.
+        UserError: With the field and the fix.
     """
     if job.spec.suspend:
-        raise UserMistake("spec.suspend is true: nothing is to run; set it to false")
+        raise UserError("spec.suspend is true: nothing is to run; set it to false")
     for i, participant in enumerate(job.spec.participants):
         if participant.worker is None:
             continue
         if participant.worker.nodes > 1:
-            raise UserMistake(
+            raise UserError(
                 f"spec.participants[{i}].worker.nodes ({participant.name}): photon run is one machine, and the nodes "
                 "would wait for each other; make it 1"
             )
@@ -103,9 +103,9 @@ def _check_data(field: str, uri: str) -> None:
         return
     path = Path(uri)
     if not path.exists():
-        raise UserMistake(f"{field}: there is no folder {shown(path)}; make it with `photon data prepare`")
+        raise UserError(f"{field}: there is no folder {shown(path)}; make it with `photon data prepare`")
     if not (path / "index.json").is_file():
-        raise UserMistake(
+        raise UserError(
             f"{field}: {shown(path)} has no index.json, so it is not prepared data; make it with `photon data prepare`"
         )
 
@@ -122,7 +122,7 @@ def _storage(
     if job.spec.storage.endpoint is not None:
         missing = [name for name in KEYS if not os.environ.get(name)]
         if missing:
-            raise UserMistake(
+            raise UserError(
                 f"spec.storage.endpoint is {job.spec.storage.endpoint}, but {' and '.join(missing)} "
                 f"{'is' if len(missing) == 1 else 'are'} not set in the environment"
             )
@@ -152,5 +152,5 @@ def _open_store(job: FederatedTrainingJob, keys: Keys, *, create_bucket: bool) -
         )
         store.check(create_bucket=create_bucket)
     except (Unreachable, Refused) as error:
-        raise UserMistake(str(error)) from error
+        raise UserError(str(error)) from error
     return store

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from photon.api.job import FederatedTrainingJob
-from photon.errors import UserMistake
+from photon.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class RunDirectory:
         """Hold the folder; it is made if need be. The lock ends with the process, however that ends.
 
         Raises:
-            UserMistake: Another run holds it.
+            UserError: Another run holds it.
         """
         for folder in (self.root, self.logs, self.work, self.tokens):
             folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class RunDirectory:
             except BlockingIOError as error:
                 lock.seek(0)
                 holder = lock.read().strip() or "unknown"
-                raise UserMistake(
+                raise UserError(
                     f"{self.shown} is in use by another photon run (process {holder}): wait for it, stop it, "
                     "or choose another name with --name"
                 ) from error

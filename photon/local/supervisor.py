@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import Condition, ConditionType, JobStatus
-from photon.errors import CommandError, JobFailed, RunFailed, UserMistake
-from photon.exit_codes import EXIT_MISTAKE, EXIT_STORE_REFUSES
+from photon.errors import JobFailed, PhotonError, RunFailed, UserError
+from photon.exit_codes import EXIT_STORE_REFUSES, EXIT_USER_ERROR
 from photon.launch import AGGREGATOR, INIT, LISTEN_FD, TERMINATION_LOG, LaunchContext, Role, processes, worker_name
 from photon.local.awake import AwakeClock
 from photon.local.environment import Keys, environment
@@ -105,7 +105,7 @@ class Supervisor:
         """Until the job is complete. On any error, everything that was started has ended when it is raised.
 
         Raises:
-            UserMistake, RunFailed: A process without which the job cannot go on has ended for good.
+            UserError, RunFailed: A process without which the job cannot go on has ended for good.
             JobFailed: The aggregator says that the job has failed.
         """
         try:
@@ -198,7 +198,7 @@ class Supervisor:
         name = ended.process.name
         why = f": {ended.error}" if ended.error else ""
         free = shutil.disk_usage(self._run.root).free
-        if free < _FULL_DISK_BYTES and ended.code != EXIT_MISTAKE:
+        if free < _FULL_DISK_BYTES and ended.code != EXIT_USER_ERROR:
             raise RunFailed(
                 f"the disk of {self._run.shown} is full ({free / 2**20:.0f} MiB left), so {name} failed{why}; "
                 "free space, and the same command resumes"
@@ -227,12 +227,12 @@ class Supervisor:
         self._display.lost(participant)
         self._display.event(f"{error}; the job goes on with {left} participants (quorum {spec.quorum})")
 
-    def _error(self, ended: Exit) -> CommandError:
+    def _error(self, ended: Exit) -> PhotonError:
         """What is said of a process that ended for good."""
-        if ended.code not in (EXIT_MISTAKE, EXIT_STORE_REFUSES):
+        if ended.code not in (EXIT_USER_ERROR, EXIT_STORE_REFUSES):
             return RunFailed(failure(ended, shown(self._run.log(ended.process.name))))
         message = ended.error or f"{ended.process.name} refused to start:\n{ended.log_tail}"
-        return UserMistake(f"{ended.process.participant}: {message}" if ended.process.participant else message)
+        return UserError(f"{ended.process.participant}: {message}" if ended.process.participant else message)
 
 
 def _final(status: JobStatus) -> Condition | None:

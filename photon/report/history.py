@@ -19,7 +19,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from photon.api.learning import LearningJob
-from photon.errors import CommandError, UserMistake
+from photon.errors import PhotonError, UserError
 from photon.protocol.canonical import sha256_hex
 from photon.protocol.records import Commit, Evaluation, RoundLog
 from photon.store import keys
@@ -119,18 +119,18 @@ def load(run: Path) -> History:
     """The history of the run in folder ``run`` (or of its history.jsonl itself).
 
     Raises:
-        UserMistake: It is not a run, or has no round yet.
-        CommandError: The file is broken.
+        UserError: It is not a run, or has no round yet.
+        PhotonError: The file is broken.
     """
     path = run if run.is_file() else run / "history.jsonl"
     if not path.is_file():
-        raise UserMistake(f"{run} holds no history.jsonl: give the folder of a run, such as runs/demo")
+        raise UserError(f"{run} holds no history.jsonl: give the folder of a run, such as runs/demo")
     # A folder's name may hold bytes that are not UTF-8, or come through a locale that is not.
     name = os.fsencode(path.parent.name).decode(errors="replace")
     try:
         with path.open(encoding="utf-8") as lines:
             return parse(lines, name=name)
     except OSError as error:
-        raise UserMistake(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise UserError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{path} cannot be read: {error}") from error
+        raise PhotonError(f"{path} cannot be read: {error}") from error

@@ -36,8 +36,11 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from photon.errors import PhotonError
+from photon.exit_codes import EXIT_USER_ERROR
 
-class StoreError(Exception):
+
+class StoreError(PhotonError):
     """Object storage did not do what was asked; the message is one sentence for the user."""
 
 
@@ -63,6 +66,8 @@ class BucketMissing(Refused):
 
 class Unusable(Refused):
     """The store lacks a feature that Photon needs, or a setting of how to reach it cannot work."""
+
+    exit_code = EXIT_USER_ERROR
 
 
 class Contradiction(StoreError):

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
+from photon.errors import PhotonError
 from photon.store.source import Source
 
 # A model's data starts on a page: stripes of the file are then whole blocks of every codec, and it can be mapped.
@@ -39,7 +40,7 @@ DTYPE_BYTES: Final[Mapping[str, int]] = {
 }
 
 
-class HeaderError(ValueError):
+class HeaderError(PhotonError, ValueError):
     """The bytes are no safetensors header, or not one that this program can use."""
 
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
 
+from photon.errors import UserError
+
 TRACES_VARIABLE: Final = "PHOTON_TRACES"
 ENDPOINT_VARIABLE: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 HEADER: Final = "traceparent"
@@ -31,7 +33,7 @@ _NO: Final = ("0", "false", "off")
 Attributes = Mapping[str, str | int | float | bool]
 
 
-class TracesMistake(ValueError):
+class TracesError(UserError, ValueError):
     """Traces were asked for and cannot be made; the message says why."""
 
 
@@ -117,7 +119,7 @@ def open_traces(service: str, environment: Mapping[str, str] = os.environ, **att
     """The traces of this process, as the environment asks for them. ``attributes`` are of all its spans.
 
     Raises:
-        TracesMistake: They are asked for, and the libraries are missing or the file cannot be written.
+        TracesError: They are asked for, and the libraries are missing or the file cannot be written.
     """
     wanted = environment.get(TRACES_VARIABLE, "")
     if wanted.lower() in _NO or not (wanted or environment.get(ENDPOINT_VARIABLE)):
@@ -146,7 +148,7 @@ class _OpenTelemetry:
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
         except ImportError as error:
-            raise TracesMistake(
+            raise TracesError(
                 f"{TRACES_VARIABLE} (or {ENDPOINT_VARIABLE}) asks for traces: pip install 'photon[traces]'"
             ) from error
         self._api = trace
@@ -159,7 +161,7 @@ class _OpenTelemetry:
             try:
                 self._file = file.open("a", buffering=1, encoding="utf-8")
             except OSError as error:
-                raise TracesMistake(f"{TRACES_VARIABLE}={file} cannot be written: {error.strerror}") from error
+                raise TracesError(f"{TRACES_VARIABLE}={file} cannot be written: {error.strerror}") from error
             exporter = ConsoleSpanExporter(out=self._file, formatter=lambda span: span.to_json(indent=None) + "\n")
         resource = Resource.create({"service.name": service, **attributes})
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
+from photon.errors import UserError
+
 log = logging.getLogger(__name__)
 
 TRACKERS_VARIABLE: Final = "PHOTON_TRACKERS"
@@ -34,7 +36,7 @@ class Kind(StrEnum):
     WANDB = "wandb"
 
 
-class TrackerMistake(ValueError):
+class TrackerError(UserError, ValueError):
     """A tracker is not known or not installed; the message says which, and the fix."""
 
 
@@ -65,7 +67,7 @@ def kinds(names: Sequence[str]) -> list[Kind]:
     """The trackers of these names, each once; a name may hold several with commas.
 
     Raises:
-        TrackerMistake: One is not known.
+        TrackerError: One is not known.
     """
     found: dict[Kind, None] = {}
     for name in filter(None, (part.strip() for text in names for part in text.split(","))):
@@ -73,7 +75,7 @@ def kinds(names: Sequence[str]) -> list[Kind]:
             found[Kind(name)] = None
         except ValueError as error:
             known = ", ".join(kind.value for kind in Kind)
-            raise TrackerMistake(f"--tracker {name}: there is no such tracker; there are {known}") from error
+            raise TrackerError(f"--tracker {name}: there is no such tracker; there are {known}") from error
     return list(found)
 
 
@@ -153,9 +155,7 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
-            raise TrackerMistake(
-                "--tracker tensorboard needs tensorboardX: pip install 'photon[tensorboard]'"
-            ) from error
+            raise TrackerError("--tracker tensorboard needs tensorboardX: pip install 'photon[tensorboard]'") from error
         # The name of a file has no more than the second in it, in which two processes may begin.
         suffix = f".{os.getpid()}.{purge}"
         self._writer = SummaryWriter(str(folder), purge_step=purge or None, flush_secs=10, filename_suffix=suffix)
@@ -175,7 +175,7 @@ class WeightsAndBiases:
         try:
             import wandb
         except ImportError as error:
-            raise TrackerMistake("--tracker wandb needs wandb: pip install 'photon[wandb]'") from error
+            raise TrackerError("--tracker wandb needs wandb: pip install 'photon[wandb]'") from error
         self._axis = subject.axis
         self._run = wandb.init(
             dir=str(folder),

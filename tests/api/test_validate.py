@@ -33,7 +33,7 @@ spec:
 def mistakes(text: str, *overrides: str) -> list[str]:
     with pytest.raises(JobFileError) as caught:
         parse_job(text, "job.yaml", overrides=overrides)
-    return [str(m) for m in caught.value.mistakes]
+    return [str(m) for m in caught.value.errors]
 
 
 def changed(old: str, new: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from photon.api.job import FederatedTrainingJob
 from photon.cli import check
-from photon.errors import UserMistake
+from photon.errors import UserError
 
 CONFIG = {
     "model_type": "llama",
@@ -47,12 +47,12 @@ def test_a_config_is_built(tmp_path: Path) -> None:
 
 
 def test_a_config_that_cannot_be_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserMistake, match="hidden size"):
+    with pytest.raises(UserError, match="hidden size"):
         check.check_model(job({"config": CONFIG | {"hidden_size": 66}}), tmp_path)
 
 
 def test_a_relative_checkpoint_is_looked_for_beside_the_job_file(tmp_path: Path) -> None:
-    with pytest.raises(UserMistake, match=str(tmp_path / "ckpt")):
+    with pytest.raises(UserError, match=str(tmp_path / "ckpt")):
         check.check_model(job({"initFrom": {"uri": "ckpt"}}), tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_what_is_in_object_storage_is_said_to_be_unchecked(tmp_path: Path) -> No
 
 def test_without_the_worker_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
-        raise UserMistake(f"{name} is not installed")
+        raise UserError(f"{name} is not installed")
 
     monkeypatch.setattr(check, "find_program", missing)
     (line,) = check.check_model(job({"config": CONFIG}), tmp_path)

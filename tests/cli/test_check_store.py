@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from photon.api.placement import StorageSpec
 from photon.cli.main import app
-from photon.errors import UserMistake
+from photon.errors import UserError
 from photon.local.object_store import EmbeddedStore
 from photon.store.objects import ObjectStore
 from photon.store.probe import CONDITIONAL_CREATE, DELETION
@@ -60,5 +60,5 @@ def test_a_store_that_lacks_what_is_needed(
 
 def test_a_job_without_a_store_of_its_own(storage: StorageSpec, tmp_path: Path) -> None:
     spec = storage.model_copy(update={"endpoint": None})
-    with pytest.raises(UserMistake, match=r"spec\.storage\.endpoint is not set"):
+    with pytest.raises(UserError, match=r"spec\.storage\.endpoint is not set"):
         CliRunner().invoke(app, ["check-store", job_file(tmp_path, spec)], catch_exceptions=False)

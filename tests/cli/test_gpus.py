@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from photon.api.job import FederatedTrainingJob
-from photon.errors import RunFailed, UserMistake
+from photon.errors import RunFailed, UserError
 from photon.local import process, supervisor
 from photon.local.environment import Keys
 from photon.local.gpus import environments
@@ -99,10 +99,10 @@ def test_where_none_asks_they_take_turns(machine: Machine) -> None:
 
 def test_too_few_are_refused_with_who_asks_for_what(machine: Machine) -> None:
     program = str(machine.has("0", "1").programs / "photon-worker")
-    with pytest.raises(UserMistake, match=r"4 GPUs in all \(p0 1, p2 3\), and this machine has 2; lower them"):
+    with pytest.raises(UserError, match=r"4 GPUs in all \(p0 1, p2 3\), and this machine has 2; lower them"):
         environments(job(1, 0, 3), program)
     machine.has()
-    with pytest.raises(UserMistake, match="has none that torch can use"):
+    with pytest.raises(UserError, match="has none that torch can use"):
         environments(job(1), program)
 
 

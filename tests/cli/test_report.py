@@ -17,7 +17,7 @@ import pytest
 
 from photon.api.placement import StorageSpec
 from photon.cli.sources.stored_run import from_history
-from photon.errors import CommandError, UserMistake
+from photon.errors import PhotonError, UserError
 from photon.local.object_store import EmbeddedStore
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import (
@@ -313,13 +313,13 @@ def test_there_is_no_report_before_the_first_round(tmp_path: Path, rounds: int) 
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserMistake, match=r"holds no history\.jsonl"):
+    with pytest.raises(UserError, match=r"holds no history\.jsonl"):
         load(tmp_path)
 
 
 def test_a_broken_history_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text("\n".join([*lines(), "{nonsense"]))
-    with pytest.raises(CommandError, match=rf"line {len(lines()) + 1} "):
+    with pytest.raises(PhotonError, match=rf"line {len(lines()) + 1} "):
         load(tmp_path)
 
 

@@ -12,7 +12,7 @@ import yaml
 from photon.api.placement import RetentionSpec, StorageSpec
 from photon.cli import rollback
 from photon.cli.rollback import write
-from photon.errors import CommandError, UserMistake
+from photon.errors import PhotonError, UserError
 from photon.local.object_store import EmbeddedStore
 from photon.local.run_folder import RunDirectory
 from photon.protocol.canonical import canonical_json, digest, sha256_hex
@@ -97,14 +97,14 @@ def test_it_writes_the_next_commit_of_the_chain(store: ObjectStore, commits: lis
 def test_what_cannot_be_is_refused_with_the_reason(
     store: ObjectStore, commits: list[Commit], to: int, arguments: dict[str, Any], words: str
 ) -> None:
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         roll(store, to, **arguments)
     assert store.head(keys.commit(6)) is None
 
 
 def test_a_model_that_was_deleted_is_not_returned_to(store: ObjectStore, commits: list[Commit]) -> None:
     store.delete([f"{commits[2].folder}/{keys.WEIGHTS}"])
-    with pytest.raises(UserMistake, match="not in the bucket"):
+    with pytest.raises(UserError, match="not in the bucket"):
         roll(store, 2)
     assert roll(store, 1, retention=RetentionSpec(keep_last_rounds=9)).round == 6
 
@@ -117,7 +117,7 @@ def test_the_model_that_a_rollback_returned_to_is_the_last_one_already(
     store: ObjectStore, commits: list[Commit]
 ) -> None:
     roll(store, 2)
-    with pytest.raises(UserMistake, match="already"):
+    with pytest.raises(UserError, match="already"):
         roll(store, 2)
 
 
@@ -137,7 +137,7 @@ def test_a_round_that_is_committed_meanwhile_comes_before_it(
     monkeypatch.setattr(rollback, "last_round", behind)
     assert roll(store, 2).round == 7
     monkeypatch.setattr(rollback, "last_round", lambda _: 5)
-    with pytest.raises(CommandError, match="try again"):
+    with pytest.raises(PhotonError, match="try again"):
         roll(store, 1)
 
 
@@ -211,10 +211,10 @@ def test_mistakes_name_what_is_wrong_and_the_fix(
     monkeypatch.chdir(tmp_path)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserMistake, match=words):
+    with pytest.raises(UserError, match=words):
         rollback.roll_back(job, 1, quarantine=(), reason="")
 
 
 def test_a_reason_that_would_write_over_a_terminal_is_refused() -> None:
-    with pytest.raises(UserMistake, match="printable"):
+    with pytest.raises(UserError, match="printable"):
         rollback.roll_back(".", 1, quarantine=(), reason="\x1b[2K")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from photon.errors import UserMistake
+from photon.errors import UserError
 from photon.launch import Process, Role, SecretEnv, SecretSource
 from photon.local.environment import Keys, environment, not_proxied
 from photon.local.process import Exit
@@ -82,5 +82,5 @@ def test_temporary_credentials_and_the_certificate_authority_reach_those_who_may
 
 
 def test_a_program_that_is_not_installed_is_the_users_to_install() -> None:
-    with pytest.raises(UserMistake, match="pip install"):
+    with pytest.raises(UserError, match="pip install"):
         find_program("photon-no-such-program")

@@ -11,7 +11,7 @@ import pytest
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
-from photon.errors import UserMistake
+from photon.errors import UserError
 from photon.local.run_folder import RunDirectory, write_atomic
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "first.yaml"
@@ -23,7 +23,7 @@ def mode(path: Path) -> int:
 
 def test_two_runs_of_one_folder_refuse_each_other(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "runs" / "demo")
-    in_use = pytest.raises(UserMistake, match=r"in use by another photon run \(process \d+\)")
+    in_use = pytest.raises(UserError, match=r"in use by another photon run \(process \d+\)")
     with run.locked(), in_use, run.locked():
         pytest.fail("locked twice")
     with run.locked():

@@ -17,7 +17,7 @@ import yaml
 from photon.api.status import JobStatus
 from photon.cli import status as statuses
 from photon.cli.sources import find, stored_run
-from photon.cli.sources.find import NoAnswer, Sight
+from photon.cli.sources.find import NoAnswer, StatusView
 from photon.protocol.records import AcceptedUpdate, Commit, Evaluation, HeldOutResult, ParticipantLog, RoundLog
 from photon.report.history import History
 
@@ -219,20 +219,20 @@ class Scripted:
 
     poll_seconds = 0.0
 
-    def __init__(self, *steps: Sight | NoAnswer) -> None:
+    def __init__(self, *steps: StatusView | NoAnswer) -> None:
         self.steps = list(steps)
 
-    def look(self) -> Sight:
+    def fetch(self) -> StatusView:
         step = self.steps.pop(0)
         if isinstance(step, NoAnswer):
             raise step
         return step
 
 
-def sight(committed: int, kind: str = "Running", reason: str = "Training") -> Sight:
+def sight(committed: int, kind: str = "Running", reason: str = "Training") -> StatusView:
     condition = {"type": kind, "status": "True", "reason": reason, "lastTransitionTime": "2026-01-01T00:00:00Z"}
     status = {"conditions": [condition], "round": committed + 1, "committedRounds": committed, "rounds": 3}
-    return Sight(name="llm", local_steps=16, status=JobStatus.model_validate(status))
+    return StatusView(name="llm", local_steps=16, status=JobStatus.model_validate(status))
 
 
 @pytest.mark.parametrize(("kind", "reason", "code"), [("Complete", "RoundsDone", 0), ("Failed", "QuorumLost", 3)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from photon.api.job import FederatedTrainingJob
-from photon.errors import JobFailed, RunFailed, UserMistake
+from photon.errors import JobFailed, RunFailed, UserError
 from photon.local import process, supervisor
 from photon.local.environment import Keys
 from photon.local.run_folder import RunDirectory
@@ -147,10 +147,10 @@ def test_the_run_ends_with_the_one_that_takes_the_quorum_away(run: Run) -> None:
 
 
 def test_without_a_quorum_of_its_own_a_job_needs_everybody(run: Run) -> None:
-    with pytest.raises(UserMistake, match=r"^north: its data is too small$"):
+    with pytest.raises(UserError, match=r"^north: its data is too small$"):
         run({"status": RUNNING, "code": 1, "until": "never"}, ends={"north": "2 error: its data is too small"})
 
 
 def test_an_aggregator_that_cannot_work_ends_the_run(run: Run) -> None:
-    with pytest.raises(UserMistake, match=r"^other settings$"):
+    with pytest.raises(UserError, match=r"^other settings$"):
         run({"code": 2, "error": "error: other settings"}, **QUORUM)

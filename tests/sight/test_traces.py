@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from photon.report.history import load
-from photon.telemetry.traces import Context, Traces, TracesMistake, open_traces, round_context
+from photon.telemetry.traces import Context, Traces, TracesError, open_traces, round_context
 from tests.sight.collector import Collector
 from tests.sight.running import LiveRun, TrackedRun
 
@@ -120,7 +120,7 @@ def test_a_collector_that_is_away_costs_seconds_at_most_and_no_error() -> None:
 
 
 def test_a_file_that_cannot_be_written_is_a_mistake() -> None:
-    with pytest.raises(TracesMistake, match=r"PHOTON_TRACES=/nonexistent/spans.jsonl cannot be written: No such file"):
+    with pytest.raises(TracesError, match=r"PHOTON_TRACES=/nonexistent/spans.jsonl cannot be written: No such file"):
         open_traces("test", {"PHOTON_TRACES": "/nonexistent/spans.jsonl"})
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from photon.report.history import load
-from photon.telemetry.trackers import Kind, Subject, TrackerMistake, Trackers, kinds
+from photon.telemetry.trackers import Kind, Subject, TrackerError, Trackers, kinds
 from tests.end_to_end.whole_runs import PROGRAMS
 from tests.sight.running import LiveRun, TrackedRun
 
@@ -140,9 +140,7 @@ def test_a_tracker_that_fails_is_said_once_and_left_out(tmp_path: Path, caplog: 
 
 def test_names_with_commas_each_once() -> None:
     assert kinds(["tensorboard, wandb", "tensorboard", ""]) == [Kind.TENSORBOARD, Kind.WANDB]
-    with pytest.raises(
-        TrackerMistake, match="--tracker mlflow: there is no such tracker; there are tensorboard, wandb"
-    ):
+    with pytest.raises(TrackerError, match="--tracker mlflow: there is no such tracker; there are tensorboard, wandb"):
         kinds(["mlflow"])
 
 

@@ -14,7 +14,7 @@ from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
 from photon.api.model import ModelSpec
 from photon.api.placement import AccessMode, PodSettings, WorkDirType, WorkerSpec
 from photon.api.presets import most_parameters_of, parameters_of
-from photon.exit_codes import EXIT_JOB_FAILED, EXIT_MISTAKE, EXITS_STOPPED
+from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
 from photon_operator.children import names, pod_template
@@ -259,7 +259,7 @@ def _failure_rules(container: str) -> list[dict[str, Any]]:
 
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        on_exit("FailJob", EXIT_MISTAKE, EXIT_JOB_FAILED),
+        on_exit("FailJob", EXIT_USER_ERROR, EXIT_JOB_FAILED),
         on_exit("Ignore", *EXITS_STOPPED),
     ]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from photon.api.status import ClusterReason, JobReason
-from photon.exit_codes import EXIT_JOB_FAILED, EXIT_MISTAKE, EXITS_STOPPED
+from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
 from photon_operator.decide.observed import Pod, Work
 
 # How long creating a pod or a container may take before its events are read for the reason.
@@ -190,7 +190,7 @@ def _terminated(pod: Pod) -> Trouble | None:
     if code in EXITS_STOPPED:
         return Trouble(reason=ClusterReason.INTERRUPTED, message="it was asked to end")
     words = error_line(pod.last_words)
-    if code == EXIT_MISTAKE:
+    if code == EXIT_USER_ERROR:
         return Trouble(reason=ClusterReason.INVALID_CONFIGURATION, message=_short(words))
     return Trouble(reason=classify(words), message=_short(words or f"exit code {code}"))
 

@@ -48,7 +48,7 @@ def reconcile(observed: Observed, *, new_token: Callable[[], str]) -> Plan:
         job = parse(observed.job)
         family = _family(job, observed, before, new_token)
     except JobFileError as error:
-        return _invalid(observed, before, "; ".join(f"{m.path}: {m.problem}" for m in error.mistakes))
+        return _invalid(observed, before, "; ".join(f"{m.path}: {m.problem}" for m in error.errors))
     except InvalidPod as error:
         return _invalid(observed, before, str(error))
     kept = names.FINALIZER in (metadata.get("finalizers") or ())

@@ -2,7 +2,9 @@
 
 ::
 
+    base        what each source promises
     find        from what was typed to the source of the status
+    aggregator  by the address of an aggregator
     kubernetes  the resource, by the user's kubeconfig
     stored_run  the files that a run has left
 """

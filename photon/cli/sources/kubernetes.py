@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon.api.status import JobStatus
-from photon.cli.sources.find import NoAnswer, Sight
-from photon.errors import UserMistake
+from photon.cli.sources.base import StatusView
+from photon.errors import NoAnswer, UserError
 
 _TIMEOUT_SECONDS = 10
 
@@ -24,7 +24,7 @@ class Resource:
         try:
             import kubernetes
         except ImportError as error:
-            raise UserMistake(
+            raise UserError(
                 f"{asked}: there is no such folder; to look for a job of that name in Kubernetes the Kubernetes client "
                 f"is needed: pip install 'photon[operator]' (or: kubectl get ftj {name} -o wide)"
             ) from error
@@ -33,18 +33,18 @@ class Resource:
         self._namespace, self._where = self._connect(namespace, asked)
         self._api = kubernetes.client.CustomObjectsApi()
 
-    def look(self) -> Sight:
+    def fetch(self) -> StatusView:
         resource = self._read()
         try:
             status = JobStatus.model_validate(resource.get("status") or {})
         except ValidationError as error:
-            raise UserMistake(
+            raise UserError(
                 f"{self._namespace}/{self._name} has a status of another version of Photon "
                 f"({error.errors()[0]['msg']}): use the version of its operator"
             ) from error
         steps = resource.get("spec", {}).get("local", {}).get("steps", 0)
-        note = "" if status.conditions else "no operator has looked at it yet"
-        return Sight(name=f"{self._namespace}/{self._name}", local_steps=int(steps), status=status, note=note)
+        hint = "" if status.conditions else "no operator has reconciled it yet"
+        return StatusView(name=f"{self._namespace}/{self._name}", local_steps=int(steps), status=status, hint=hint)
 
     def _connect(self, namespace: str | None, asked: str) -> tuple[str, str]:
         """Load the configuration; the namespace to look into, and a word for the cluster."""
@@ -58,7 +58,7 @@ class Resource:
         try:
             config.load_incluster_config()
         except config.ConfigException as error:
-            raise UserMistake(
+            raise UserError(
                 f"{asked}: there is no such folder, and no kubeconfig to look for a job of that name in "
                 "Kubernetes: set KUBECONFIG, or give a folder or an address"
             ) from error
@@ -74,9 +74,9 @@ class Resource:
             return cast("dict[str, Any]", found)
         except client.ApiException as error:
             if error.status == 404:
-                raise UserMistake(f"{asked}: {self._where} has no {KIND} of that name in that namespace") from error
+                raise UserError(f"{asked}: {self._where} has no {KIND} of that name in that namespace") from error
             if error.status in (401, 403):
-                raise UserMistake(f"{asked}: you may not read it in {self._where} ({error.reason})") from error
+                raise UserError(f"{asked}: you may not read it in {self._where} ({error.reason})") from error
             raise NoAnswer(f"{asked}: the API server of {self._where} answers {error.status} {error.reason}") from error
         except Exception as error:
             # urllib3's, which the client does not wrap.

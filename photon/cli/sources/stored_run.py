@@ -15,7 +15,7 @@ from photon.api.status import (
     ParticipantStatus,
     SourceStatus,
 )
-from photon.errors import UserMistake
+from photon.errors import UserError
 from photon.local.run_folder import RunDirectory
 from photon.report.history import History, load
 from photon.report.summary import summarise
@@ -39,11 +39,11 @@ def status(run: RunDirectory, *, rounds: int) -> JobStatus:
     """The last known status of ``run``, whose job is to train ``rounds`` rounds.
 
     Raises:
-        CommandError: The history is damaged.
+        PhotonError: The history is damaged.
     """
     try:
         history = load(run.root)
-    except UserMistake:
+    except UserError:
         return JobStatus.model_validate({"rounds": rounds})  # nothing was written yet: it was killed before it could
     return from_history(history, rounds=rounds)
 

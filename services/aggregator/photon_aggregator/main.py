@@ -26,8 +26,8 @@ from photon.store.errors import StorageFull, StoreError, Unreachable, Unusable
 from photon.store.objects import ObjectStore
 from photon.store.probe import require
 from photon.telemetry.logging import configure, exit_with_mistake
-from photon.telemetry.traces import TracesMistake, open_traces
-from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerMistake, Trackers, kinds
+from photon.telemetry.traces import TracesError, open_traces
+from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerError, Trackers, kinds
 from photon.version import version_of
 from photon_aggregator.actions.purge import purge
 from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
@@ -170,7 +170,7 @@ def main() -> NoReturn:
     few_heaps()
     try:
         app(prog_name="photon-aggregator")
-    except (JobFileError, TokensError, ListenError, JobMismatch, TrackerMistake, TracesMistake, Unusable) as error:
+    except (JobFileError, TokensError, ListenError, JobMismatch, TrackerError, TracesError, Unusable) as error:
         exit_with_mistake(str(error))
     except StoreError as error:
         sys.stderr.write(f"error: {error}\n")

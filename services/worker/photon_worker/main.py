@@ -17,8 +17,8 @@ import typer
 
 from photon.exit_codes import EXIT_STORE_REFUSES
 from photon.telemetry.logging import configure, exit_with_mistake
-from photon.telemetry.traces import TracesMistake, open_traces
-from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, TrackerMistake, kinds
+from photon.telemetry.traces import TracesError, open_traces
+from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, TrackerError, kinds
 from photon.version import version_of
 from photon_worker.lifecycle.signals import Interrupted, Interrupts
 
@@ -76,7 +76,7 @@ def run(
     try:
         trackers = kinds(tracker or [os.environ.get(TRACKERS_VARIABLE, "")])
         traces = open_traces("photon-worker")
-    except (TrackerMistake, TracesMistake) as error:
+    except (TrackerError, TracesError) as error:
         exit_with_mistake(str(error))
     _limit_threads(threads)
     interrupts = Interrupts()

@@ -26,7 +26,7 @@ from photon.protocol.messages import (
 )
 from photon.store.errors import StorageFull, StoreError
 from photon.telemetry.traces import Attributes
-from photon.telemetry.trackers import Kind, Subject, TrackerMistake, Trackers
+from photon.telemetry.trackers import Kind, Subject, TrackerError, Trackers
 from photon_worker.data import Mixture
 from photon_worker.data.tokenizer import TOKENIZER
 from photon_worker.distributed.control import Alone, Conductor
@@ -183,7 +183,7 @@ def _journal(job: JobForWorkers, settings: RunSettings) -> Journal:
     try:
         folder = settings.trackers_dir or settings.work_dir / "trackers"
         trackers = Trackers(settings.trackers, folder=folder, subject=subject)
-    except TrackerMistake as error:
+    except TrackerError as error:
         raise Mistake(str(error)) from error
     return Journal(settings.work_dir, trackers, local_steps=job.learning.local.steps)
 

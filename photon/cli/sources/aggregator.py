@@ -1,0 +1,59 @@
+"""The status of a job by its aggregator's HTTP address."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import ValidationError
+
+from photon.api.status import JobStatus
+from photon.cli.sources.base import StatusView
+from photon.errors import NoAnswer, UserError
+from photon.store.network import is_loopback
+
+TOKEN_VARIABLE: Final = "PHOTON_READ_TOKEN"
+_TIMEOUT_SECONDS: Final = 5.0
+
+
+class Aggregator:
+    """An aggregator's HTTP address; PHOTON_READ_TOKEN is its token where it asks for one."""
+
+    poll_seconds = 1.0
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"{url}: needs http:// or https:// and a host")
+        self._url = url.rstrip("/")
+
+    def fetch(self) -> StatusView:
+        token = os.environ.get(TOKEN_VARIABLE)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            reply = httpx.get(
+                f"{self._url}/v1/live",
+                headers=headers,
+                timeout=_TIMEOUT_SECONDS,
+                trust_env=not is_loopback(self._url),
+            )
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise NoAnswer(f"no aggregator answers at {self._url}: {error or type(error).__name__}") from error
+        if reply.status_code in (401, 403):
+            raise UserError(f"the aggregator at {self._url} asks for a token: put it into {TOKEN_VARIABLE}")
+        if reply.status_code >= 500:
+            raise NoAnswer(f"the aggregator at {self._url} answers with HTTP {reply.status_code}")
+        return self._parsed(reply)
+
+    def _parsed(self, reply: httpx.Response) -> StatusView:
+        try:
+            document: dict[str, Any] = reply.raise_for_status().json()
+            return StatusView(
+                name=document["job"],
+                local_steps=int(document["localSteps"]),
+                status=JobStatus.model_validate(document["status"]),
+            )
+        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, ValidationError) as error:
+            raise UserError(f"{self._url} is not a Photon aggregator of this version ({reply.status_code})") from error
