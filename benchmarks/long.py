@@ -174,7 +174,7 @@ def first_task(process: Process, url: str, name: str) -> None:
 
 
 def page_requests(names: list[str], rounds: int) -> dict[str, str]:
-    """What the page asks: when it is opened, each second, after a round, and when somebody opens a round."""
+    """What the page asks: when it is opened, each second, after a round, and when a user opens a round."""
     everyone = urlencode([("participant", name) for name in names])
     return {
         "live": "/v1/live",

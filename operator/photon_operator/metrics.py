@@ -20,7 +20,7 @@ NONE: Final = "None"
 
 
 class OperatorMetrics:
-    """Counts what is told; jobs are counted in the cache when somebody asks."""
+    """Counts what it is told; jobs are counted in the cache when metrics are scraped."""
 
     def __init__(self, cache: Cache) -> None:
         self.registry = CollectorRegistry()

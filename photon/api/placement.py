@@ -1,4 +1,4 @@
-"""``spec.storage``, ``spec.aggregator``, ``spec.participants``: where things run and where bytes lie.
+"""``spec.storage``, ``spec.aggregator``, ``spec.participants``: where processes run and where objects are stored.
 
 None of it shapes learning, so none of it is in the job's digest.
 """

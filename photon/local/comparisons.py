@@ -87,7 +87,7 @@ def centralised(job: FederatedTrainingJob) -> FederatedTrainingJob:
     if devices is not None:
         strategy = ParallelStrategy.FSDP if devices.processes > 1 else ParallelStrategy.SINGLE
         spec["local"] |= {"microBatchSize": devices.micro_batch, "strategy": strategy.value}
-    # A single learner that forgot its moments every few steps would be a straw man.
+    # A single learner that forgot its moments every few steps would be an unfair baseline.
     spec["local"]["state"] = "Keep"
     return _load(document)
 
@@ -139,7 +139,7 @@ def _one_participant(job: FederatedTrainingJob, suffix: str, name: str, worker: 
     spec = document["spec"]
     spec["participants"] = [{"name": name, "worker": worker}]
     spec["participation"].update(cohortSize=None, quorum=None, graceSeconds=None)
-    # An update of one's own is no stranger's: nothing to refuse or to squeeze, and the whole budget is spent.
+    # A participant trusts its own update: nothing to refuse or to compress, and the whole budget is spent.
     spec["exchange"].update(codec="DenseFP32", maxUpdateNorm=None)
     spec["outer"] = {"type": "FedAvg", "learningRate": 1.0}
     spec["stop"] = {}

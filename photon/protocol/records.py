@@ -1,7 +1,7 @@
-"""The records of a round, as they lie in the bucket.
+"""The records of a round, as they are stored in the bucket.
 
 Plan, UpdateManifest, Closing and Commit say nothing of when or where, so they are the same however often they are made.
-RoundLog and Evaluation lie beside them and are not part of the chain: they may hold times.
+RoundLog and Evaluation are stored next to them and are not part of the chain: they may hold times.
 """
 
 from __future__ import annotations

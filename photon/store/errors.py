@@ -2,14 +2,14 @@
 
 StoreError               what none of the below fits
  ├─ Unreachable          nothing answers, or not in time, or only "later" (5xx, 409, 429): waiting helps
- ├─ StorageFull          no room for what was to be written: helps when somebody frees or adds space
- ├─ Refused              the store answers and does not do it: helps when somebody changes a key, a right, a setting
+ ├─ StorageFull          no room for what was to be written: helps once space is freed or added
+ ├─ Refused              the store answers and does not do it: helps once a key, a permission or a setting is changed
  │   ├─ AccessDenied         the keys are wrong, have expired, or may not do this
  │   ├─ BucketMissing        the bucket does not exist
  │   └─ Unusable             a feature that Photon needs is missing, or a setting cannot work: exit code 2
  └─ Contradiction        the bucket does not hold what it must hold: waiting never helps
      ├─ NotFound             no object at this key
-     ├─ PreconditionFailed   somebody else wrote first (If-Match, If-None-Match)
+     ├─ PreconditionFailed   another client wrote first (If-Match, If-None-Match)
      └─ DigestMismatch       the bytes are not those that were announced
 
 Who waits for a store asks only for the four kinds of the first level; ``RecordError`` of the aggregator is the fourth
@@ -193,7 +193,7 @@ def _refused(error: ClientError, *, endpoint: str, bucket: str, where: str, has_
     if code in _DIGEST:
         return DigestMismatch(f"{where}: the store refused the bytes, their digest is not the announced one ({text})")
     if code in _PRECONDITION or status == 412:
-        return PreconditionFailed(f"{where}: the object was written by somebody else in the meantime")
+        return PreconditionFailed(f"{where}: the object was written by another client in the meantime")
     if code in _FULL or status == 507 or is_full(text):
         return StorageFull(f"storage is full: {endpoint} has no room for {where} ({text or code}); free or add space")
     if code == "InvalidAccessKeyId":

@@ -35,7 +35,7 @@ from photon.store.network import proxy_for, tls
 from photon.store.retry import TryAgain
 
 TIMEOUT_SECONDS: Final = 30.0
-# What may go better a moment later. 409: somebody else is writing the same key just now.
+# What may go better a moment later. 409: another client is writing the same key just now.
 RETRIED_STATUSES: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 ERROR_BODY_BYTES: Final = 64 * 1024
 
@@ -237,7 +237,7 @@ def meaning(status: int, text: str, where: str) -> StoreError:
     if status == 404:
         return NotFound(f"{where} does not exist")
     if status == 412:
-        return PreconditionFailed(f"{where} was written by somebody else in the meantime")
+        return PreconditionFailed(f"{where} was written by another client in the meantime")
     if status == 413:
         return Refused(f"{where}: what is in front of the store takes no body of this size ({said}): raise its limit")
     if status == 501:

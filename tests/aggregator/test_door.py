@@ -45,7 +45,7 @@ def running(store: ObjectStore, storage: StorageSpec) -> Iterator[Aggregator]:
     """An aggregator that is short of patience and of connections."""
     job = job_document(storage, ["north", "south"])
     write_round_zero(job, store)
-    few = Connections(strangers=8, per_name=4, header_seconds=0.5)
+    few = Connections(anonymous=8, per_name=4, header_seconds=0.5)
     with aggregator(job, store, stop_when_done=False, connections=few, body_seconds=0.5, read_token="look") as started:
         started.until(lambda engine: engine.state.open is not None)
         yield started
@@ -274,7 +274,7 @@ def test_silent_connections_shut_out_neither_participants_nor_the_next_stranger(
         silent = [connect(running) for _ in range(100)]
         with connect(running) as stranger:
             assert ask(stranger, "GET", "/healthz") == 200
-        assert len(running.connections.unknown) <= running.connections.strangers
+        assert len(running.connections.unknown) <= running.connections.anonymous
         assert ask(worker, "GET", "/v1/job", Authorization=bearer()) == 200
     for line in silent:
         line.close()

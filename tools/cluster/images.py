@@ -213,7 +213,7 @@ def _buildah(*arguments: str, check: bool = True) -> subprocess.CompletedProcess
 
 
 def _run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    # buildah's cache mounts and its temporary copies of layers lie there.
+    # buildah's cache mounts and its temporary copies of layers are there.
     temporary = cache() / "images" / "temporary"
     temporary.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(

@@ -48,7 +48,7 @@ class Machine:
 
     @property
     def alive(self) -> bool:
-        """Whether the first process runs our program: its number may belong to somebody else by now."""
+        """Whether the first process runs our program: its number may belong to another process by now."""
         try:
             return os.readlink(f"/proc/{self.pid}/exe") == str(pause_program().resolve())
         except OSError:

@@ -58,7 +58,7 @@ class Node(Machine):
 
     @property
     def disks(self) -> Path:
-        """Where the volumes that claims bind to lie."""
+        """Where the volumes that claims bind to are stored."""
         return self.folder / "disks"
 
     @property

@@ -66,7 +66,7 @@ def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> 
         # What is hardly ever applied again is made or found in one request.
         if wanted.kind in MADE_ONCE and not wanted.known:
             done.seen.append((wanted.kind, api.create(namespace, wanted.body)))
-        # Applied blindly, somebody else's object of this name would become ours, and go with the job.
+        # Applied blindly, an object of another owner with this name would become ours and be deleted with the job.
         elif wanted.known or not _found(wanted, namespace, job, api, done):
             done.seen.append((wanted.kind, api.apply(namespace, wanted.body)))
     except ApiError as error:

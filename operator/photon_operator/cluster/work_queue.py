@@ -59,7 +59,7 @@ class WorkQueue:
                     continue
 
     def _start_due(self, group: asyncio.TaskGroup) -> float | None:
-        """Start what is due; seconds until the next is, None when that is for somebody else to say."""
+        """Start what is due; seconds until the next is, None when nothing is queued."""
         later: list[tuple[float, Key]] = []
         pause: float | None = None
         while self._heap and len(self._busy) < self._width:

@@ -169,7 +169,7 @@ def as_json(status: JobStatus) -> dict[str, Any]:
 
 
 def events(before: JobStatus, after: JobStatus) -> list[EventNote]:
-    """What somebody who watches the job wants to be told of the step from ``before`` to ``after``."""
+    """The event, if any, that describes the step from ``before`` to ``after``."""
     told: list[EventNote] = []
     old, new = holding(before), holding(after)
     if new is not None and (old is None or _stage(old) != _stage(new)) and not _told_of_one(new, after.participants):

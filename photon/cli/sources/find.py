@@ -77,5 +77,5 @@ class Folder:
         except ProcessLookupError:
             return None  # killed: it could not take its address back
         except PermissionError:
-            pass  # somebody else's, and alive
+            pass  # another user's, and alive
         return url

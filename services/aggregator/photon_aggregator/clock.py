@@ -1,6 +1,6 @@
 """Time for the round machine: it reads the wall clock, and what else that clock did is found out here.
 
-People read wall time, so the machine's times are seconds since the epoch. A wall clock also jumps (somebody sets it, a
+People read wall time, so the machine's times are seconds since the epoch. A wall clock also jumps (it is set by hand, a
 virtual machine is restored), and a process may not run for hours while it goes on (a laptop sleeps, SIGSTOP). Neither
 is time in which anybody could have spoken.
 """

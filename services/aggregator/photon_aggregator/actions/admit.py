@@ -170,7 +170,7 @@ def accepted(
 
 
 def _present(check: Check, context: JobContext, pool: Executor) -> list[ObjectInfo] | Refusal:
-    """All parts as they lie in the bucket, in order."""
+    """All parts as they are stored in the bucket, in order."""
     parts = check.manifest.parts
     names = part_keys(check.plan.round, check.participant, parts)
     found: list[ObjectInfo] = []

@@ -52,7 +52,7 @@ def last(store: ObjectStore, plan: Plan, plan_digest: str) -> Link | None:
 
 
 def drop(store: ObjectStore, plan: Plan, plan_digest: str, link: Link, dropped: dict[str, str]) -> Link:
-    """The end of the chain once somebody, perhaps another aggregator, has written what follows ``link``.
+    """The end of the chain once this or another aggregator has written what follows ``link``.
 
     ``dropped``: why, by participant.
 

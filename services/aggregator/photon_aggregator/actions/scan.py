@@ -32,7 +32,7 @@ def look(action: Look, *, state: JobState, store: ObjectStore, now: float) -> li
 
 
 def commit(number: int, store: ObjectStore, now: float) -> list[Event]:
-    """The commit of a round, if somebody has written it."""
+    """The commit of a round, if it has been written."""
     found = recover.commit_of(store, number)
     info = store.head(keys.commit(number)) if found is not None else None
     if found is None or info is None:

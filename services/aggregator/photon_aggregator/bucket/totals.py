@@ -19,7 +19,7 @@ _NOTHING: Final = ParticipantLog(outcome="")
 
 
 class Totals:
-    """Sums over rounds, by participant where they are somebody's.
+    """Sums over rounds, by participant where they belong to one.
 
     ``rounds`` counts durations by the first of ROUND_BUCKETS that is not below them; the last entry is of longer ones.
     ``complete``: no round is missing; while one is, no counters may be shown that would grow by what is old.

@@ -1,8 +1,8 @@
 """Open connections: how many there may be, and how long one may take to say what it wants.
 
-A connection belongs to a stranger until a request on it has shown a token. Strangers have a share of the connections
+A connection is anonymous until a request on it has shown a token. Anonymous clients have a share of the connections
 and no more, and when it is full the oldest of them makes room: one that opens connections and says nothing shuts out
-neither participants nor the next stranger.
+neither participants nor the next anonymous client.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ CONNECTION: Final = "connection"
 
 @dataclass(slots=True, kw_only=True)
 class Connections:
-    """All open connections. ``strangers``: how many may be without a known name; ``per_name``: of one name."""
+    """All open connections. ``anonymous``: how many may be without a known name; ``per_name``: of one name."""
 
-    strangers: int
+    anonymous: int
     per_name: int
     header_seconds: float = HEADER_SECONDS
     write_seconds: float = WRITE_SECONDS
@@ -47,8 +47,8 @@ class Connections:
     def within(cls, files: int, *, names: int) -> Connections:
         """Shares for a process that may open ``files`` files, where ``names`` may identify themselves."""
         most = max(64, min(MOST, files - _OTHER_FILES))
-        strangers = most // 4
-        return cls(strangers=strangers, per_name=max(4, min(PER_NAME, (most - strangers) // names)))
+        anonymous = most // 4
+        return cls(anonymous=anonymous, per_name=max(4, min(PER_NAME, (most - anonymous) // names)))
 
     def protocol(self) -> type[asyncio.Protocol]:
         """The protocol's class for uvicorn, of connections that are counted here."""
@@ -56,7 +56,7 @@ class Connections:
 
     def arrived(self, connection: Connection) -> None:
         self.unknown[connection] = None
-        if len(self.unknown) > self.strangers:
+        if len(self.unknown) > self.anonymous:
             next(iter(self.unknown)).drop()
 
     def identified(self, connection: Connection, name: str) -> None:

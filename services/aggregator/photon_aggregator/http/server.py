@@ -130,7 +130,7 @@ async def serve(
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     servers = [(_server(app, connections), bound)]
     if metrics is not None:
-        few = Connections(strangers=METRICS_CONNECTIONS, per_name=METRICS_CONNECTIONS)
+        few = Connections(anonymous=METRICS_CONNECTIONS, per_name=METRICS_CONNECTIONS)
         servers.append((_server(metrics[0], few), metrics[1]))
     code = 0
     ending = stop or asyncio.Event()

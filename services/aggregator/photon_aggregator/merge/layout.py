@@ -35,7 +35,7 @@ class MergeSettings:
     memory_bytes: int = 256 * 2**20
 
 
-# Reads of half a megabyte keep a cold disk busy (with 128 KiB a merge took twice as long), and eight of them still lie
+# Reads of half a megabyte keep a cold disk busy (with 128 KiB a merge took twice as long), and eight of them still are
 # in the third-level cache when they are added.
 FROM_FILES: Final = MergeSettings()
 # A request costs a millisecond, and while one thread waits for bytes another computes.

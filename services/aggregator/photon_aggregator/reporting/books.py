@@ -21,7 +21,7 @@ from photon_aggregator.reporting.curves import CurveBook
 from photon_aggregator.rounds.events import Head, Note, NoteKind
 
 EVENTS_KEPT: Final = 1000
-# A round that waits for somebody for weeks may have any number of comings and goings.
+# A round that waits for a participant for weeks may have any number of joins and disconnects.
 ROUND_EVENTS_KEPT: Final = 5000
 # Whole records of rounds; of older ones the curves have the numbers, and the bucket all.
 RECORDS_KEPT: Final = 16
@@ -148,7 +148,7 @@ class Board:
         desk.idle = progress.phase == "wait"
 
     def asked(self, participant: str) -> None:
-        """It asks for a task, so it is through with the last."""
+        """It asks for a task, so it has completed the last."""
         self.desk(participant).idle = True
 
     def spent(self, phase: Phase, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The logs that lie beside a round's records: times, bytes, outcomes, events. Not hashed; for people and reports."""
+"""The logs next to a round's records: times, bytes, outcomes, events. Not hashed; for people and reports."""
 
 from __future__ import annotations
 

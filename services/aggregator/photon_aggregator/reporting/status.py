@@ -100,7 +100,7 @@ def _rolled_back(state: JobState) -> str:
 
 
 def under_evaluation(state: JobState, at: float) -> int | None:
-    """The head's round while somebody's evaluation of it is still expected."""
+    """The head's round while an evaluation of it is still expected."""
     under_way = state.head is not None and evaluation_due(state) and awaited(state, at)
     return state.head.round if state.head is not None and under_way else None
 

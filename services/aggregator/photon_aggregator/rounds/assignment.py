@@ -1,4 +1,4 @@
-"""Which task a participant gets now: a pure reading of the job's state. None means: hold the line until it changes."""
+"""Which task a participant gets now: a pure reading of the job's state. None means: hold the request until it changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def evaluate_id(round_number: int) -> str:
 
 
 def task_for(state: JobState, participant: str, done: str | None) -> Train | Evaluate | Leave | None:
-    """The task of ``participant``, which says that it is through with the task ``done``.
+    """The task of ``participant``, which reports that it has completed the task ``done``.
 
     A task that it calls done is not handed out again: one that was refused and is still there has given up on it, while
     a worker that was started again says nothing and gets it again.
@@ -98,7 +98,7 @@ def _round_of(task_id: str, kind: str) -> int | None:
 
 
 def speaks_of_later_round(state: JobState, done: str | None) -> bool:
-    """Whether a participant is through with a task of a round that this aggregator has not reached."""
+    """Whether a participant has completed a task of a round that this aggregator has not reached."""
     if done is None or state.head is None:
         return False
     trained, evaluated = _round_of(done, "train-"), _round_of(done, "evaluate-")

@@ -188,7 +188,7 @@ class Away:
 class JobState:
     """All that the machine knows. ``evaluations``: results of the last evaluated rounds by participant, and
     ``past_losses`` what is left of those before; ``baseline``: results of round 0; ``declined``: who says that it is
-    through with evaluating the head although no result came. ``away``: what the store does not do for us now.
+    done with evaluating the head although no result came. ``away``: what the store does not do for us now.
     ``trail``: the commits up to the head (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by
     the store's clock, all other times by ours."""
 

@@ -81,7 +81,7 @@ def admitted(state: JobState, event: Admitted) -> Step:
 
 
 def _noteworthy(manifest: UpdateManifest) -> Iterator[str]:
-    """What of an update that counts somebody may wonder about."""
+    """What is unusual about an update that counts, in one sentence."""
     metrics = manifest.metrics
     if metrics.skipped_steps:
         yield f"{metrics.skipped_steps} of {manifest.local_steps} steps skipped (loss or gradient not finite)"

@@ -152,7 +152,7 @@ class TokenDataset:
         """Open a prepared folder: a local path, or s3://bucket/prefix (copied once into ``cache_dir``).
 
         Args:
-            cache_dir: Where copies from S3 lie, and where it is noted which folders have been verified.
+            cache_dir: Where copies from S3 are kept, and the record of which folders have been verified.
             tokenizer_digest: The job's tokenizer; another one is an error.
             verify: Read everything and compare sha256. Default: the first time (as noted in ``cache_dir``; without
                 one, sizes only).

@@ -1,4 +1,4 @@
-"""What a file holds, by its first bytes: names lie (``c4-train.00000-of-01024.json.gz`` holds JSON lines)."""
+"""What a file holds, by its first bytes: names mislead (``c4-train.00000-of-01024.json.gz`` holds JSON lines)."""
 
 from __future__ import annotations
 

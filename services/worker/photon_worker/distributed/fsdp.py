@@ -186,7 +186,7 @@ class FSDP:
         self._optimizer.zero_grad(set_to_none=True)
 
     def _within(self, first: int, last: int) -> Iterator[tuple[Piece, int, int]]:
-        """The pieces that lie in [first, last), each with the part of it that does."""
+        """The pieces that overlap [first, last), each with the part that does."""
         for piece in self._pieces[max(0, bisect_right(self._starts, first) - 1) :]:
             if piece.start >= last:
                 return

@@ -59,7 +59,7 @@ class Conducted(FSDP):
                 send(self._peers, Load(path=source.path))
                 super().load(source)
             return
-        # Only this node has fetched it: the network within an institution is not the one that is dear.
+        # Only this node has fetched it: bandwidth within an institution is cheap.
         for start, values in models.weight_blocks(source, self.header):
             self.write("weights", start, values)
 

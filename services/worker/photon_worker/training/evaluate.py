@@ -81,7 +81,7 @@ class Share:
                 yield group[self.rank], True
                 group = []
         if group:
-            # The forward pass is collective: who has no rows left repeats somebody's.
+            # The forward pass is collective: ranks without rows repeat the last batch.
             yield group[min(self.rank, len(group) - 1)], self.rank < len(group)
 
 

@@ -65,7 +65,7 @@ def require_layers(config: Any) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """The text of an error of somebody else's library, which may go over many lines."""
+    """The text of an error of another library, which may go over many lines."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 400 else f"{text[:397]}..."
 
@@ -131,7 +131,7 @@ def build(
                 if without_weights:
                     stack.enter_context(_parameters_without_memory())
                 model = auto.from_config(config, dtype=torch.float32)
-            # Part of the initialisation that was skipped, but it decides which parameters there are.
+            # Part of the initialization that was skipped, but it decides which parameters there are.
             model.tie_weights()
         else:
             # The generator of the CPU, whatever the device, and always in the same order of modules.

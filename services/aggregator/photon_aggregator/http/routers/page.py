@@ -84,7 +84,7 @@ async def get_curves(
         participants=[name for name in dict.fromkeys(participant or ()) if name in known],
     )
     packed = "gzip" in request.headers.get("accept-encoding", "")
-    # In a thread: it may be a million numbers, and somebody is waiting for a task.
+    # In a thread: it may be a million numbers, and participants wait for tasks.
     body = await asyncio.to_thread(lambda: (gzipped if packed else plain)(ask()))
     headers = {"Cache-Control": "no-store", "Vary": "Accept-Encoding"} | (
         {"Content-Encoding": "gzip"} if packed else {}

@@ -57,9 +57,9 @@ LOOK_AGAIN_SECONDS: Final = 5.0
 UPLOAD_VALID_SECONDS: Final = 6 * 3600
 
 Wait = Annotated[
-    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="How long to hold the line at most; it may be answered sooner.")
+    float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Long-poll timeout in seconds; the answer may come sooner.")
 ]
-Done = Annotated[TaskId | None, Query(description="Id of the task that you are through with.")]
+Done = Annotated[TaskId | None, Query(description="ID of the last completed task.")]
 Since = Annotated[bool, Query(description="You know the field since of a training task.")]
 Sources = Annotated[bool, Query(description="You know the field bySource of an evaluation task.")]
 Round = Annotated[int, Path(ge=0, le=10**6, description="Number of the round.")]
