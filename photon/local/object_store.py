@@ -312,7 +312,7 @@ class EmbeddedStore:
     def _wait_until_ready(self, deadline: float) -> None:
         """Ready means that the volumes are there and that a signed request succeeds: it has read its credentials.
 
-        Where one of our ports was taken meanwhile, SeaweedFS ends and another process may answer, which does not know our key.
+        Where one of our ports was taken meanwhile, SeaweedFS ends and another process may answer, which lacks our key.
         """
         process = self._process
         assert process is not None

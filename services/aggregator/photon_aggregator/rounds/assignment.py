@@ -1,4 +1,4 @@
-"""Which task a participant gets now: a pure reading of the job's state. None means: hold the request until it changes."""
+"""Which task a participant gets now: a pure reading of the job's state. None: hold the request until it changes."""
 
 from __future__ import annotations
 
