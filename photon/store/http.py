@@ -7,8 +7,10 @@ is, which is what moving gigabytes of weights takes. Messages never show a URL's
 from __future__ import annotations
 
 import re
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import TracebackType
 from typing import Final, Self
@@ -38,6 +40,8 @@ TIMEOUT_SECONDS: Final = 30.0
 # What may go better a moment later. 409: another client is writing the same key just now.
 RETRIED_STATUSES: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 ERROR_BODY_BYTES: Final = 64 * 1024
+# One buffer, or the pieces of a body on its way from elsewhere.
+Body = memoryview | Iterable[memoryview]
 
 
 def place(url: str) -> str:
@@ -49,12 +53,16 @@ def place(url: str) -> str:
 class Connection:
     """A kept-alive connection to the server of a URL, used by one thread, through the environment's proxy if any.
 
+    ``context``: how an https server is verified; by default as the environment says.
+
     Raises:
         ValueError: Not an http(s) URL.
         Unusable: The environment names a proxy or a file of certificates that cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS, context: ssl.SSLContext | None = None
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or parts.hostname is None:
             raise ValueError(f"not an http(s) URL: {place(url)}")
@@ -64,16 +72,17 @@ class Connection:
         host, port = (parts.hostname, parts.port) if self._proxy is None else (self._proxy.host, self._proxy.port)
         self._connection: HTTPConnection
         if parts.scheme == "https":
-            self._connection = HTTPSConnection(host, port, timeout=timeout_seconds, context=tls())
+            self._connection = HTTPSConnection(host, port, timeout=timeout_seconds, context=context or tls())
             if self._proxy is not None:
                 self._connection.set_tunnel(parts.hostname, parts.port or 443, headers=dict(self._proxy.headers))
         else:
             self._connection = HTTPConnection(host, port, timeout=timeout_seconds)
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: memoryview | None = None) -> HTTPResponse:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None = None) -> HTTPResponse:
         """Send one request and read the head of its answer; raises TryAgain when the connection fails.
 
-        The body goes out as it is. The headers are exactly those given, Host, and what the proxy asks for.
+        The body goes out as it is, whole or piece by piece; what its iterator raises (no OSError) ends the request
+        before it is complete. The headers are exactly those given, Host, and what the proxy asks for.
         """
         parts = urlsplit(url)
         if (parts.scheme, parts.netloc) != self._server:
@@ -92,12 +101,15 @@ class Connection:
             response = self._connection.getresponse()
         except (OSError, HTTPException) as error:
             raise self.broken(error, url) from error
+        except BaseException:
+            self._connection.close()
+            raise
         if response.status == 407:
             self._connection.close()
             raise proxy_asks(self._proxy)
         return response
 
-    def put(self, url: str, headers: Mapping[str, str], body: memoryview) -> bool:
+    def put(self, url: str, headers: Mapping[str, str], body: Body) -> bool:
         """Write an object; False when there is one (412). Raises StoreError, or TryAgain."""
         response = self.send("PUT", url, headers, body)
         if response.status == 412:
@@ -197,6 +209,14 @@ class Connection:
         """Close the socket; the connection may be used again."""
         self._connection.close()
 
+    def abort(self) -> None:
+        """Called by another thread: what this connection waits for fails at once, and the next ``send`` connects."""
+        waiting = self._connection.sock
+        if waiting is not None:
+            with suppress(OSError):
+                # Below TLS, which would wait for its own farewell.
+                socket.socket.shutdown(waiting, socket.SHUT_RDWR)
+
     def __enter__(self) -> Self:
         return self
 
@@ -205,9 +225,10 @@ class Connection:
     ) -> None:
         self.close()
 
-    def _send_body(self, body: memoryview) -> None:
+    def _send_body(self, body: Body) -> None:
         try:
-            self._connection.send(body)
+            for piece in (body,) if isinstance(body, memoryview) else body:
+                self._connection.send(piece)
         except (BrokenPipeError, ConnectionResetError):
             # A store that refuses an upload answers before it has read it all, and closes. The answer is what matters:
             # where there is none, reading it fails in its turn.
