@@ -10,6 +10,7 @@
     launch      which processes a job consists of
     codec       how the values of an update travel
     store       object storage
+    ending      how a program ends, and the record it leaves
     protocol    messages between worker and aggregator, records of a round
     telemetry   logs, metric names, traces, trackers
     api         the job document and its status

@@ -24,8 +24,6 @@ RENDEZVOUS_PORT: Final = 29400
 # Environment of the aggregator. The number of an open socket that listens at its address already, handed over by a
 # launcher that keeps it: the aggregator takes it instead of binding its address itself.
 LISTEN_FD: Final = "PHOTON_LISTEN_FD"
-# A file into which it writes its last status when the job has ended.
-TERMINATION_LOG: Final = "PHOTON_TERMINATION_LOG"
 
 # Environment of a worker that shares the machine's GPUs with others: which of them its first process takes, counted
 # around. Where a launcher gives it GPUs of its own it is unset.

@@ -56,6 +56,7 @@ class Controller:
         self.cache = cache
         self.metrics = metrics
         self.listed = False
+        self._began = time.time()
         self._api = api
         self._settings = settings
         self._queue = WorkQueue(self._reconcile, width=WIDTH, clock=time.monotonic)
@@ -166,6 +167,8 @@ class Controller:
                 notes=self._memos.notes,
                 taken=memo.taken,
                 refused=memo.refused,
+                closing=frozenset(memo.closing),
+                began=self._began,
                 now=time.time(),
                 settings=self._settings,
             ),

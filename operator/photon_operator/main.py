@@ -14,7 +14,11 @@ from prometheus_client import disable_created_metrics
 from urllib3.exceptions import HTTPError
 
 from photon.api.job import KIND
-from photon.telemetry.logging import configure, exit_with_mistake
+from photon.api.status import ClusterReason
+from photon.ending import Ended, exit_with_mistake, leave, record_of
+from photon.exit_codes import EXIT_FAILED
+from photon.protocol.termination import Termination
+from photon.telemetry.logging import configure
 from photon.version import release
 from photon_operator.cluster.cache import Cache
 from photon_operator.cluster.client import Api, ApiError, NoKubernetes, connect
@@ -42,8 +46,9 @@ def _wait_for_definition(api: Api, settings: Settings) -> None:
                 hint = (
                     "; is manifests/crd.yaml installed?" if isinstance(error, ApiError) and error.status == 404 else ""
                 )
-                sys.stderr.write(f"error: jobs cannot be listed: {error}{hint}\n")
-                raise SystemExit(1) from error
+                message = f"jobs cannot be listed: {error}{hint}"
+                sys.stderr.write(f"error: {message}\n")
+                raise Ended(Termination.of(ClusterReason.PROGRAM_FAILED, message, EXIT_FAILED)) from error
             log.warning("jobs cannot be listed yet: %s", error)
             time.sleep(2.0)
 
@@ -64,7 +69,19 @@ def _no_arguments() -> None:
 
 
 def main() -> None:
-    """Entry point: runs until a signal."""
+    """Entry point: runs until a signal, and leaves a termination record."""
+    try:
+        _run()
+    except SystemExit as end:
+        leave(record_of(end))
+        raise
+    except Exception as error:
+        leave(Termination.of(ClusterReason.PROGRAM_FAILED, f"{type(error).__name__}: {error}", EXIT_FAILED))
+        raise
+    leave(record_of(SystemExit(0)))
+
+
+def _run() -> None:
     _no_arguments()
     configure("operator")
     try:

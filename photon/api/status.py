@@ -51,7 +51,10 @@ class JobReason(StrEnum):
 
 
 class ClusterReason(StrEnum):
-    """What only a cluster has to say of a job, or of one participant's pods."""
+    """What a cluster says of a job or of one participant's pods, and why one of Photon's programs has ended.
+
+    In the order of what time may heal to what a person must change.
+    """
 
     STARTING = "Starting"
     QUEUED = "Queued"
@@ -113,6 +116,13 @@ class ParticipantStatus(ApiModel):
     name: Name
     state: ParticipantState = ParticipantState.ABSENT
     in_cohort: bool = False
+    reason: Annotated[
+        ShortText | None,
+        Field(
+            exclude_if=lambda value: value is None,
+            description="Why it does not take part, as one word: of its pods, or why its update was refused.",
+        ),
+    ] = None
     message: Annotated[
         str, Field(max_length=1024, description="Why it was left out, or why its update was refused.")
     ] = ""

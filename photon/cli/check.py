@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Final
 import yaml
 
 from photon.api.job import FederatedTrainingJob
+from photon.ending import read
 from photon.errors import UserError
 from photon.exit_codes import EXIT_USER_ERROR
 from photon.local.programs import find_program
+from photon.protocol.termination import TERMINATION_LOG
 
 # torch and transformers take seconds to load, on a busy machine a minute.
 CHECK_SECONDS: Final = 300.0
@@ -37,13 +40,15 @@ def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:
         document |= {"apiVersion": job.api_version, "kind": job.kind}
         path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
         command = [program, "check", "--job", str(path), "--folder", str(folder)]
+        record = Path(temporary) / "termination.json"
+        env = {**os.environ, TERMINATION_LOG: str(record)}
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_SECONDS, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_SECONDS, check=False, env=env)
         except subprocess.TimeoutExpired:
             return [f"not checked   the model: its check took longer than {CHECK_SECONDS:.0f} s"]
+        end = read(record)
     if done.returncode == 0:
         return done.stdout.splitlines()
-    error = next((line for line in done.stderr.splitlines() if line.startswith("error: ")), "")
-    if done.returncode == EXIT_USER_ERROR and error:
-        raise UserError(error.removeprefix("error: "))
+    if done.returncode == EXIT_USER_ERROR and end is not None:
+        raise UserError(end.message)
     return ["not checked   the model: torch and transformers are not installed here, so it is checked at the start"]

@@ -18,6 +18,7 @@ from photon.cli.sources.base import StatusSource, StatusView
 from photon.errors import NoAnswer
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.terminal.display import Display
+from photon.terminal.lines import why
 from photon.terminal.table import WIDTH, View, render
 
 _FINAL: Final = (ConditionType.COMPLETE, ConditionType.FAILED, ConditionType.SUSPENDED)
@@ -41,7 +42,7 @@ def show(source: StatusSource, *, as_json: bool) -> None:
         local_steps=seen.local_steps,
         elapsed_seconds=running_seconds(seen.status, time.time()),
         condition=said(seen),
-        events=[("", f"{person.name}: {person.message}") for person in seen.status.participants if person.message],
+        events=[("", f"{person.name}: {why(person)}") for person in seen.status.participants if why(person)],
     )
     console.print(render(view, width=min(WIDTH, console.width)))
 

@@ -17,13 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from photon.api.status import ClusterReason
+from photon.ending import read
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_STORE_REFUSES, EXIT_USER_ERROR
 from photon.launch import Process, Role
+from photon.protocol.termination import TERMINATION_LOG, Termination
 
 STOP_SECONDS: Final = 5.0
 _BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0)
 # After this long a process was healthy: its restarts are counted from zero again.
 _HEALTHY_SECONDS: Final = 600.0
+
+# Of a record these say no more than that the program ended with an error, which its message tells better.
+_PLAIN: Final = frozenset({ClusterReason.PROGRAM_FAILED, ClusterReason.INVALID_CONFIGURATION})
 
 # Run in the child: asks the kernel (PR_SET_PDEATHSIG = 1) for a signal when the parent dies, then becomes the program.
 # A child must ask for itself, and Popen's preexec_fn may deadlock in a process with threads. The comparison closes the
@@ -41,14 +47,25 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """A process ended. ``final``: it will not be started again. ``code`` is negative for a signal, as in subprocess."""
+    """A process ended. ``final``: it will not be started again. ``code`` is negative for a signal, as in subprocess.
+
+    ``record``: what it left of its end; None when it was killed, or could not even be started.
+    """
 
     process: Process
     code: int
     final: bool
     restarts_left: int
-    error: str | None
+    record: Termination | None
     log_tail: str
+
+    @property
+    def error(self) -> str | None:
+        """Reason and message of a program that ended with an error and said so: ``AccessDenied: ...``."""
+        record = self.record
+        if record is None or self.code == 0 or not record.message:
+            return None
+        return record.message if record.reason in _PLAIN else f"{record.reason}: {record.message}"
 
     @property
     def reason(self) -> str:
@@ -73,7 +90,8 @@ class Child:
     ) -> None:
         self.process = process
         self.log_path = log_path
-        self._env = dict(env)
+        self._record = log_path.with_name(f"{log_path.stem}-termination.json")
+        self._env = {**env, TERMINATION_LOG: str(self._record)}
         self._cwd = cwd
         self._pass_fds = tuple(pass_fds)
         self._clock = clock
@@ -93,6 +111,7 @@ class Child:
     def start(self) -> None:
         """Start the program, its output appended to the log."""
         self._restart_at = None
+        self._record.unlink(missing_ok=True)
         with self.log_path.open("ab") as log:
             self._log_offset = log.tell()
             self._handle = _spawn(self.process, env=self._env, cwd=self._cwd, log=log, pass_fds=self._pass_fds)
@@ -117,7 +136,7 @@ class Child:
             code=code,
             final=final,
             restarts_left=self.process.restarts - self.restarts,
-            error=self.error_line(),
+            record=read(self._record),
             log_tail=self.log_tail(),
         )
         self._last = ended
@@ -171,11 +190,6 @@ class Child:
     def log_tail(self, lines: int = 15) -> str:
         """The last lines that this start of the process has written."""
         return "\n".join(self._log_text().rstrip().splitlines()[-lines:])
-
-    def error_line(self) -> str | None:
-        """The message of the last ``error: ...`` line, if the program ended with one."""
-        found = [line for line in self._log_text().splitlines() if line.startswith("error: ")]
-        return found[-1].removeprefix("error: ") if found else None
 
     def _log_text(self) -> str:
         with self.log_path.open("rb") as log:

@@ -63,11 +63,6 @@ class RunDirectory:
         return self.root / "events.jsonl"
 
     @property
-    def last_words(self) -> Path:
-        """The last status of an aggregator that has ended with its job."""
-        return self.logs / "aggregator-last-status.json"
-
-    @property
     def address(self) -> Path:
         """While a run is under way: the URL of its aggregator, and the process that runs it, a line each."""
         return self.root / "aggregator.url"

@@ -1,6 +1,6 @@
 """Starts the processes of a plan, watches them, and says how the job ended.
 
-How a job ended is what its aggregator said first: in its status, or in its termination message if it was not asked in
+How a job ended is what its aggregator said first: in its status, or in its termination record if it was not asked in
 time. What a process does afterwards, or an aggregator that is started again, changes nothing of it.
 """
 
@@ -21,12 +21,13 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.status import Condition, ConditionType, JobStatus
 from photon.errors import JobFailed, PhotonError, RunFailed, UserError
 from photon.exit_codes import EXIT_STORE_REFUSES, EXIT_USER_ERROR
-from photon.launch import AGGREGATOR, INIT, LISTEN_FD, TERMINATION_LOG, LaunchContext, Role, processes, worker_name
+from photon.launch import AGGREGATOR, INIT, LISTEN_FD, LaunchContext, Role, processes, worker_name
 from photon.local.awake import AwakeClock
 from photon.local.environment import Keys, environment
 from photon.local.process import Child, Exit, stop_all
 from photon.local.programs import find_program
 from photon.local.run_folder import RunDirectory, shown, write_atomic
+from photon.protocol.termination import Termination
 from photon.telemetry import traces
 from photon.telemetry.trackers import FOLDER_VARIABLE
 from photon.terminal import lines
@@ -85,7 +86,7 @@ class Supervisor:
         folders = {FOLDER_VARIABLE: str(run.root / "trackers"), **os.environ}
         paths = {FOLDER_VARIABLE: os.path.abspath(folders[FOLDER_VARIABLE]), **traces.absolute(os.environ)}
         given: dict[str, Mapping[str, str]] = {
-            AGGREGATOR: {LISTEN_FD: str(self._door.fileno()), TERMINATION_LOG: str(run.last_words)},
+            AGGREGATOR: {LISTEN_FD: str(self._door.fileno())},
             **{worker_name(participant): told for participant, told in (gpus or {}).items()},
         }
         self._children = [
@@ -109,7 +110,6 @@ class Supervisor:
             JobFailed: The aggregator says that the job has failed.
         """
         try:
-            self._run.last_words.unlink(missing_ok=True)
             self._display.phase("making the initial model")
             self._initialise()
             self._display.phase("waiting for the participants")
@@ -173,24 +173,16 @@ class Supervisor:
         except (httpx.HTTPError, ValidationError):
             return  # it is starting, or dying: its process tells which
         if self._final is None:
-            self._final = _final(status)
+            self._final = _condition(status)
         self._display.condition(lines.condition(status))
         self._display.status(status)
-
-    def _read_last_words(self) -> None:
-        """What the aggregator has left for one who did not ask in time."""
-        try:
-            status = JobStatus.model_validate_json(self._run.last_words.read_bytes())
-        except (OSError, ValidationError):
-            return  # it ended without any
-        self._final = self._final or _final(status)
 
     def _handle(self, ended: Exit | None) -> None:
         """Tell of a process that ended; raise when the run cannot go on without it."""
         if ended is None:
             return
         if ended.process.name == AGGREGATOR:
-            self._read_last_words()
+            self._final = self._final or _final(ended.record)
         elif ended.process.role is Role.WORKER and ended.code != 0:
             self._poll_status()  # it may end because the job did
         if ended.code == 0 or self._final is not None:
@@ -235,7 +227,12 @@ class Supervisor:
         return UserError(f"{ended.process.participant}: {message}" if ended.process.participant else message)
 
 
-def _final(status: JobStatus) -> Condition | None:
+def _final(record: Termination | None) -> Condition | None:
+    """How the job ended, by the record of its aggregator: for one who did not ask in time."""
+    return _condition(record.status) if record is not None and record.status is not None else None
+
+
+def _condition(status: JobStatus) -> Condition | None:
     final = (ConditionType.COMPLETE, ConditionType.FAILED)
     return next((c for c in status.conditions if c.type in final and c.status == "True"), None)
 

@@ -2,10 +2,11 @@
 
 ::
 
-    messages   requests and answers of the worker protocol
-    records    plans, manifests, commits and other records in the bucket
-    rollback   a commit that makes an earlier round the head again
-    ranges     the range of every figure that a participant reports
-    canonical  records as bytes, and their digests
-    cohort     who trains in a round
+    messages     requests and answers of the worker protocol
+    records      plans, manifests, commits and other records in the bucket
+    rollback     a commit that makes an earlier round the head again
+    ranges       the range of every figure that a participant reports
+    canonical    records as bytes, and their digests
+    cohort       who trains in a round
+    termination  how a program ended
 """

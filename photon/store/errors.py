@@ -3,9 +3,11 @@
 StoreError               what none of the below fits
  ├─ Unreachable          nothing answers, or not in time, or only "later" (5xx, 409, 429): waiting helps
  ├─ StorageFull          no room for what was to be written: helps once space is freed or added
+ │   └─ DiskFull             the same, of this machine's disk
  ├─ Refused              the store answers and does not do it: helps once a key, a permission or a setting is changed
  │   ├─ AccessDenied         the keys are wrong, have expired, or may not do this
  │   ├─ BucketMissing        the bucket does not exist
+ │   ├─ CertificateRefused   the server's certificate is not one to trust
  │   └─ Unusable             a feature that Photon needs is missing, or a setting cannot work: exit code 2
  └─ Contradiction        the bucket does not hold what it must hold: waiting never helps
      ├─ NotFound             no object at this key
@@ -13,12 +15,12 @@ StoreError               what none of the below fits
      └─ DigestMismatch       the bytes are not those that were announced
 
 Who waits for a store asks only for the four kinds of the first level; ``RecordError`` of the aggregator is the fourth
-``Contradiction``.
+``Contradiction``. ``reason`` is the code by which launchers know an error that has ended a program.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from botocore.exceptions import (
@@ -36,6 +38,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from photon.api.status import ClusterReason
 from photon.errors import PhotonError
 from photon.exit_codes import EXIT_USER_ERROR
 
@@ -43,13 +46,25 @@ from photon.exit_codes import EXIT_USER_ERROR
 class StoreError(PhotonError):
     """Object storage did not do what was asked; the message is one sentence for the user."""
 
+    reason: ClassVar[ClusterReason] = ClusterReason.PROGRAM_FAILED
+
 
 class Unreachable(StoreError):
     """Nothing answers at the endpoint, not in time, or only with server errors; trying again later may help."""
 
+    reason = ClusterReason.STORAGE_UNREACHABLE
+
 
 class StorageFull(StoreError):
     """The store has no room left."""
+
+    reason = ClusterReason.STORAGE_FULL
+
+
+class DiskFull(StorageFull):
+    """This machine's disk has no room left for a copy of what the store holds."""
+
+    reason = ClusterReason.PROGRAM_FAILED
 
 
 class Refused(StoreError):
@@ -59,15 +74,26 @@ class Refused(StoreError):
 class AccessDenied(Refused):
     """The credentials are wrong, expired, or may not do this."""
 
+    reason = ClusterReason.ACCESS_DENIED
+
 
 class BucketMissing(Refused):
     """The bucket does not exist."""
+
+    reason = ClusterReason.BUCKET_MISSING
+
+
+class CertificateRefused(Refused):
+    """The server's certificate cannot be verified."""
+
+    reason = ClusterReason.STORAGE_UNREACHABLE
 
 
 class Unusable(Refused):
     """The store lacks a feature that Photon needs, or a setting of how to reach it cannot work."""
 
     exit_code = EXIT_USER_ERROR
+    reason = ClusterReason.INVALID_CONFIGURATION
 
 
 class Contradiction(StoreError):
@@ -119,9 +145,9 @@ def not_a_store(where: str, why: str) -> Unreachable:
     return Unreachable(f"what answers at {where} is not an S3 API ({why}): check storage.endpoint and the network")
 
 
-def certificate_refused(where: str, why: str) -> Refused:
+def certificate_refused(where: str, why: str) -> CertificateRefused:
     """The server's certificate is not one to trust."""
-    return Refused(
+    return CertificateRefused(
         f"the certificate of {where} cannot be verified ({why}): set AWS_CA_BUNDLE to the file with its certificate "
         "authority, or correct storage.endpoint"
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from photon.store.errors import StorageFull, StoreError
+from photon.store.errors import DiskFull, StoreError
 from photon.store.multipart import MultipartUpload
 
 # S3's bounds on a multipart upload.
@@ -184,7 +184,7 @@ class FileSink(_Stripes):
         fsync: Also wait for the disk, so that the file outlives a power cut.
 
     Raises:
-        StorageFull: The disk has no room left.
+        DiskFull: The disk has no room left.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class FileSink(_Stripes):
                 done += os.pwrite(self._descriptor, data[done:], offset + done)
         except OSError as error:
             if error.errno in ENOSPC:
-                raise StorageFull(f"{self._path}: the disk is full; free or add space") from error
+                raise DiskFull(f"{self._path}: the disk is full; free or add space") from error
             raise
 
     def _publish(self) -> None:

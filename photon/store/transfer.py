@@ -22,7 +22,7 @@ from threading import Event, Lock, local
 from typing import Final
 
 from photon.protocol.records import FileRecord
-from photon.store.errors import DigestMismatch, StorageFull
+from photon.store.errors import DigestMismatch, DiskFull
 from photon.store.http import TIMEOUT_SECONDS, Connection, place
 from photon.store.retry import RetryPolicy
 
@@ -83,7 +83,7 @@ def download(
 
     ``on_bytes`` is told of every few bytes that arrived, one call at a time, and ``on_retry`` of each repeated request,
     both from other threads. Raises DigestMismatch
-    when size or sha256 are not those of ``file``, StorageFull when this machine's disk is full, otherwise StoreError.
+    when size or sha256 are not those of ``file``, DiskFull when this machine's disk is full, otherwise StoreError.
     """
     if shutil.disk_usage(path.parent).free < file.size_bytes:
         raise _disk_full(path, file)
@@ -192,5 +192,5 @@ class _Download:
         return connection
 
 
-def _disk_full(path: Path, file: FileRecord) -> StorageFull:
-    return StorageFull(f"the disk is full: {path.parent} has no room for {file.name} ({file.size_bytes} bytes)")
+def _disk_full(path: Path, file: FileRecord) -> DiskFull:
+    return DiskFull(f"the disk is full: {path.parent} has no room for {file.name} ({file.size_bytes} bytes)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import Final, NoReturn
+from typing import Final
 
 from photon.api.text import printable_lines
 
@@ -43,9 +43,3 @@ def configure(role: str, *, level: int = logging.INFO) -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-
-
-def exit_with_mistake(message: str) -> NoReturn:
-    """End a program for a user's mistake: one line ``error: ...`` on stderr, exit code 2, no traceback."""
-    print(f"error: {message}", file=sys.stderr, flush=True)  # noqa: T201 - what the program was asked for
-    raise SystemExit(2)

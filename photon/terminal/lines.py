@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from photon.api.status import JobStatus, ParticipantState
+from photon.api.status import JobStatus, ParticipantState, ParticipantStatus
 from photon.terminal import units
 
 _MOST_NAMED: Final = 6
@@ -81,7 +81,12 @@ def troubles(old: JobStatus | None, new: JobStatus) -> list[str]:
         last = before.get(p.name)
         bad = p.state in (ParticipantState.REFUSED, ParticipantState.LATE)
         gone = p.state is ParticipantState.ABSENT and last is not None and last.state is not ParticipantState.ABSENT
-        if (bad or gone) and (last is None or (last.state, last.message) != (p.state, p.message)):
-            reason = f": {p.message}" if p.message else ""
-            found.append(f"{p.name} {p.state.value.lower()} in round {new.round}{reason}")
+        if (bad or gone) and (last is None or (last.state, why(last)) != (p.state, why(p))):
+            said = f": {why(p)}" if why(p) else ""
+            found.append(f"{p.name} {p.state.value.lower()} in round {new.round}{said}")
     return found
+
+
+def why(participant: ParticipantStatus) -> str:
+    """Why a participant does not take part: ``NotFinite: NaN in part 0``; else empty."""
+    return ": ".join(filter(None, (participant.reason, participant.message)))

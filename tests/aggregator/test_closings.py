@@ -225,9 +225,12 @@ def test_the_status_says_whose_update_was_scaled_or_refused_in_the_last_round(
         bad = FakeWorker("bad", [running.url], tamper=longer(1e6))
         with working(bad, *(FakeWorker(name, [running.url]) for name in NAMES[1:])):
             pass
-        said = {person["name"]: person["message"] for person in running.get("/v1/status")["participants"]}
+        people = {person["name"]: person for person in running.get("/v1/status")["participants"]}
+        said = {name: person["message"] for name, person in people.items()}
     assert "round 1 took its update scaled by 8" in said["bad"]
-    assert "round 1 did not take its update, NormTooLarge: " in said["worse"]
+    assert "round 1 did not take its update: " in said["worse"]
+    assert people["worse"]["reason"] == "NormTooLarge"
+    assert "reason" not in people["north"]
     assert "round 1" not in said["north"] + said["south"]
 
 

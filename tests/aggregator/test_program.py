@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from photon.api.placement import StorageSpec
-from photon.api.status import JobStatus
+from photon.protocol.termination import parse
 from photon.store.objects import ObjectStore
 from tests.aggregator.fake_worker import FakeWorker, job_document, token_digests, write_round_zero
 from tests.aggregator.running import chain, working
@@ -82,7 +82,11 @@ def test_a_job_from_start_to_end(program: Program, store: ObjectStore, storage: 
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert len(chain(store)) == 3
-    told = JobStatus.model_validate_json(termination_log.read_bytes())
+    record = parse(termination_log.read_bytes())
+    assert record is not None
+    assert (record.reason, record.exit_code) == ("RoundsDone", 0)
+    told = record.status
+    assert told is not None
     assert [c.type for c in told.conditions if c.status == "True"] == ["Complete"]
     assert told.committed_rounds == 2
     assert " aggregator  round 2: RoundCommitted" in errors
@@ -217,12 +221,16 @@ def test_a_store_that_is_away_at_the_start_is_waited_for(
     assert process.returncode == 0, errors
 
 
-def test_wrong_keys_are_said_in_one_line(program: Program) -> None:
+def test_wrong_keys_are_said_in_one_line(program: Program, tmp_path: Path) -> None:
     program.environment["AWS_SECRET_ACCESS_KEY"] = "wrong"
+    program.environment["PHOTON_TERMINATION_LOG"] = str(tmp_path / "termination-log")
     code, errors = program.run()
     assert code == 1
     assert errors.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in errors
+    record = parse((tmp_path / "termination-log").read_bytes())
+    assert record is not None
+    assert (record.reason, record.exit_code, f"error: {record.message}") == ("AccessDenied", 1, errors.splitlines()[-1])
 
 
 def test_the_aggregator_imports_nothing_heavy() -> None:

@@ -167,8 +167,8 @@ def test_status_says_that_the_model_is_an_earlier_one_and_who_is_left_out() -> N
     running = Conditions().of(state, 1000.0)[0]
     assert (running.type, running.status) == ("Running", "True")
     assert "rolled back in round 5 to the model of round 2 (Operator: the loss rose)" in running.message
-    _, message = participant_state(state, Board(PEOPLE).desk("north"), "north", 1000.0)
-    assert message == "left out of round 6: Quarantined"
+    _, *why = participant_state(state, Board(PEOPLE).desk("north"), "north", 1000.0)
+    assert why == ["Quarantined", "left out of round 6"]
 
 
 def test_evaluations_of_rounds_that_were_given_up_do_not_end_the_job() -> None:

@@ -31,8 +31,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+record = {"reason": part.get("reason", "ProgramFailed"), "message": part.get("error", ""), "exitCode": part["code"]}
 if part.get("words"):
-    pathlib.Path(os.environ["PHOTON_TERMINATION_LOG"]).write_text(json.dumps(part["words"]))
+    record["status"] = part["words"]
+if part.get("words") or part.get("error"):
+    pathlib.Path(os.environ["PHOTON_TERMINATION_LOG"]).write_text(json.dumps(record))
 if "status" in part:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
     server.socket = socket.socket(fileno=int(os.environ["PHOTON_LISTEN_FD"]))
@@ -41,12 +44,11 @@ if "status" in part:
     while not (here / "asked").exists() or (part.get("until") and not (here / part["until"]).exists()):
         time.sleep(0.02)
     time.sleep(0.1)
-print(part.get("error", ""), flush=True)
 os._exit(part["code"])
 '''
 
 WORKER = '''#!{python}
-"""``init`` succeeds; a participant ends with the code that its file holds, else it waits to be stopped."""
+"""``init`` succeeds; a participant ends with code, reason and message of its file, else it waits to be stopped."""
 import json, os, pathlib, sys, time
 
 here = pathlib.Path(__file__).parent
@@ -60,8 +62,10 @@ lists = {k: v for k, v in os.environ.items() if k.endswith("_VISIBLE_DEVICES") o
 (here / (name + ".gpus")).write_text(json.dumps(lists))
 end = here / (name + ".end")
 if end.exists():
-    code, _, words = end.read_text().partition(" ")
-    print(words, flush=True)
+    code, reason, message = end.read_text().split(" ", 2)
+    if message:
+        record = {"reason": reason, "message": message, "exitCode": int(code)}
+        pathlib.Path(os.environ["PHOTON_TERMINATION_LOG"]).write_text(json.dumps(record))
     sys.exit(int(code))
 time.sleep(600)
 '''
@@ -71,7 +75,8 @@ def write_stubs(folder: Path, script: list[dict[str, object]]) -> None:
     """Programs ``photon-aggregator`` and ``photon-worker`` in ``folder``.
 
     ``script``: an entry for each start of the aggregator, the last one for all later starts. ``status`` is served until
-    it was asked for once (and the file ``until`` is there); ``words`` are its last words; ``code`` is its exit code.
+    it was asked for once (and the file ``until`` is there); ``words`` is the status in its termination record,
+    ``error`` the message of it; ``code`` is its exit code.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in (("photon-aggregator", AGGREGATOR), ("photon-worker", WORKER)):

@@ -51,6 +51,14 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     stop_all(made, seconds=0)
 
 
+def leaves(reason: str, message: str, code: int) -> str:
+    """Code of a program that ends with a record."""
+    return (
+        "import json, os, pathlib; pathlib.Path(os.environ['PHOTON_TERMINATION_LOG']).write_text(json.dumps("
+        f"{{'reason': {reason!r}, 'message': {message!r}, 'exitCode': {code}}})); raise SystemExit({code})"
+    )
+
+
 def ended(child: Child) -> Exit:
     found: list[Exit] = []
 
@@ -99,11 +107,26 @@ def test_restarts_are_counted_afresh_after_a_long_healthy_run(make: Callable[...
 
 
 def test_the_users_mistake_is_not_tried_again_and_its_message_is_kept(make: Callable[..., Child]) -> None:
-    child = make("print('noise'); print('error: too few tokens in a'); raise SystemExit(2)")
+    child = make(f"print('error: noise'); {leaves('InvalidConfiguration', 'too few tokens in a', 2)}")
     child.start()
     exit_ = ended(child)
     assert exit_.final
     assert exit_.error == "too few tokens in a"
+
+
+def test_a_failure_has_its_reason_and_message(make: Callable[..., Child]) -> None:
+    child = make(leaves("AccessDenied", "check the keys", 4))
+    child.start()
+    exit_ = ended(child)
+    assert (exit_.code, exit_.error) == (4, "AccessDenied: check the keys")
+
+
+def test_what_a_program_prints_is_not_taken_for_its_reason(make: Callable[..., Child]) -> None:
+    child = make("print('error: AccessDenied: check the keys'); raise SystemExit(1)")
+    child.start()
+    exit_ = ended(child)
+    assert exit_.error is None
+    assert exit_.log_tail == "error: AccessDenied: check the keys"
 
 
 def test_a_program_that_is_not_there_is_a_failure_with_its_reason_in_the_log(

@@ -82,6 +82,7 @@ def test_wrong_credentials(runs: Any, s3: EmbeddedStore, wrong: str) -> None:
     code, _, err = runs.run(runs.job(storage={"endpoint": s3.endpoint}))
     assert code == 2
     assert wrong in only_error(err)
+    assert only_error(err).startswith("error: AccessDenied: ")
 
 
 @pytest.mark.s3
@@ -90,6 +91,7 @@ def test_a_bucket_that_is_not_there(runs: Any, s3: EmbeddedStore) -> None:
     code, _, err = runs.run(runs.job(storage={"endpoint": s3.endpoint, "bucket": "no-such-bucket"}))
     assert code == 2
     assert "no-such-bucket" in only_error(err)
+    assert only_error(err).startswith("error: BucketMissing: ")
 
 
 @pytest.mark.s3

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from photon.api.status import ClusterReason
 from photon.errors import UserError
 from photon.launch import Process, Role, SecretEnv, SecretSource
 from photon.local.environment import Keys, environment, not_proxied
 from photon.local.process import Exit
 from photon.local.programs import find_program
 from photon.local.supervisor import failure
+from photon.protocol.termination import Termination
 
 KEYS = Keys(access_key="store-id", secret_key="store-secret")
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -21,12 +23,14 @@ def process(*secrets: SecretEnv) -> Process:
     )
 
 
-def ended(*, error: str | None) -> Exit:
-    return Exit(process=process(), code=-9, final=True, restarts_left=0, error=error, log_tail="first\nTraceback: boom")
+def ended(*, code: int, record: Termination | None) -> Exit:
+    return Exit(
+        process=process(), code=code, final=True, restarts_left=0, record=record, log_tail="first\nTraceback: boom"
+    )
 
 
 def test_a_process_that_failed_without_a_word_is_named_with_the_last_lines_of_its_log() -> None:
-    assert failure(ended(error=None), "runs/x/logs/worker-a.log").splitlines() == [
+    assert failure(ended(code=-9, record=None), "runs/x/logs/worker-a.log").splitlines() == [
         "worker-a failed 3 times (killed by SIGKILL); the last lines of runs/x/logs/worker-a.log:",
         "    first",
         "    Traceback: boom",
@@ -34,8 +38,10 @@ def test_a_process_that_failed_without_a_word_is_named_with_the_last_lines_of_it
 
 
 def test_a_process_that_said_why_it_failed_is_quoted_and_nothing_more() -> None:
-    text = failure(ended(error="no room"), "runs/x/logs/worker-a.log")
-    assert text == "worker-a failed 3 times (killed by SIGKILL): no room; its log is runs/x/logs/worker-a.log"
+    record = Termination.of(ClusterReason.STORAGE_FULL, "no room", 1)
+    text = failure(ended(code=1, record=record), "runs/x/logs/worker-a.log")
+    said = "worker-a failed 3 times (exit code 1): StorageFull: no room"
+    assert text == f"{said}; its log is runs/x/logs/worker-a.log"
 
 
 def test_a_worker_inherits_no_credentials() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,10 @@ def test_a_failed_job_has_its_own_exit_code_and_is_not_started_again(run: Run, t
 
 def test_workers_that_were_told_first_are_no_deaths(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(JobFailed):
-        run({"status": FAILED, "words": FAILED, "code": 3}, ends={"north": "3 error: the job failed", "south": "3 x"})
+        run(
+            {"status": FAILED, "words": FAILED, "code": 3},
+            ends={"north": "3 JobFailed the job failed", "south": "3 JobFailed x"},
+        )
     assert "starting it again" not in capsys.readouterr().out
 
 
@@ -100,10 +104,10 @@ def test_an_aggregator_that_ends_without_a_word_is_no_success(run: Run) -> None:
 
 
 def test_what_was_said_in_an_earlier_run_does_not_count(run: Run, tmp_path: Path) -> None:
-    words = RunDirectory(tmp_path / "runs" / "small").last_words
-    words.parent.mkdir(parents=True)
-    words.write_text('{"conditions": [{"type": "Complete", "status": "True", "reason": "RoundsDone", '
-                     '"lastTransitionTime": "now"}]}')  # fmt: skip
+    logs = RunDirectory(tmp_path / "runs" / "small").logs
+    logs.mkdir(parents=True)
+    record = {"reason": "RoundsDone", "message": "", "exitCode": 0, "status": COMPLETE}
+    (logs / "aggregator-termination.json").write_text(json.dumps(record))
     with pytest.raises(RunFailed, match="without saying"):
         run({"code": 0})
 
@@ -120,6 +124,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_the_status(run: Run, monkey
     run({"status": COMPLETE, "code": 0})
 
 
+TOO_SMALL = "2 InvalidConfiguration its data is too small"
 THREE = {"participants": [{"name": n, "worker": {"data": {"uri": "data"}}} for n in ("north", "south", "west")]}
 QUORUM = {**THREE, "participation": {"quorum": 2}}
 
@@ -128,29 +133,39 @@ LOST = ({"status": RUNNING, "code": 1, "until": "north.lost"}, {"status": COMPLE
 
 
 def test_a_worker_that_failed_for_good_does_not_end_a_run_that_has_its_quorum(run: Run) -> None:
-    out = run(*LOST, ends={"north": "7 error: no GPU"}, **QUORUM)
+    out = run(*LOST, ends={"north": "7 ProgramFailed no GPU"}, **QUORUM)
     assert "worker-north died (exit code 7: no GPU); starting it again, 4 more tries" in out
     assert "worker-north failed 6 times (exit code 7): no GPU" in out
     assert "the job goes on with 2 participants (quorum 2)" in out
 
 
+def test_the_reason_of_a_failure_is_said(run: Run) -> None:
+    out = run(*LOST, ends={"north": "1 StorageUnreachable no object store answers"}, **QUORUM)
+    assert "worker-north died (exit code 1: StorageUnreachable: no object store answers)" in out
+    assert "worker-north failed 6 times (exit code 1): StorageUnreachable: no object store answers" in out
+
+
 def test_a_workers_mistake_is_said_and_the_others_go_on(run: Run) -> None:
-    out = run(*LOST, ends={"north": "2 error: its data is too small"}, **QUORUM)
+    out = run(*LOST, ends={"north": TOO_SMALL}, **QUORUM)
     assert "north: its data is too small; the job goes on with 2 participants (quorum 2)" in out
     assert "starting it again, 4" not in out.replace("aggregator died (exit code 1); starting it again, 4", "")
 
 
 def test_the_run_ends_with_the_one_that_takes_the_quorum_away(run: Run) -> None:
     with pytest.raises(RunFailed, match=r"worker-(north|south) failed 6 times") as lost:
-        run({"status": RUNNING, "code": 1, "until": "never"}, ends={"north": "7 ", "south": "7 "}, **QUORUM)
+        run(
+            {"status": RUNNING, "code": 1, "until": "never"},
+            ends=dict.fromkeys(("north", "south"), "7 ProgramFailed "),
+            **QUORUM,
+        )
     assert re.search(r"\(failed before: (north|south)\); a quorum of 2 cannot be reached$", str(lost.value))
 
 
 def test_without_a_quorum_of_its_own_a_job_needs_everybody(run: Run) -> None:
     with pytest.raises(UserError, match=r"^north: its data is too small$"):
-        run({"status": RUNNING, "code": 1, "until": "never"}, ends={"north": "2 error: its data is too small"})
+        run({"status": RUNNING, "code": 1, "until": "never"}, ends={"north": TOO_SMALL})
 
 
 def test_an_aggregator_that_cannot_work_ends_the_run(run: Run) -> None:
     with pytest.raises(UserError, match=r"^other settings$"):
-        run({"code": 2, "error": "error: other settings"}, **QUORUM)
+        run({"code": 2, "error": "other settings"}, **QUORUM)

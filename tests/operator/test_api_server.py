@@ -14,7 +14,7 @@ from photon.api.status import JobReason
 from photon_operator.children import names
 from tests.cluster.fixtures import RESTRICTED
 from tests.operator.running import EXAMPLES, Aggregators, Lab, Operator, until
-from tests.operator.world import said, words
+from tests.operator.world import record, said, words
 from tools.cluster.kube import Kube
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.xdist_group("operator")]
@@ -183,6 +183,9 @@ def test_suspend_and_resume(lab: Lab, aggregators: Aggregators) -> None:
     lab.until_state("Running", "Training")
 
 
+MISTAKE = record("InvalidConfiguration", "--data s3://photon/data/north: there is no index.json", 2)
+
+
 def test_a_spot_node_taken_away_is_not_counted_and_a_mistake_is_not_tried_again(
     lab: Lab, aggregators: Aggregators
 ) -> None:
@@ -199,7 +202,7 @@ def test_a_spot_node_taken_away_is_not_counted_and_a_mistake_is_not_tried_again(
     assert not failed.get("failed"), "it is not counted"
     assert lab.state()[:2] == ("Running", "Training")
 
-    lab.end("first-job-worker-north", 2, "error: --data s3://photon/data/north: there is no index.json")
+    lab.end("first-job-worker-north", 2, MISTAKE)
     message = lab.until_state("Failed", "InvalidConfiguration")
     assert "north: --data s3://photon/data/north: there is no index.json" in message
     lab.until_jobs("first-job-init", "first-job-worker-north")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, SSLError
 
 from photon.api.status import ClusterReason
 from photon.store.errors import translate
-from photon_operator.decide.diagnosis import classify, error_line
-from tests.operator.world import World
+from tests.operator.world import World, record
 
 ENDPOINT = "http://store:8333"
 
@@ -33,39 +32,39 @@ def client_error(code: str, status: int, message: str = "") -> ClientError:
         (client_error("RequestTimeTooSkewed", 403), ClusterReason.ACCESS_DENIED),
         (client_error("NoSuchBucket", 404), ClusterReason.BUCKET_MISSING),
         (client_error("QuotaExceeded", 507), ClusterReason.STORAGE_FULL),
+        (SSLError(endpoint_url=ENDPOINT, error="certificate verify failed"), ClusterReason.STORAGE_UNREACHABLE),
+        (client_error("NotImplemented", 501), ClusterReason.INVALID_CONFIGURATION),
+        (client_error("EntityTooLarge", 400), ClusterReason.PROGRAM_FAILED),
     ],
 )
 def test_what_programs_say_of_storage_has_a_reason(error: Exception, reason: ClusterReason) -> None:
-    assert classify(str(translate(error, endpoint=ENDPOINT, bucket="photon"))) is reason
+    assert translate(error, endpoint=ENDPOINT, bucket="photon").reason is reason
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("code", "words", "reason", "message"),
     [
-        ("the object store refused s3://photon/north/index.json (AccessDenied): check", ClusterReason.ACCESS_DENIED),
-        ("no credentials for s3://photon/north/index.json: set AWS_ACCESS_KEY_ID", ClusterReason.ACCESS_DENIED),
-        ("s3://photon/north/index.json cannot be reached: Could not connect", ClusterReason.STORAGE_UNREACHABLE),
+        (4, record("AccessDenied", "check the keys", 4), "AccessDenied", "check the keys"),
+        (1, record("StorageFull", "free or add space"), "StorageFull", "free or add space"),
+        (1, record("NotYetKnown", "of a later release"), "ProgramFailed", "of a later release"),
+        (1, record("JobFailed", "the job failed: QuorumLost"), "ProgramFailed", "the job failed: QuorumLost"),
+        # Nothing is read out of text, however much it sounds like an error of ours.
+        (1, "hello\nerror: http://store:8333 does not know this access key\n", "ProgramFailed", None),
+        (2, "error: no such bucket", "InvalidConfiguration", "error: no such bucket"),
+        (1, "Traceback (most recent call last):\n  File\nMemoryError: no", "ProgramFailed", "MemoryError: no"),
+        (1, '{"reason": "AccessDenied"}', "ProgramFailed", '{"reason": "AccessDenied"}'),
+        (1, "", "ProgramFailed", "exit code 1"),
     ],
 )
-def test_what_workers_say_of_their_data_has_a_reason(words: str, reason: ClusterReason) -> None:
-    assert classify(words) is reason
-
-
-def test_other_last_words_are_a_failed_program() -> None:
-    assert classify("IndexError: list index out of range") is ClusterReason.PROGRAM_FAILED
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        ("2026-01-31T12:00:00.123Z INFO    init  hello\nerror: no such bucket\n", "no such bucket"),
-        ("Traceback (most recent call last):\n  File\nMemoryError: no", "MemoryError: no"),
-        ("2026-01-31T12:00:00.123Z ERROR   aggregator  it broke", "it broke"),
-        ("", ""),
-    ],
-)
-def test_the_line_that_says_it(words: str, line: str) -> None:
-    assert error_line(words) == line
+def test_a_program_is_known_by_its_record_and_other_words_are_only_shown(
+    code: int, words: str, reason: str, message: str | None
+) -> None:
+    world = World()
+    world.settle()
+    world.fail("first-init", code, words)
+    world.settle()
+    assert world.state == ("Failed", reason)
+    assert (message or words.splitlines()[-1]) in world.message
 
 
 def started() -> World:
@@ -84,7 +83,7 @@ def test_gpus_that_no_node_has() -> None:
     world.settle()
     assert world.state == ("Pending", "Unschedulable")
     assert world.message == f"north: {lacking}"
-    assert world.person("north").message == f"Unschedulable: {lacking}"
+    assert (world.person("north").reason, world.person("north").message) == ("Unschedulable", lacking)
     (event,) = [e for e in world.events if "Insufficient" in e.message]
     assert event.type == "Warning"
     told = len(world.events)
@@ -93,7 +92,7 @@ def test_gpus_that_no_node_has() -> None:
     world.run("first-worker-north")
     world.settle()
     assert world.state == ("Pending", "Starting")
-    assert world.person("north").message == ""
+    assert (world.person("north").reason, world.person("north").message) == (None, "")
 
 
 PULL = (
@@ -190,7 +189,7 @@ def test_a_spot_node_that_is_taken_away_is_no_failure() -> None:
 def test_bad_credentials_are_said_while_init_is_still_tried_again() -> None:
     world = World()
     world.settle()
-    said = "error: http://store:8333 refused the signature: check AWS_SECRET_ACCESS_KEY and storage.region"
+    said = record("AccessDenied", "the signature: check AWS_SECRET_ACCESS_KEY and storage.region")
     world.end_pod("first-init", 1, said)
     world.settle()
     assert world.state == ("Pending", "AccessDenied")
@@ -212,12 +211,12 @@ def test_a_worker_that_is_tried_again_is_in_trouble_until_it_is_heard() -> None:
     world = started()
     world.run("first-worker-south")
     world.settle()
-    world.end_pod("first-worker-north", 1, "error: it broke")
+    world.end_pod("first-worker-north", 1, record("ProgramFailed", "it broke"))
     world.after(10)
     world.add_pod("first-worker-north")
     world.run("first-worker-north")
     world.settle()
-    assert world.person("north").message == "ProgramFailed: it broke"
+    assert (world.person("north").reason, world.person("north").message) == ("ProgramFailed", "it broke")
     world.training()
     assert world.person("north").message == ""
     assert world.state == ("Running", "Training")

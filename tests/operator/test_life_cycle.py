@@ -123,6 +123,12 @@ def test_an_aggregator_that_the_operator_cannot_reach_is_at_work_when_it_is_read
     assert world.state == ("Running", "Training")
     assert "cannot read its status" in world.message
     assert world.after(3600).changes_nothing
+    world.began = world.now
+    world.settle()
+    assert world.state == ("Running", "Training")
+    assert world.message == "", "an operator that was just started has not asked for long"
+    world.after(30)
+    assert "cannot read its status" in world.message
 
 
 def test_workers_that_do_not_leave_a_complete_job_are_removed_after_a_minute() -> None:

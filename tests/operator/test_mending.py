@@ -9,20 +9,25 @@ import pytest
 from photon.api.status import JobReason, ParticipantState
 from photon_operator.children.family import tokens_of
 from photon_operator.children.kinds import CONFIG_MAP, JOB, SECRET, SERVICE
-from tests.operator.world import ABSENT, World, job_object, said
+from tests.operator.world import ABSENT, World, job_object, record, said
+
+
+def mistake(message: str) -> str:
+    return record("InvalidConfiguration", message, 2)
+
 
 # --- retries ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_aggregator_that_got_further_is_started_again_and_one_that_did_not_fails_the_job() -> None:
     world = World().training(round=4, committed=3)
-    world.fail("first-aggregator", 1, "error: no object store answers at store:8333: check storage.endpoint")
+    world.fail("first-aggregator", 1, record("StorageUnreachable", "no answer: check storage.endpoint"))
     world.settle()
     assert "status" not in world.children[JOB]["first-aggregator"], "three rounds were committed since it was made"
     world.run("first-aggregator")
     world.says(said("Running", JobReason.TRAINING, round=4, committed=3))
     world.settle()
-    world.fail("first-aggregator", 1, "error: no object store answers at store:8333: check storage.endpoint")
+    world.fail("first-aggregator", 1, record("StorageUnreachable", "no answer: check storage.endpoint"))
     world.settle()
     assert world.state == ("Failed", "StorageUnreachable")
     assert "check storage.endpoint" in world.message
@@ -32,18 +37,19 @@ def test_a_job_goes_on_without_a_worker_that_failed_while_a_quorum_is_left() -> 
     raw = job_object()
     raw["spec"]["participation"] = {"quorum": 1}
     world = World(raw).training()
-    world.fail("first-worker-south", 2, "error: the data of 'south' was prepared with another tokenizer")
+    world.fail("first-worker-south", 2, mistake("the data of 'south' was prepared with another tokenizer"))
     world.says(said("Running", JobReason.TRAINING, states={**ABSENT, "north": ParticipantState.TRAINING}))
     world.settle()
     assert world.state == ("Running", "Training")
     assert "south: the data of 'south' was prepared with another tokenizer" in world.message
-    assert world.person("south").message.startswith("InvalidConfiguration: the data of 'south'")
+    assert world.person("south").reason == "InvalidConfiguration"
+    assert world.person("south").message.startswith("the data of 'south'")
     assert next(e for e in world.events if e.reason == "InvalidConfiguration").type == "Warning"
 
 
 def test_a_job_fails_when_no_quorum_can_be_reached_any_more() -> None:
     world = World().training()
-    world.fail("first-worker-south", 2, "error: --data s3://photon/south: no index.json")
+    world.fail("first-worker-south", 2, mistake("--data s3://photon/south: no index.json"))
     plan = world.settle()
     assert world.state[0] == "Running", "the aggregator may be about to say why"
     assert plan.again_in_seconds is not None
@@ -58,7 +64,7 @@ def test_a_failed_worker_is_tried_again_when_it_is_edited() -> None:
     raw = job_object()
     raw["spec"]["participation"] = {"quorum": 1}
     world = World(raw).training()
-    world.fail("first-worker-south", 2, "error: wrong")
+    world.fail("first-worker-south", 2, mistake("wrong"))
     world.settle()
     people = copy.deepcopy(world.raw["spec"]["participants"])
     people[1]["worker"]["data"]["uri"] = "s3://photon/south-2"
@@ -70,7 +76,7 @@ def test_a_failed_worker_is_tried_again_when_it_is_edited() -> None:
 def test_init_that_fails_fails_the_job_and_an_edit_tries_again() -> None:
     world = World()
     world.settle()
-    world.fail("first-init", 1, "error: http://store:8333 does not know this access key: check AWS_ACCESS_KEY_ID")
+    world.fail("first-init", 1, record("AccessDenied", "no such key: check AWS_ACCESS_KEY_ID"))
     world.settle()
     assert world.state == ("Failed", "AccessDenied")
     storage = {**world.raw["spec"]["storage"], "endpoint": "http://other:8333"}
@@ -82,7 +88,7 @@ def test_init_that_fails_fails_the_job_and_an_edit_tries_again() -> None:
 
 def test_a_mistake_is_not_tried_again_however_far_its_worker_got() -> None:
     world = World().training(round=4, committed=3)
-    world.fail("first-worker-south", 2, "error: the data of 'south' was prepared with another tokenizer")
+    world.fail("first-worker-south", 2, mistake("the data of 'south' was prepared with another tokenizer"))
     world.after(15)
     assert world.state == ("Failed", "InvalidConfiguration")
 

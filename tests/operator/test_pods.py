@@ -84,7 +84,7 @@ def test_programs_find_the_files_and_addresses_that_they_are_told_of() -> None:
     for job in ALL:
         volumes = {v["name"] for v in template(world, job)["volumes"]}
         assert {m["name"] for m in container(world, job)["volumeMounts"]} == volumes
-    assert env(world, "first-aggregator")["PHOTON_TERMINATION_LOG"] == "/dev/termination-log"
+        assert env(world, job)["PHOTON_TERMINATION_LOG"] == "/dev/termination-log"
 
 
 def test_secrets_are_named_and_never_copied() -> None:

@@ -13,7 +13,7 @@ from photon.api.status import JobReason, JobStatus, ParticipantState
 from photon_operator.children import names
 from photon_operator.children.family import tokens_of
 from photon_operator.children.kinds import JOB, SECRET
-from tests.operator.world import World, said, words
+from tests.operator.world import World, record, said, words
 
 Step = Callable[[World], None]
 ENDS = [
@@ -43,9 +43,9 @@ def step(kind: str, world: World, draw: Any) -> None:
         case "run" if has_pod:
             world.run(str(job))
         case "fail" if has_pod:
-            world.fail(str(job), draw(st.sampled_from([1, 137, 143])), "error: it broke")
+            world.fail(str(job), draw(st.sampled_from([1, 137, 143])), record("ProgramFailed", "it broke"))
         case "mistake" if has_pod:
-            world.fail(str(job), 2, "error: wrong")
+            world.fail(str(job), 2, record("InvalidConfiguration", "wrong", 2))
         case "succeed" if has_pod:
             last = words(draw(st.sampled_from(ENDS))) if job == "first-aggregator" else ""
             world.succeed(str(job), draw(st.sampled_from([last, ""])))

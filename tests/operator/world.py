@@ -20,6 +20,8 @@ from photon.api.status import (
     ParticipantState,
     ParticipantStatus,
 )
+from photon.exit_codes import EXIT_JOB_FAILED
+from photon.protocol.termination import Termination
 from photon_operator.children import names
 from photon_operator.children.kinds import JOB
 from photon_operator.controller import make_token
@@ -63,6 +65,7 @@ class World:
         self.raw = raw or job_object()
         self.settings = settings or Settings()
         self.now = START
+        self.began = START
         self.children: dict[str, dict[str, dict[str, Any]]] = {}
         self.pods: list[dict[str, Any]] = []
         self.answer: Answer | None = None
@@ -70,6 +73,7 @@ class World:
         self.notes: dict[str, str] = {}
         self.taken: dict[str, str] = {}
         self.refused: dict[str, str] = {}
+        self.closing: frozenset[str] = frozenset()
         self.deleted = False
         self.plans = 0
         self._uids = itertools.count(1)
@@ -86,6 +90,8 @@ class World:
                 notes=self.notes,
                 taken=self.taken,
                 refused=self.refused,
+                closing=self.closing,
+                began=self.began,
                 now=self.now,
                 settings=self.settings,
             )
@@ -312,9 +318,16 @@ def said(
     )
 
 
+def record(reason: str, message: str, code: int = 1) -> str:
+    """A program's termination message."""
+    return Termination.of(reason, message, code).encoded().decode()
+
+
 def words(status: JobStatus) -> str:
     """The aggregator's termination message."""
-    return status.model_dump_json(by_alias=True, exclude_none=True)
+    condition = next(c for c in status.conditions if c.status == "True")
+    code = EXIT_JOB_FAILED if condition.type == "Failed" else 0
+    return Termination.of(condition.reason, condition.message, code, status).encoded().decode()
 
 
 COMPLETE = said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10)

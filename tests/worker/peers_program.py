@@ -62,7 +62,7 @@ def main() -> None:
             work(sys.argv[1], peers)
     except PeerEnded as ended:
         sys.stderr.write(f"rank {peers.rank} heard: {ended}\n")
-        code = ended.exit_code
+        code = ended.end.code
     except BaseException as error:
         end = end_of(error)
         if end is None:

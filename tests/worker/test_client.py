@@ -122,13 +122,13 @@ def test_a_refused_request_has_its_reason() -> None:
 
     with pytest.raises(Refused, match="there is no round 9") as caught:
         client(handler, Clock()).next_task(done=None)
-    assert caught.value.reason is ErrorReason.UNKNOWN_ROUND
+    assert caught.value.answer is ErrorReason.UNKNOWN_ROUND
 
 
 def test_an_error_that_is_not_photons_keeps_its_status() -> None:
     with pytest.raises(Refused, match="HTTP 404") as caught:
         client(lambda _: httpx.Response(404, text="nginx"), Clock()).job()
-    assert caught.value.reason is None
+    assert caught.value.answer is None
 
 
 def test_something_else_at_the_address_is_named() -> None:

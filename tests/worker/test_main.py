@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from photon.api.placement import StorageSpec
+from photon.ending import read
+from photon.local.object_store import EmbeddedStore
 from photon_worker.commands.initialize import make_model
 from photon_worker.commands.run import data_by_name, locked
 from photon_worker.data import Mixture
@@ -33,7 +35,13 @@ def program(tmp_path: Path) -> Program:
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", "from photon_worker.main import main; main()", *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | env,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "COLUMNS": "200",
+                "PHOTON_TERMINATION_LOG": str(tmp_path / "termination-log"),
+            }
+            | env,
             capture_output=True,
             text=True,
             cwd=tmp_path,
@@ -52,15 +60,24 @@ def mistake(result: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+def left(folder: Path) -> tuple[str, int]:
+    """Reason and exit code in the record that a program has left."""
+    record = read(folder / "termination-log")
+    assert record is not None
+    assert "error: " not in record.message
+    return record.reason, record.exit_code
+
+
 def unused_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
-def test_a_missing_token_is_named(program: Program) -> None:
+def test_a_missing_token_is_named(program: Program, tmp_path: Path) -> None:
     result = program("run", "--aggregator", "http://127.0.0.1:1", "--data", "d", "--work-dir", "w", PHOTON_TOKEN="")
     assert "PHOTON_TOKEN is not set" in mistake(result)
+    assert left(tmp_path) == ("InvalidConfiguration", 2)
 
 
 def test_an_aggregator_that_never_answers_ends_it(program: Program) -> None:
@@ -89,6 +106,45 @@ def test_init_names_an_endpoint_where_nobody_answers(program: Program, tmp_path:
     assert result.returncode == 1
     assert f"127.0.0.1:{port}" in result.stderr
     assert "Traceback" not in result.stderr
+    assert left(tmp_path) == ("StorageUnreachable", 1)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    ("wrong", "reason"), [({"key": "0" * 20}, "AccessDenied"), ({"bucket": "no-such-bucket"}, "BucketMissing")]
+)
+def test_a_store_that_refuses_init_is_its_reason(
+    program: Program, tmp_path: Path, tiny: Any, s3: EmbeddedStore, wrong: dict[str, str], reason: str
+) -> None:
+    job = tiny.job({"endpoint": s3.endpoint, "bucket": wrong.get("bucket", "photon")})
+    (tmp_path / "job.yaml").write_text(json.dumps(job.model_dump(mode="json", by_alias=True, exclude_none=True)))
+    keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": wrong.get("key", s3.secret_key)}
+    result = program("init", "--job", "job.yaml", **keys)
+    assert result.returncode == 4, result.stderr
+    assert left(tmp_path) == (reason, 4)
+    record = read(tmp_path / "termination-log")
+    assert record is not None
+    assert result.stderr.splitlines()[-1] == f"error: {record.message}"
+
+
+@pytest.mark.s3
+def test_data_that_the_store_refuses_to_show_is_no_mistake_of_the_job(
+    program: Program, tmp_path: Path, s3: EmbeddedStore
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": "wrong", "AWS_ENDPOINT_URL": s3.endpoint}
+    arguments = ("evaluate", "--checkpoint", ".", "--data", "a=s3://photon/data", "--work-dir", "w")
+    result = program(*arguments, **keys)
+    assert result.returncode == 1, result.stderr
+    assert left(tmp_path) == ("AccessDenied", 1)
+
+
+def test_preparing_data_leaves_a_record_too(program: Program, tmp_path: Path) -> None:
+    assert program("data", "prepare", "nowhere", "-o", "out").returncode == 2
+    assert left(tmp_path) == ("InvalidConfiguration", 2)
+    (tmp_path / "text.txt").write_text("some text of no consequence\n\n" * 400)
+    result = program("data", "prepare", "text.txt", "-o", "out", "--workers", "1")
+    assert result.returncode == 0, result.stderr
+    assert left(tmp_path) == ("Completed", 0)
 
 
 def test_evaluate_names_data_that_is_not_there(program: Program, tmp_path: Path) -> None:

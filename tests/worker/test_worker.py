@@ -94,7 +94,7 @@ def test_any_other_refusal_ends_the_worker(aggregator: Any, data_folder: Path, t
     aggregator.tasks = [aggregator.train_task(1)]
     with pytest.raises(Refused) as caught:
         run(aggregator, data_folder, tmp_path / "w")
-    assert caught.value.reason is ErrorReason.INVALID_REQUEST
+    assert caught.value.answer is ErrorReason.INVALID_REQUEST
 
 
 def test_a_task_whose_urls_no_longer_work_is_asked_for_again(

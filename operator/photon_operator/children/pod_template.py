@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from photon.api.placement import DataSpec, PodSettings, SecretRef, WorkDirType, WorkerSpec
 from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretSource
+from photon.protocol.termination import TERMINATION_LOG
 from photon_operator.children import names, pod_security
 from photon_operator.children.strategic_merge import PatchError, merge
 from photon_operator.settings import Settings
@@ -18,7 +19,7 @@ CA_FOLDER: Final = "/etc/photon/ca"
 WORK_FOLDER: Final = "/var/lib/photon"
 JOB_FILE: Final = "job.json"
 DIGESTS_FILE: Final = "digests.json"
-TERMINATION_LOG: Final = "/dev/termination-log"
+TERMINATION_PATH: Final = "/dev/termination-log"
 # A worker finishes its step and writes a checkpoint after SIGTERM.
 WORKER_GRACE_SECONDS: Final = 60
 GRACE_SECONDS: Final = 30
@@ -88,7 +89,7 @@ def pod_template(
         "env": [*_env(process, settings), *_secret_env(process, context, data)],
         "resources": _resources(process, placement),
         "securityContext": dict(pod_security.CONTAINER),
-        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePath": TERMINATION_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
         **(_served() if process.role is Role.AGGREGATOR else {}),
@@ -173,11 +174,9 @@ def _resources(process: Process, placement: PodSettings) -> dict[str, Any]:
 
 
 def _env(process: Process, settings: Settings) -> list[dict[str, Any]]:
-    values = {"HOME": "/tmp", **settings.child_env, **process.env}
+    values = {"HOME": "/tmp", TERMINATION_LOG: TERMINATION_PATH, **settings.child_env, **process.env}
     if settings.ca_config_map:
         values |= dict.fromkeys(_CA_VARIABLES, f"{CA_FOLDER}/ca.crt")
-    if process.role is Role.AGGREGATOR:
-        values["PHOTON_TERMINATION_LOG"] = TERMINATION_LOG
     return [{"name": name, "value": value} for name, value in values.items()]
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from photon.api.job import KIND
 from photon_operator.children import names
 from photon_operator.children.kinds import CLAIM, JOB, Object
-from photon_operator.cluster.client import Api, ApiError
+from photon_operator.cluster.client import NAMESPACE_TERMINATING, Api, ApiError
 from photon_operator.decide.plan import Apply, EventNote, Plan
 
 log = logging.getLogger(__name__)
@@ -19,11 +19,12 @@ MADE_ONCE: Final = (CLAIM, JOB)
 
 @dataclass(slots=True, kw_only=True)
 class Carried:
-    """What came of a plan. ``seen``: objects as the API server has them now. ``taken``, ``refused``: see Observed."""
+    """What came of a plan. ``seen``: objects as the API server has them now. For the others see Observed."""
 
     seen: list[tuple[str, Object]] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    closing: set[str] = field(default_factory=set)
 
 
 def carry_out(plan: Plan, job: Object, api: Api) -> Carried:
@@ -75,6 +76,8 @@ def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> 
         elif error.refuses:
             log.warning("%s/%s: %s", namespace, job, error)
             done.refused[wanted.title] = error.message[:600]
+            if NAMESPACE_TERMINATING in error.causes:
+                done.closing.add(wanted.title)
         else:
             raise
 

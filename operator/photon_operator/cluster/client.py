@@ -21,6 +21,8 @@ TIMEOUT_SECONDS: Final = 20.0
 CONNECTIONS: Final = 32
 PAGE: Final = 500
 EVENT: Final = "Event"
+# The cause that the API server names when it takes nothing new because the namespace is being deleted.
+NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
 
 _RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
     CONFIG_MAP: ("/api/v1", "configmaps"),
@@ -35,12 +37,16 @@ _RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
 
 
 class ApiError(Exception):
-    """The API server answered with an error; ``status`` is the HTTP status, the message its own."""
+    """The API server answered with an error; ``status`` is the HTTP status, the message its own.
 
-    def __init__(self, what: str, status: int, message: str) -> None:
+    ``causes``: the reasons that its details name, as ``NamespaceTerminating``.
+    """
+
+    def __init__(self, what: str, status: int, message: str, causes: frozenset[str] = frozenset()) -> None:
         super().__init__(f"{what}: {message}")
         self.status = status
         self.message = message
+        self.causes = causes
 
     @property
     def refuses(self) -> bool:
@@ -236,7 +242,8 @@ class Api:
         )
         data: bytes = answer.read()  # type: ignore[no-untyped-call]
         if not 200 <= answer.status < 300:
-            raise ApiError(f"{verb} {path}", answer.status, _message(data) or str(answer.reason))
+            message, causes = _refusal(data)
+            raise ApiError(f"{verb} {path}", answer.status, message or str(answer.reason), causes)
         return cast("dict[str, Any]", json.loads(data)) if data else {}
 
 
@@ -246,8 +253,11 @@ def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
     return f"{root}{within}/{plural}" + (f"/{quote(name)}" if name is not None else "")
 
 
-def _message(data: bytes) -> str:
+def _refusal(data: bytes) -> tuple[str, frozenset[str]]:
+    """Message and causes of a metav1.Status; empty where the answer is something else, as a proxy's."""
     try:
-        return str(json.loads(data)["message"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+        status: dict[str, Any] = json.loads(data)
+        causes = (status.get("details") or {}).get("causes") or ()
+        return str(status["message"]), frozenset(str(cause.get("reason")) for cause in causes)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "", frozenset()

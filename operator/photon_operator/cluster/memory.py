@@ -23,6 +23,7 @@ class Memo:
 
     taken: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    closing: set[str] = field(default_factory=set)
     tried: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
@@ -56,9 +57,11 @@ class Memos:
     def carried(self, key: Key, plan: Plan, done: Carried) -> bool:
         """Take down what came of a plan; whether that says something new."""
         memo = self._jobs.get(key) or Memo()
-        before = (dict(memo.taken), dict(memo.refused))
+        before = (dict(memo.taken), dict(memo.refused), set(memo.closing))
         for wanted in plan.apply:
             memo.tried.pop(wanted.title, None)
+            memo.closing.discard(wanted.title)
+            memo.closing |= done.closing & {wanted.title}
             for known, found in ((memo.taken, done.taken), (memo.refused, done.refused)):
                 known.pop(wanted.title, None)
                 if wanted.title in found:
@@ -68,7 +71,7 @@ class Memos:
             self._jobs[key] = memo
         else:
             self._jobs.pop(key, None)
-        return before != (memo.taken, memo.refused)
+        return before != (memo.taken, memo.refused, memo.closing)
 
     def may_look(self, uid: str) -> bool:
         """Whether its events were not read lately; then they count as being read now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
@@ -63,7 +64,7 @@ class Active:
         if work is None:
             return None
         for pod in reversed(work.pods):
-            if pod.last_words and (status := statuses.parse_answer(pod.last_words)) is not None:
+            if pod.termination_message and (status := statuses.parse_last(pod.termination_message)) is not None:
                 return status
             answer = self._observed.answer
             if answer is not None and answer.pod_uid == pod.uid:
@@ -157,7 +158,7 @@ class Active:
         if work is not None and not work.deleting and self._current(work, self._family.aggregator):
             final = self._final()
             if final is not None:
-                reason = statuses.reason_of(final.reason)
+                reason = diagnosis.reason_of(final.reason)
                 return ConditionType(final.type), Trouble(reason=reason, message=final.message)
             again = self._got_further(work, self._before.committed_rounds) and not diagnosis.job_failed(work)
             if work.failed is not None and not again:
@@ -375,7 +376,7 @@ class Active:
         )
         if said is None or said.type not in (ConditionType.RUNNING, ConditionType.SUSPENDED):
             return ConditionType.PENDING, own or self._worst() or self._starting()
-        reason = statuses.reason_of(said.reason)
+        reason = diagnosis.reason_of(said.reason)
         here = sum(p.state is not ParticipantState.ABSENT for p in self.figures.participants)
         worst = self._worst()
         if worst is not None and here < self._job.spec.quorum and worst.reason is not ClusterReason.QUEUED:
@@ -387,22 +388,21 @@ class Active:
         """What holds while an aggregator's answer is not at hand: an operator that was just started has none yet, and
         one whose packets are kept from aggregators never gets any."""
         pod = self._aggregator.running if self._aggregator is not None else None
-        held = statuses.holding(self._before)
         if pod is None:
             return None
-        if held is not None and held.type == ConditionType.RUNNING:
-            if held.message == UNREAD:
-                return held
-            if pod.created_at <= (seconds(held.last_transition_time) or 0.0):
-                reason = held.reason if held.reason in statuses.AT_WORK else JobReason.TRAINING.value
-                return held.model_copy(update={"reason": reason, "message": ""})
         ready = pod.condition("Ready")
-        if ready is None or ready.get("status") != "True":
-            return None
-        left = (seconds(ready.get("lastTransitionTime")) or 0.0) + UNHEARD_SECONDS - self._observed.now
-        if left > 0:
-            self._draft.again(left)
-            return None
+        asked_since = max(seconds((ready or {}).get("lastTransitionTime")) or 0.0, self._observed.began)
+        left = asked_since + UNHEARD_SECONDS - self._observed.now
+        if ready is None or ready.get("status") != "True" or left > 0:
+            if left > 0:
+                self._draft.again(left)
+            held = statuses.holding(self._before)
+            if held is None or held.type != ConditionType.RUNNING:
+                return None
+            if pod.created_at > (seconds(held.last_transition_time) or 0.0):
+                return None
+            reason = held.reason if held.reason in statuses.AT_WORK else JobReason.TRAINING.value
+            return held.model_copy(update={"reason": reason, "message": ""})
         return Condition(
             type=ConditionType.RUNNING.value,
             status="True",
@@ -418,7 +418,7 @@ class Active:
 
     def _worst(self) -> Trouble | None:
         found = self._sorted_troubles()
-        return found[0][1].of(found[0][0]) if found else None
+        return replace(found[0][1].of(found[0][0]), participant=found[0][0]) if found else None
 
     def _starting(self) -> Trouble:
         work = self._aggregator

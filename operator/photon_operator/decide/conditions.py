@@ -19,6 +19,7 @@ from photon.api.status import (
     ParticipantState,
     ParticipantStatus,
 )
+from photon.protocol.termination import last_status
 from photon_operator.children.kinds import Object
 from photon_operator.decide.diagnosis import Trouble
 from photon_operator.decide.observed import timestamp
@@ -64,12 +65,20 @@ def _finite(model: JobStatus | ParticipantStatus, fields: Sequence[str]) -> dict
 
 
 def parse_answer(text: str | bytes) -> JobStatus | None:
-    """What an aggregator says of itself, over HTTP or as its termination message; None when it is something else."""
+    """What an aggregator answers of itself; None when it is something else."""
     try:
-        status = JobStatus.model_validate_json(text)
+        return _said(JobStatus.model_validate_json(text))
     except ValidationError:
         return None
-    return finite(status) if status.conditions else None
+
+
+def parse_last(text: str) -> JobStatus | None:
+    """What an aggregator said of itself at its end, in its termination message; None when it says nothing there."""
+    return _said(last_status(text))
+
+
+def _said(status: JobStatus | None) -> JobStatus | None:
+    return finite(status) if status is not None and status.conditions else None
 
 
 def holding(status: JobStatus) -> Condition | None:
@@ -81,14 +90,6 @@ def finished(status: JobStatus) -> Condition | None:
     """The condition that says that the job has ended."""
     found = holding(status)
     return found if found is not None and found.type in FINISHED else None
-
-
-def reason_of(text: str) -> ClusterReason | JobReason:
-    """The reason that a stored condition names; one of another release counts as a program's failure."""
-    try:
-        return ClusterReason(text) if text in _NAMED else JobReason(text)
-    except ValueError:
-        return ClusterReason.PROGRAM_FAILED
 
 
 def since(status: JobStatus, kind: ConditionType) -> str | None:
@@ -137,18 +138,17 @@ def with_participants(
         absent = person.state is ParticipantState.ABSENT
         found = troubles.get(participant.name)
         if found is not None and absent:
-            person = person.model_copy(update={"message": str(found)[:1024]})
-        elif named_trouble(person.message) or (absent and not aggregating):
-            person = person.model_copy(update={"message": ""})
+            person = person.model_copy(update={"reason": found.reason.value, "message": found.message[:1024]})
+        elif named_trouble(person) or (absent and not aggregating):
+            person = person.model_copy(update={"reason": None, "message": ""})
         people.append(person)
     present = sum(person.state is not ParticipantState.ABSENT for person in people)
     return figures.model_copy(update={"participants": people, "participants_present": present})
 
 
-def named_trouble(message: str) -> str | None:
-    """The reason that a participant's message begins with, if the operator wrote it."""
-    reason = message.partition(":")[0]
-    return reason if reason in _NAMED else None
+def named_trouble(person: ParticipantStatus) -> str | None:
+    """The trouble of a participant that the operator has named."""
+    return person.reason if person.reason in _NAMED else None
 
 
 def same(one: JobStatus, other: JobStatus) -> bool:
@@ -168,30 +168,33 @@ def as_json(status: JobStatus) -> dict[str, Any]:
     return document
 
 
-def events(before: JobStatus, after: JobStatus) -> list[EventNote]:
-    """The event, if any, that describes the step from ``before`` to ``after``."""
+def events(before: JobStatus, after: JobStatus, *, participant: str | None = None) -> list[EventNote]:
+    """The events, if any, that describe the step from ``before`` to ``after``.
+
+    ``participant``: whose trouble is the job's, in ``after``.
+    """
     told: list[EventNote] = []
     old, new = holding(before), holding(after)
-    if new is not None and (old is None or _stage(old) != _stage(new)) and not _told_of_one(new, after.participants):
+    if new is not None and (old is None or _stage(old) != _stage(new)) and not _told_of_one(new, after, participant):
         told.append(_of_stage(new))
     known = {person.name: person for person in before.participants}
     for person in after.participants:
         was = known.get(person.name, ParticipantStatus(name=person.name))
-        trouble = named_trouble(person.message)
-        if trouble is not None and trouble != named_trouble(was.message):
-            text = person.message.removeprefix(trouble).removeprefix(": ")
+        trouble = named_trouble(person)
+        if trouble is not None and trouble != named_trouble(was):
             told.append(
                 EventNote(
                     type="Warning" if trouble in _TROUBLES else "Normal",
                     reason=trouble,
-                    message=f"{person.name}: {text}",
+                    message=f"{person.name}: {person.message}",
                 )
             )
         if was.state is ParticipantState.ABSENT and person.state is not ParticipantState.ABSENT:
             told.append(EventNote(type="Normal", reason="ParticipantJoined", message=f"{person.name} takes part"))
         gone = was.state is not ParticipantState.ABSENT and person.state is ParticipantState.ABSENT
         if gone and trouble is None and new is not None and new.type == ConditionType.RUNNING:
-            text = f"{person.name}: {person.message}" if person.message else f"{person.name} is not heard"
+            why = ": ".join(filter(None, (person.reason, person.message)))
+            text = f"{person.name}: {why}" if why else f"{person.name} is not heard"
             told.append(EventNote(type="Warning", reason="ParticipantAbsent", message=text))
     return told
 
@@ -206,12 +209,10 @@ def _of_stage(new: Condition) -> EventNote:
     )
 
 
-def _told_of_one(new: Condition, people: Sequence[ParticipantStatus]) -> bool:
+def _told_of_one(new: Condition, after: JobStatus, participant: str | None) -> bool:
     """Whether the job's trouble is one participant's, of which its own event tells."""
     return new.type in _UNDECIDED and any(
-        named_trouble(person.message) == new.reason
-        and f"{person.name}: {person.message.removeprefix(f'{new.reason}: ')}" == new.message
-        for person in people
+        person.name == participant and named_trouble(person) == new.reason for person in after.participants
     )
 
 

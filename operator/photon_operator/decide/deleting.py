@@ -40,7 +40,7 @@ def leave(observed: Observed, family_of: Callable[[], Family | None], before: Jo
         return Plan(delete=tuple(deletes))
     cleanup = observed.work(names.cleanup(name))
     refused = "; ".join(observed.refused.values())
-    if "being terminated" in refused:
+    if observed.closing:
         told = EventNote(
             type="Warning", reason="DataKept", message="the namespace is deleted: what the job wrote stays"
         )

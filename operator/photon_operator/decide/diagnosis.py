@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from photon.api.status import ClusterReason, JobReason
+from photon.api.text import printable
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
 from photon_operator.decide.observed import Pod, Work
 
 # How long creating a pod or a container may take before its events are read for the reason.
 PATIENCE_SECONDS: Final = 10.0
 _LONGEST: Final = 600
+
+_NAMED: Final = frozenset(reason.value for reason in ClusterReason)
+# What an exit code says of a program that left no record.
+_UNSAID: Final[Mapping[int, ClusterReason]] = {EXIT_USER_ERROR: ClusterReason.INVALID_CONFIGURATION}
 
 _IMAGE: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
@@ -27,35 +31,14 @@ _PULLING: Final = re.compile(
     r'|failed to resolve reference "[^"]*"|failed to do request)(: |$)'
 )
 
-# What photon.store.errors and a worker's reader of data say, by the reason that it stands for.
-_SAYINGS: Final[Mapping[ClusterReason, tuple[str, ...]]] = {
-    ClusterReason.ACCESS_DENIED: (
-        "no credentials for",
-        "does not know this access key",
-        "refused the signature",
-        "refused the request's time",
-        "is denied (",
-        "the object store refused",
-    ),
-    ClusterReason.BUCKET_MISSING: ("does not exist at http",),
-    ClusterReason.STORAGE_FULL: ("storage is full",),
-    ClusterReason.STORAGE_UNREACHABLE: (
-        "no object store answers at",
-        "the object store at",
-        "the certificate of",
-        "the connection to",
-        "is not an S3 API",
-        "cannot be reached: ",
-    ),
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """A reason and what is behind it, for people."""
+    """A reason and what is behind it, for people. ``participant``: whose it is, where it is told of the job."""
 
     reason: ClusterReason | JobReason
     message: str
+    participant: str | None = None
 
     def __str__(self) -> str:
         return f"{self.reason.value}: {self.message}" if self.message else self.reason.value
@@ -189,37 +172,23 @@ def _terminated(pod: Pod) -> Trouble | None:
         return None
     if code in EXITS_STOPPED:
         return Trouble(reason=ClusterReason.INTERRUPTED, message="it was asked to end")
-    words = error_line(pod.last_words)
-    if code == EXIT_USER_ERROR:
-        return Trouble(reason=ClusterReason.INVALID_CONFIGURATION, message=_short(words))
-    return Trouble(reason=classify(words), message=_short(words or f"exit code {code}"))
+    record = pod.termination
+    reason = reason_of(record.reason) if record is not None else _UNSAID.get(code, ClusterReason.PROGRAM_FAILED)
+    message = record.message if record is not None else _last_line(pod.termination_message)
+    return Trouble(reason=reason, message=_short(message or f"exit code {code}"))
 
 
-def classify(words: str) -> ClusterReason:
-    """The reason that a program's termination message stands for."""
-    for reason, sayings in _SAYINGS.items():
-        if any(saying in words for saying in sayings):
-            return reason
-    return ClusterReason.PROGRAM_FAILED
-
-
-def error_line(words: str) -> str:
-    """The ``error: ...`` line of a termination message, else its last line; the message of a condition in JSON."""
-    lines = [line for line in words.splitlines() if line.strip()]
-    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    if errors:
-        return errors[-1]
-    if words.startswith("{") and (condition := _true_condition(words)):
-        return condition
-    return re.sub(r"^\S+Z \w+ +\S+  ", "", lines[-1]) if lines else ""
-
-
-def _true_condition(words: str) -> str | None:
+def reason_of(text: str) -> ClusterReason | JobReason:
+    """The reason that a condition or a record names; one that is not known here counts as a program's failure."""
     try:
-        document: Any = json.loads(words)
-        return str(next(c["message"] or c["reason"] for c in document["conditions"] if c["status"] == "True"))
-    except (ValueError, KeyError, TypeError, StopIteration):
-        return None
+        return ClusterReason(text) if text in _NAMED else JobReason(text)
+    except ValueError:
+        return ClusterReason.PROGRAM_FAILED
+
+
+def _last_line(words: str) -> str:
+    """Of a program that left no record (it was killed, or is of an earlier release): how its log ends."""
+    return next((line for line in reversed(words.splitlines()) if line.strip()), "")
 
 
 def _memory_limit(pod: Pod) -> str:
@@ -231,5 +200,4 @@ def _memory_limit(pod: Pod) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    return printable(" ".join(text.split()), _LONGEST)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from photon.api.status import JobStatus
+from photon.protocol.termination import Termination, parse
 from photon_operator.children import names
 from photon_operator.children.kinds import JOB, Object
 from photon_operator.settings import Settings
@@ -22,11 +23,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Everything that a decision depends on. ``now``: seconds since the epoch.
+    """Everything that a decision depends on. ``now``: seconds since the epoch; ``began``: when this operator started.
 
     ``children``: by kind and name. ``notes``: why something makes no progress, by uid, where Kubernetes says it only in
     events. ``taken``: names of children that something else has taken, and what it is. ``refused``:
-    children that the API server would not take, and why.
+    children that the API server would not take, and why. ``closing``: those of them that it refused because their
+    namespace is being deleted.
     """
 
     job: Object
@@ -36,6 +38,8 @@ class Observed:
     notes: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    closing: frozenset[str] = frozenset()
+    began: float = 0.0
     now: float
     settings: Settings
 
@@ -121,9 +125,14 @@ class Pod:
         return found
 
     @property
-    def last_words(self) -> str:
-        """What our program said at its end: what it wrote to the termination log, or how its log ends."""
+    def termination_message(self) -> str:
+        """Its termination message: the record of our program, or how its log ends where it left none."""
         return str((self.terminated or {}).get("message") or "").strip()
+
+    @property
+    def termination(self) -> Termination | None:
+        """The record that our program left at its end."""
+        return parse(self.termination_message) if self.terminated is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from photon_operator.children.pod_template import InvalidPod
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide.active import Active
 from photon_operator.decide.deleting import leave
-from photon_operator.decide.diagnosis import Trouble
+from photon_operator.decide.diagnosis import Trouble, reason_of
 from photon_operator.decide.observed import Observed, seconds
 from photon_operator.decide.plan import Draft, Plan
 
@@ -141,7 +141,7 @@ def _finished(observed: Observed, job: FederatedTrainingJob, before: JobStatus) 
             before,
             before,
             ConditionType(ended.type),
-            Trouble(reason=statuses.reason_of(ended.reason), message=ended.message),
+            Trouble(reason=reason_of(ended.reason), message=ended.message),
             now=observed.now,
             generation=generation,
         )
@@ -164,17 +164,17 @@ def _active(observed: Observed, job: FederatedTrainingJob, family: Family, befor
     status = status.model_copy(update={"document_digest": family.document, "rounds": job.spec.rounds})
     generation = observed.job["metadata"].get("generation", 0)
     status = statuses.with_condition(status, before, kind, why, now=observed.now, generation=generation)
-    return _plan(draft, before, status)
+    return _plan(draft, before, status, participant=why.participant)
 
 
-def _plan(draft: Draft, before: JobStatus, status: JobStatus) -> Plan:
+def _plan(draft: Draft, before: JobStatus, status: JobStatus, *, participant: str | None = None) -> Plan:
     changed = not statuses.same(before, status)
     return Plan(
         apply=tuple(draft.apply),
         adopt=tuple(draft.adopt),
         delete=tuple(draft.delete),
         status=status if changed else None,
-        events=tuple(statuses.events(before, status)) if changed else (),
+        events=tuple(statuses.events(before, status, participant=participant)) if changed else (),
         look=tuple(draft.look),
         again_in_seconds=draft.again_in_seconds,
     )

@@ -2,7 +2,7 @@
 
 Exit codes: 0 the job has ended well; 1 the program failed and may be started again; 2 a mistake of the user, said in
 one line; 3 the job has failed (quorum lost, merge failed ...), which a restart does not change; 130 and 143 for SIGINT
-and SIGTERM.
+and SIGTERM. In any case it leaves a termination record (photon/protocol/termination.py).
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ import typer
 
 from photon.api.document import JobFileError
 from photon.api.job import FederatedTrainingJob
+from photon.api.status import ClusterReason
 from photon.api.validate import load_job
-from photon.launch import LISTEN_FD, TERMINATION_LOG
+from photon.ending import Ended, leave, record_of
+from photon.exit_codes import EXIT_FAILED, EXIT_USER_ERROR
+from photon.launch import LISTEN_FD
+from photon.protocol.termination import Termination
 from photon.store.errors import StorageFull, StoreError, Unreachable, Unusable
 from photon.store.objects import ObjectStore
 from photon.store.probe import require
-from photon.telemetry.logging import configure, exit_with_mistake
+from photon.telemetry.logging import configure
 from photon.telemetry.traces import TracesError, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerError, Trackers, kinds
 from photon.version import version_of
@@ -36,7 +40,6 @@ from photon_aggregator.http.auth import ReadToken, Tokens, TokensError
 from photon_aggregator.http.routers.health import MetricsOnly
 from photon_aggregator.http.server import ListenError, is_loopback, listen, serve
 from photon_aggregator.memory import few_heaps
-from photon_aggregator.reporting import termination
 from photon_aggregator.rounds.state import Settings
 from photon_aggregator.tracking import tracking
 
@@ -136,10 +139,10 @@ def run(
 
     with closing(traces), store:
         code = asyncio.run(run_tracked())
-    termination_log = os.environ.get(TERMINATION_LOG)
-    if termination_log and engine.state.outcome is not None:
-        termination.write(Path(termination_log), application.state.status())
-    raise SystemExit(code)
+    outcome = engine.state.outcome
+    if outcome is None:
+        raise SystemExit(code)
+    raise Ended(Termination.of(outcome.reason, outcome.message, code, application.state.status()))
 
 
 def _trackers(document: FederatedTrainingJob, names: list[Kind], folder: Path) -> Trackers:
@@ -166,20 +169,24 @@ def _require(store: ObjectStore) -> None:
 
 def main() -> NoReturn:
     """Entry point."""
-    code = 1
     few_heaps()
     try:
         app(prog_name="photon-aggregator")
+        record = record_of(SystemExit(0))
     except (JobFileError, TokensError, ListenError, JobMismatch, TrackerError, TracesError, Unusable) as error:
-        exit_with_mistake(str(error))
+        sys.stderr.write(f"error: {error}\n")
+        record = Termination.of(ClusterReason.INVALID_CONFIGURATION, str(error), EXIT_USER_ERROR)
     except StoreError as error:
         sys.stderr.write(f"error: {error}\n")
+        record = Termination.of(error.reason, str(error), EXIT_FAILED)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except Exception:
+        record = record_of(end)
+    except Exception as error:
         log.exception("the aggregator failed")
+        record = Termination.of(ClusterReason.PROGRAM_FAILED, f"{type(error).__name__}: {error}", EXIT_FAILED)
+    leave(record)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: that would wait for threads whose work is void now; the next start takes it up from the bucket.
-    os._exit(code)
+    os._exit(record.exit_code)

@@ -10,17 +10,24 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from photon.exit_codes import EXIT_STORE_REFUSES
-from photon.telemetry.logging import configure, exit_with_mistake
+from photon.api.status import ClusterReason
+from photon.ending import exit_with_mistake, leave, record_of
+from photon.exit_codes import EXIT_FAILED, EXIT_STORE_REFUSES
+from photon.protocol.termination import EndReason
+from photon.telemetry.logging import configure
 from photon.telemetry.traces import TracesError, open_traces
 from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, TrackerError, kinds
 from photon.version import version_of
 from photon_worker.lifecycle.signals import Interrupted, Interrupts
+
+if TYPE_CHECKING:
+    from photon_worker.lifecycle.exits import End
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +228,7 @@ def _limit_threads(threads: int | None) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: exit codes are those of photon/exit_codes.py and 128 + signal."""
+    """Entry point: exit codes are those of photon/exit_codes.py and 128 + signal; a termination record is left."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["data"]:
         from photon_worker.commands.data import app as data_app
@@ -230,37 +237,49 @@ def main() -> NoReturn:
     else:
         # Named for --help; what is below it is imported only when it is used.
         app.add_typer(typer.Typer(), name="data", help="Prepare token data from text.")
-    from photon.store.errors import AccessDenied, BucketMissing
-    from photon_worker.lifecycle.exits import PeerEnded, end_of
+    from photon_worker.lifecycle.exits import End, PeerEnded
 
-    code = 0
+    end, cause = End(code=0, reason=EndReason.COMPLETED, message=""), True
     try:
         if arguments[:1] == ["torchrun"]:
             from photon_worker.commands.torchrun import torchrun
 
-            code = torchrun(arguments[1:])
+            end = torchrun(arguments[1:])
+            cause = bool(end.message)
+            if end.message and end.reason is not ClusterReason.INTERRUPTED:
+                sys.stderr.write(f"error: {end.message}\n")
         else:
             app(arguments, prog_name=os.environ.get("PHOTON_CALLED_AS", "photon-worker"), standalone_mode=True)
     except SystemExit as exit_:
-        code = exit_.code if isinstance(exit_.code, int) else 1
+        record = record_of(exit_)
+        end = End(code=record.exit_code, reason=record.reason, message=record.message)
     except PeerEnded as ended:
         log.error("ended with the others: %s", ended)
-        code = ended.exit_code
+        end, cause = ended.end, False
     except BaseException as error:
-        end = end_of(error)
-        if end is None:
-            traceback.print_exc()
-            code = 1
-        else:
-            code = end.code
-            if arguments[:1] == ["init"] and isinstance(error, AccessDenied | BucketMissing):
-                code = EXIT_STORE_REFUSES
-            if isinstance(error, Interrupted):
-                log.info("%s", end.message)
-            else:
-                sys.stderr.write(f"error: {end.message}\n")
+        # Of several processes torchrun stops those that are left when one has ended.
+        end, cause = _told(error, arguments), not isinstance(error, Interrupted)
+    leave(end.record, over=cause)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: that would wait for background threads (a long upload, an HTTP time-out) whose work is void now.
-    os._exit(code)
+    os._exit(end.code)
+
+
+def _told(error: BaseException, arguments: list[str]) -> End:
+    """How ``error`` ends the program; it has been printed."""
+    from photon.store.errors import AccessDenied, BucketMissing
+    from photon_worker.lifecycle.exits import End, end_of
+
+    end = end_of(error)
+    if end is None:
+        traceback.print_exc()
+        return End(code=EXIT_FAILED, message=f"{type(error).__name__}: {error}")
+    if isinstance(error, Interrupted):
+        log.info("%s", end.message)
+    else:
+        sys.stderr.write(f"error: {end.message}\n")
+    if arguments[:1] == ["init"] and isinstance(error, AccessDenied | BucketMissing):
+        return replace(end, code=EXIT_STORE_REFUSES)
+    return end

@@ -145,7 +145,8 @@ def test_wrong_or_missing_credentials_are_named(bucket: str, tmp_path: Path, mon
         DataError, match=r"refused s3://.* \((SignatureDoesNotMatch|AccessDenied|403)\): check"
     ) as refused:
         TokenDataset.open(uri, tmp_path)
-    assert end_of(refused.value) == End(code=1, message=str(refused.value)), "a worker is started again"
+    end = End(code=1, reason="AccessDenied", message=str(refused.value))
+    assert end_of(refused.value) == end, "a worker is started again"
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -159,7 +160,8 @@ def test_a_store_that_does_not_answer_is_named(bucket: str, tmp_path: Path, monk
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(DataError, match=r"cannot be reached: .*127.0.0.1:9") as unreachable:
         TokenDataset.open(f"s3://{bucket}/data", tmp_path)
-    assert end_of(unreachable.value) == End(code=1, message=str(unreachable.value)), "a worker is started again"
+    end = End(code=1, reason="StorageUnreachable", message=str(unreachable.value))
+    assert end_of(unreachable.value) == end, "a worker is started again"
 
 
 def test_a_store_that_goes_away_costs_nothing_that_was_read(

@@ -10,5 +10,4 @@
     live         the page from second to second
     round_log    log.json and events.jsonl beside a round
     spans        OpenTelemetry
-    termination  how the job ended, for the launcher
 """

@@ -160,8 +160,11 @@ def _participant(
 ) -> ParticipantStatus:
     desk, totals = board.desk(name), board.totals
     progress = desk.progress
-    where, message = participant_state(state, desk, name, at)
-    message = "; ".join(filter(None, (message, last_round_of(state, board, name))))
+    where, reason, message = participant_state(state, desk, name, at)
+    before, text = last_round_of(state, board, name)
+    if reason is not None and before is not None:
+        text = f"{text} ({before})"
+    message = "; ".join(filter(None, (message, text)))
     result = results.get(name)
     loss = mean_loss({name: result}) if result is not None else None
     training = progress is not None and progress.task_id.startswith("train-")
@@ -169,6 +172,7 @@ def _participant(
         name=name,
         state=where,
         in_cohort=state.open is not None and name in state.open.plan.cohort,
+        reason=reason or before,
         message=message[:1024],
         last_round=totals.last_round.get(name),
         step=progress.step if progress is not None and training else 0,
@@ -188,22 +192,22 @@ def _participant(
     )
 
 
-def last_round_of(state: JobState, board: Board, name: str) -> str:
-    """What became of a participant's update in the last round, where it is not simply in the model."""
+def last_round_of(state: JobState, board: Board, name: str) -> tuple[str | None, str]:
+    """What became of a participant's update in the last round, where it is not simply in the model: reason, message."""
     head = state.head
     if head is None:
-        return ""
+        return None, ""
     log = board.logs.get(head.round)
     entry = log.participants.get(name) if log is not None else None
     if entry is not None and entry.outcome in _REFUSALS:
-        return f"round {head.round} did not take its update, {': '.join(filter(None, (entry.outcome, entry.message)))}"
+        return entry.outcome, ": ".join(filter(None, (f"round {head.round} did not take its update", entry.message)))
     scaled = [update for update in head.commit.accepted if update.participant == name and update.clip < 1.0]
     if scaled:
-        return (
+        return None, (
             f"round {head.round} took its update scaled by {scaled[0].clip:.3g}: its norm of {scaled[0].norm:.3g} was "
             "far beyond the others' (exchange.clipToMedian)"
         )
-    return ""
+    return None, ""
 
 
 def _sources(result: HeldOutResult) -> list[SourceStatus]:
@@ -235,24 +239,24 @@ def _second(at: float) -> str:
     return f"{iso(at)[:19]}Z"
 
 
-def participant_state(state: JobState, desk: Desk, name: str, at: float) -> tuple[ParticipantState, str]:
-    """What a participant does now, and why it was left out where it was."""
+def participant_state(state: JobState, desk: Desk, name: str, at: float) -> tuple[ParticipantState, str | None, str]:
+    """What a participant does now, and why it was left out where it was: a reason, and a message."""
     open_round = state.open
     submission = open_round.submissions.get(name) if open_round is not None else None
-    message = ""
+    why: tuple[str | None, str] = (None, "")
     if submission is not None and submission.check is Check.REFUSED and submission.reason is not None:
-        message = f"{submission.reason.value}: {submission.message}"
-    if not message and open_round is not None and name in open_round.plan.left_out:
-        message = f"left out of round {open_round.round}: {open_round.plan.left_out[name].value}"
+        why = submission.reason.value, submission.message
+    elif open_round is not None and name in open_round.plan.left_out:
+        why = open_round.plan.left_out[name].value, f"left out of round {open_round.round}"
     if name not in state.seen or not state.present(name, at):
-        return ParticipantState.ABSENT, message or _absence(state, desk, name)
+        return ParticipantState.ABSENT, *(why if why[0] else (None, _absence(state, desk, name)))
     if submission is not None and submission.check is Check.CHECKING:
-        return ParticipantState.CHECKING, message
+        return ParticipantState.CHECKING, *why
     if not desk.idle and desk.progress is not None:
-        return _BY_PHASE.get(desk.progress.phase, ParticipantState.IDLE), message
+        return _BY_PHASE.get(desk.progress.phase, ParticipantState.IDLE), *why
     if submission is not None:
         accepted = submission.check is Check.ACCEPTED
-        return (ParticipantState.SUBMITTED if accepted else ParticipantState.REFUSED), message
+        return (ParticipantState.SUBMITTED if accepted else ParticipantState.REFUSED), *why
     if open_round is not None and state.stage is Stage.MERGE and name in open_round.plan.cohort:
-        return ParticipantState.LATE, f"round {open_round.round} was closed without its update"
-    return ParticipantState.IDLE, message
+        return ParticipantState.LATE, None, f"round {open_round.round} was closed without its update"
+    return ParticipantState.IDLE, *why

@@ -13,6 +13,8 @@ import typer
 from pydantic import ValidationError
 
 from photon.api.model import TokenizerSpec
+from photon.ending import exit_with_mistake
+from photon.exit_codes import EXIT_STOPPED
 from photon_worker.data.dataset import TokenDataset
 from photon_worker.data.findings import describe, printable
 from photon_worker.data.index import Index, Settings
@@ -202,11 +204,10 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        typer.echo(f"error: {printable(str(error))}", err=True)
-        raise typer.Exit(2) from error
+        exit_with_mistake(printable(str(error)), reason=error.reason)
     except KeyboardInterrupt as error:
         typer.echo("stopped; the same command goes on from here", err=True)
-        raise typer.Exit(130) from error
+        raise typer.Exit(EXIT_STOPPED) from error
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def _tasks(client: AggregatorClient, participant: Participant, data: Mixture) ->
         except Cancelled:
             log.warning("%s: the round ended without this participant's update", task.id)
         except Refused as error:
-            if error.reason is not ErrorReason.UNKNOWN_ROUND:
+            if error.answer is not ErrorReason.UNKNOWN_ROUND:
                 raise
             log.warning("%s: the aggregator no longer knows the round", task.id)
         except StoreError as error:

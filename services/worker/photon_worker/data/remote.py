@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from photon_worker.lifecycle.data_errors import DataError, MissingError, OutOfReach
+from photon_worker.lifecycle.data_errors import DataError, MissingError, NoAccess, OutOfReach
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -75,7 +75,7 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except NoCredentialsError as error:
-        raise OutOfReach(f"no credentials for {uri}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
+        raise NoAccess(f"no credentials for {uri}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code in {"NoSuchKey", "404", "NotFound"}:
@@ -84,7 +84,7 @@ def explained(uri: str) -> Iterator[None]:
             raise DataError(f"the bucket of {uri} does not exist") from error
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
             raise OutOfReach(f"{uri} cannot be reached: {code or error}") from error
-        raise OutOfReach(
+        raise NoAccess(
             f"the object store refused {uri} ({code or error}): check the access keys of the data"
         ) from error
     except BotoCoreError as error:

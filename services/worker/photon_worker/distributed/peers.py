@@ -26,6 +26,7 @@ from typing import Any, Final, Self
 import torch
 import torch.distributed as dist
 
+from photon.ending import leave
 from photon_worker.lifecycle.exits import End, PeerEnded
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ class Peers:
         if self._heard.is_set():
             return
         try:
-            value = json.dumps({"rank": self.rank, "code": end.code, "message": end.message})
+            value = json.dumps({"rank": self.rank, "code": end.code, "reason": end.reason, "message": end.message})
             self._store.compare_set("end", "", value)
         except dist.DistError:
             pass  # the watch tells the code at least
@@ -199,7 +200,8 @@ class Peers:
             said = json.loads(self._store.get("end"))
         except (dist.DistError, ValueError):
             return End(code=code, message=_GONE)
-        return End(code=said["code"], message=f"process {said['rank']} of {self.size} ended: {said['message']}")
+        message = f"process {said['rank']} of {self.size} ended: {said['message']}"
+        return End(code=said["code"], reason=said["reason"], message=message)
 
     def _conclude(self, end: End) -> None:
         """Another process has ended: give the main thread a moment to do the same, then end without it."""
@@ -209,6 +211,7 @@ class Peers:
         if self._own_end is None:
             time.sleep(GRACE_SECONDS)
             log.error("this process ends: %s", end.message)
+            leave(end.record, over=False)
             end_now(end.code)
 
 

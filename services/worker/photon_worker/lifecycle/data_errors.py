@@ -6,6 +6,7 @@ traceback.
 
 from __future__ import annotations
 
+from photon.api.status import ClusterReason
 from photon_worker.lifecycle.errors import Mistake
 
 
@@ -18,4 +19,12 @@ class MissingError(DataError):
 
 
 class OutOfReach(DataError):
-    """The store does not answer, or not to these keys: others can fix that, so a worker is restarted."""
+    """The store does not answer: others can fix that, so a worker is restarted."""
+
+    reason = ClusterReason.STORAGE_UNREACHABLE
+
+
+class NoAccess(OutOfReach):
+    """The store does not answer to these keys."""
+
+    reason = ClusterReason.ACCESS_DENIED

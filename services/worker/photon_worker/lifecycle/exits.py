@@ -1,11 +1,13 @@
-"""How a worker ends: exit codes and the one sentence that says why. Imports nothing heavy."""
+"""How a worker ends: exit code, reason, and the one sentence that says why. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from photon.api.document import JobFileError
-from photon.exit_codes import EXIT_JOB_FAILED
+from photon.api.status import ClusterReason
+from photon.exit_codes import EXIT_FAILED, EXIT_JOB_FAILED, EXIT_USER_ERROR
+from photon.protocol.termination import Termination
 from photon.store.errors import StoreError, Unusable
 from photon_worker.lifecycle.data_errors import DataError, OutOfReach
 from photon_worker.lifecycle.errors import JobFailed, Mistake, WorkerError
@@ -14,10 +16,16 @@ from photon_worker.lifecycle.signals import Interrupted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """An exit code (1: failed, 2: the user's mistake, 3: the job failed, 128 + signal) and one sentence."""
+    """An exit code (1: failed, 2: the user's mistake, 3: the job failed, 128 + signal), its reason and one sentence."""
 
     code: int
+    reason: str = ClusterReason.PROGRAM_FAILED
     message: str
+
+    @property
+    def record(self) -> Termination:
+        """What the process leaves for its launcher."""
+        return Termination.of(self.reason, self.message, self.code)
 
 
 class PeerEnded(BaseException):
@@ -25,21 +33,23 @@ class PeerEnded(BaseException):
 
     def __init__(self, end: End) -> None:
         super().__init__(end.message)
-        self.exit_code = end.code
+        self.end = end
 
 
 def end_of(error: BaseException) -> End | None:
     """What ``error`` means for the process; None for an unexpected one."""
     match error:
         case OutOfReach():
-            return End(code=1, message=str(error))
+            return End(code=EXIT_FAILED, reason=error.reason, message=str(error))
         case JobFailed():
-            return End(code=EXIT_JOB_FAILED, message=str(error))
-        case Mistake() | DataError() | JobFileError() | Unusable():
-            return End(code=2, message=str(error))
+            return End(code=EXIT_JOB_FAILED, reason=error.reason, message=str(error))
+        case Mistake() | DataError() | Unusable():
+            return End(code=EXIT_USER_ERROR, reason=error.reason, message=str(error))
+        case JobFileError():
+            return End(code=EXIT_USER_ERROR, reason=ClusterReason.INVALID_CONFIGURATION, message=str(error))
         case WorkerError() | StoreError():
-            return End(code=1, message=str(error))
+            return End(code=EXIT_FAILED, reason=error.reason, message=str(error))
         case Interrupted():
-            return End(code=error.exit_code, message=f"stopped by {error}")
+            return End(code=error.exit_code, reason=ClusterReason.INTERRUPTED, message=f"stopped by {error}")
         case _:
             return None

@@ -66,8 +66,9 @@ class Lane {
     mark(this.track, "aria-label", text || "nothing yet in this round");
     mark(this.track, "title", text || null);
     for (const [get, cell] of this.cells) say(cell, get(p, live));
-    say(this.reason, p.message);
-    mark(this.why, "hidden", p.message ? null : "");
+    const why = [p.reason, p.message].filter(Boolean).join(": ");
+    say(this.reason, why);
+    mark(this.why, "hidden", why ? null : "");
   }
 
   press(pressed) { mark(this.button, "aria-pressed", String(pressed)); }
