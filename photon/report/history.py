@@ -1,7 +1,8 @@
 """A run's history: every record of every round, read from the bucket and kept as lines of JSON beside the checkpoint.
 
 The report and the summary are made from this file alone, so they can be made again when the bucket is long gone. A line
-is ``{"kind": "commit" | "log" | "evaluation" | "job" | "event", ...}``.
+is ``{"kind": "commit" | "log" | "evaluation" | "job" | "event", ...}``. An event of the aggregator is kept whole, as
+``event``; ``what`` and ``message`` are its text for people.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _events(body: bytes) -> Iterator[dict[str, Any]]:
         entry = json.loads(text)
         words = " ".join(filter(None, (entry["kind"], entry.get("participant"), entry.get("reason"))))
         message = f"round {entry['round']}: {words}" + (f": {entry['message']}" if entry.get("message") else "")
-        yield {"kind": "event", "time": entry["at"], "what": entry["kind"], "message": message}
+        yield {"kind": "event", "time": entry["at"], "what": entry["kind"], "message": message, "event": entry}
 
 
 def parse(lines: Iterable[str], *, name: str) -> History:

@@ -18,6 +18,7 @@ from photon.api.status import JobStatus
 from photon.cli import status as statuses
 from photon.cli.sources import find, stored_run
 from photon.cli.sources.find import NoAnswer, StatusView
+from photon.local.run_folder import RunDirectory
 from photon.protocol.records import AcceptedUpdate, Commit, Evaluation, HeldOutResult, ParticipantLog, RoundLog
 from photon.report.history import History
 
@@ -69,8 +70,9 @@ def history(*, rounds: int, ended: str | None = None) -> History:
         "north": Evaluation(job=DIGEST, round=rounds, commit=DIGEST, participant="north", result=result)
     }
     if ended is not None:
-        event = {"kind": "event", "time": "2026-01-01T00:00:02Z", "what": "JobEnded"}
-        made.events.append({**event, "message": f"round {rounds}: JobEnded {ended}"})
+        reason, _, message = ended.partition(": ")
+        event = {"kind": "JobEnded", "round": rounds, "reason": reason, "message": message}
+        made.events.append({"kind": "event", "time": "2026-01-01T00:00:02Z", "what": "JobEnded", "event": event})
     return made
 
 
@@ -98,6 +100,36 @@ def test_an_end_that_was_followed_by_more_rounds_is_none() -> None:
     longer = history(rounds=4)
     longer.events = history(rounds=2, ended="RoundsDone").events
     assert stored_run.from_history(longer, rounds=6).conditions == []
+
+
+def test_an_end_is_read_from_the_event_and_not_from_its_text() -> None:
+    made = history(rounds=2)
+    made.events = [{"kind": "event", "time": "t", "what": "JobEnded", "message": "round 2: JobEnded QuorumLost: no"}]
+    assert stored_run.from_history(made, rounds=4).conditions == []
+
+
+def test_a_run_of_the_previous_release_ended_as_its_aggregator_said(tmp_path: Path) -> None:
+    lines = [
+        {"kind": "commit", "record": json.loads(commit.model_dump_json(by_alias=True)), "digest": DIGEST}
+        for commit in history(rounds=2).commits.values()
+    ]
+    event = {"kind": "event", "time": "t", "what": "JobEnded", "message": "round 2: JobEnded RoundsDone"}
+    (tmp_path / "history.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in [*lines, event]))
+    run = RunDirectory(tmp_path)
+    run.logs.mkdir()
+    assert stored_run.status(run, rounds=2).conditions == []
+    status = {
+        "conditions": [
+            {"type": "Running", "status": "False", "reason": "RoundsDone", "lastTransitionTime": "t"},
+            {"type": "Complete", "status": "True", "reason": "RoundsDone", "lastTransitionTime": "t"},
+        ],
+        "committedRounds": 2,
+    }
+    (run.logs / "aggregator-last-status.json").write_text(json.dumps(status))
+    (condition,) = stored_run.status(run, rounds=2).conditions
+    assert (condition.type, condition.reason) == ("Complete", "RoundsDone")
+    (run.logs / "aggregator-last-status.json").write_text(json.dumps({**status, "committedRounds": 1}))
+    assert stored_run.status(run, rounds=4).conditions == [], "it was given more rounds since"
 
 
 def test_a_run_that_was_killed_before_it_wrote_anything(tmp_path: Path) -> None:

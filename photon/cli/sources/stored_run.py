@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,11 +16,12 @@ from photon.api.status import (
 )
 from photon.errors import UserError
 from photon.local.run_folder import RunDirectory
+from photon.protocol.termination import last_status
 from photon.report.history import History, load
 from photon.report.summary import summarise
 
-# How the aggregator's last event reads in a history.
-_ENDED: Final = re.compile(r"round (\d+): JobEnded (\w+)(?:: (.*))?", re.DOTALL)
+# The kind of the aggregator's last event.
+_ENDED: Final = "JobEnded"
 _FAILED: Final = frozenset(
     {
         JobReason.QUORUM_LOST,
@@ -45,7 +45,10 @@ def status(run: RunDirectory, *, rounds: int) -> JobStatus:
         history = load(run.root)
     except UserError:
         return JobStatus.model_validate({"rounds": rounds})  # nothing was written yet: it was killed before it could
-    return from_history(history, rounds=rounds)
+    found = from_history(history, rounds=rounds)
+    if found.conditions or any("event" in line for line in history.events):
+        return found
+    return found.model_copy(update={"conditions": _as_before(run, found.committed_rounds)})
 
 
 def from_history(history: History, *, rounds: int) -> JobStatus:
@@ -115,19 +118,36 @@ def _share(figures: Mapping[str, Any]) -> float | None:
 
 def _conditions(history: History, committed: int) -> list[Condition]:
     """How it ended; empty when it was stopped in the middle. A job that was given more rounds has an end behind it."""
-    for event in reversed(history.events):
-        match = _ENDED.fullmatch(str(event.get("message", ""))) if event.get("what") == "JobEnded" else None
-        if match is None:
+    for line in reversed(history.events):
+        event = line.get("event")
+        if not isinstance(event, dict) or event.get("kind") != _ENDED:
             continue
-        number, reason, message = int(match[1]), match[2], match[3] or ""
-        if number < committed:
+        reason = str(event.get("reason"))
+        number = event.get("round")
+        if not isinstance(number, int) or number < committed:
             return []
         if reason == JobReason.SUSPENDED:
             kind = ConditionType.SUSPENDED
         else:
             kind = ConditionType.FAILED if reason in _FAILED else ConditionType.COMPLETE
-        at = str(event.get("time", "")) or "unknown"
         return [
-            Condition(type=kind.value, status="True", reason=reason, message=message[:1024], last_transition_time=at)
+            Condition(
+                type=kind.value,
+                status="True",
+                reason=reason,
+                message=str(event.get("message") or "")[:1024],
+                last_transition_time=str(line.get("time") or "unknown"),
+            )
         ]
     return []
+
+
+def _as_before(run: RunDirectory, committed: int) -> list[Condition]:
+    """How a run of the previous release ended, whose history has no such event: by its aggregator's last status."""
+    try:
+        said = last_status((run.logs / "aggregator-last-status.json").read_bytes())
+    except OSError:
+        return []
+    if said is None or said.committed_rounds != committed:
+        return []
+    return [condition for condition in said.conditions if condition.status == "True"]
