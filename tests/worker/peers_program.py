@@ -15,11 +15,12 @@ import traceback
 import torch
 import torch.distributed as dist
 
+from photon.ending import leave
 from photon_worker.distributed import peers as module
 from photon_worker.distributed.peers import Peers, ending_together
 from photon_worker.lifecycle.errors import Mistake
-from photon_worker.lifecycle.exits import PeerEnded, end_of
-from photon_worker.lifecycle.signals import Interrupts
+from photon_worker.lifecycle.exits import End, PeerEnded, end_of
+from photon_worker.lifecycle.signals import Interrupted, Interrupts
 
 module.WATCH_SECONDS = 4.0  # type: ignore[misc]
 
@@ -62,12 +63,15 @@ def main() -> None:
             work(sys.argv[1], peers)
     except PeerEnded as ended:
         sys.stderr.write(f"rank {peers.rank} heard: {ended}\n")
+        leave(ended.end.record, over=False)
         code = ended.end.code
     except BaseException as error:
         end = end_of(error)
         if end is None:
             traceback.print_exc()
-        code = 1 if end is None else end.code
+            end = End(code=1, message=f"{type(error).__name__}: {error}")
+        leave(end.record, over=not isinstance(error, Interrupted))
+        code = end.code
     sys.stderr.flush()
     os._exit(code)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from photon.api.training import LocalSpec
+from photon.ending import read
 from photon_worker.commands.run import check_processes
 from photon_worker.commands.torchrun import verdict
 from photon_worker.lifecycle.errors import Mistake
@@ -19,12 +20,12 @@ from tests.worker.together import WORKER
 PROGRAM = Path(__file__).with_name("peers_program.py")
 
 
-def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
-    """Two processes of ``command``."""
+def torchrun(*command: str, record: Path) -> subprocess.CompletedProcess[str]:
+    """Two processes of ``command``, whose termination record is left in ``record``."""
     arguments = ("torchrun", "--standalone", "--nnodes=1", "--nproc-per-node=2", "--max-restarts=0", "--no-python")
     return subprocess.run(
         [WORKER, *arguments, *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PHOTON_TERMINATION_LOG": str(record)},
         capture_output=True,
         text=True,
         timeout=200,
@@ -33,27 +34,42 @@ def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("case", "code", "said"),
+    ("case", "code", "reason", "why", "said"),
     [
-        ("commands", 0, ""),
-        ("mistake", 2, "rank 0 heard: process 1 of 2 ended: the data is not there"),
-        ("surprise", 1, "rank 0 heard: process 1 of 2 ended: RuntimeError: nobody foresaw this"),
-        ("kill", 1, "error: process 1 was killed by SIGKILL"),
-        ("terminate", 128 + signal.SIGTERM, "rank 0 heard: process 1 of 2 ended: stopped by SIGTERM"),
+        ("commands", 0, "Completed", "", ""),
+        ("mistake", 2, "InvalidConfiguration", "the data is not there", "rank 0 heard: process 1 of 2 ended: "),
+        ("surprise", 1, "ProgramFailed", "RuntimeError: nobody foresaw this", "rank 0 heard: process 1 of 2 ended: "),
+        ("kill", 1, "ProgramFailed", "process 1 was killed by SIGKILL", "error: "),
+        (
+            "terminate",
+            128 + signal.SIGTERM,
+            "Interrupted",
+            "stopped by SIGTERM",
+            "rank 0 heard: process 1 of 2 ended: ",
+        ),
     ],
 )
-def test_however_a_process_ends_the_others_end_with_it(case: str, code: int, said: str) -> None:
-    result = torchrun(sys.executable, str(PROGRAM), case)
+def test_however_a_process_ends_the_others_end_with_it(
+    case: str, code: int, reason: str, why: str, said: str, tmp_path: Path
+) -> None:
+    result = torchrun(sys.executable, str(PROGRAM), case, record=tmp_path / "log")
     assert result.returncode == code, result.stderr
-    assert said in result.stderr
+    assert said + why in result.stderr
+    record = read(tmp_path / "log")
+    assert record is not None
+    assert (record.reason, record.exit_code) == (reason, code)
+    assert why in record.message
     assert ("Traceback" in result.stderr) == (case == "surprise"), result.stderr
     assert "waitForInput" not in result.stderr
 
 
-def test_a_process_that_hangs_is_given_up() -> None:
-    result = torchrun(sys.executable, str(PROGRAM), "hang")
+def test_a_process_that_hangs_is_given_up(tmp_path: Path) -> None:
+    result = torchrun(sys.executable, str(PROGRAM), "hang", record=tmp_path / "log")
     assert result.returncode == 1, result.stderr
     assert "another process of this participant was killed or cannot be reached" in result.stderr
+    record = read(tmp_path / "log")
+    assert record is not None
+    assert record.reason == "ProgramFailed"
 
 
 @pytest.mark.parametrize(
