@@ -77,6 +77,7 @@ check: $(STAMP) ## Format, lint, types, import contracts, wording, generated fil
 	$(BIN)/python -m tools.words
 	$(BIN)/python -m tools.crd --check manifests/crd.yaml
 	$(BIN)/python -m tools.crd --check charts/photon/files/crd.yaml
+	$(BIN)/python -m tools.pod_fields --check photon/api/pod_fields.json
 	$(BIN)/python -m tools.chart_values --check charts/photon/README.md
 	$(BIN)/python -m tools.dashboards --check manifests/dashboards
 	diff -r manifests/dashboards charts/photon/files/dashboards
@@ -89,6 +90,7 @@ format: $(STAMP) ## Format, and fix what can be fixed
 generate: $(STAMP) ## Write the generated files (the CRD, dashboards, their copies in the chart, its table of values)
 	$(BIN)/python -m tools.crd --write manifests/crd.yaml
 	cp manifests/crd.yaml charts/photon/files/crd.yaml
+	$(BIN)/python -m tools.pod_fields --write photon/api/pod_fields.json
 	$(BIN)/python -m tools.dashboards --write manifests/dashboards
 	mkdir -p charts/photon/files/dashboards charts/photon/files/alerts
 	cp manifests/dashboards/*.json charts/photon/files/dashboards/

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from photon.api import pod_fields
 from photon.api.document import Document, FieldError, JobFileError, Path, override, parse
 from photon.api.job import FederatedTrainingJob
 
@@ -31,8 +32,11 @@ _PATTERNS: Final = {
 }
 
 
-def load_job(path: FilePath, *, overrides: Sequence[str] = ()) -> FederatedTrainingJob:
+def load_job(path: FilePath, *, overrides: Sequence[str] = (), check_pods: bool = False) -> FederatedTrainingJob:
     """The job in the file ``path``, with ``overrides`` (``spec.local.steps=16``) applied.
+
+    ``check_pods``: also refuse fields of pods that the pinned Kubernetes client does not know. Programs that are handed
+    a job do not: a cluster may be newer.
 
     Raises:
         JobFileError: With all errors, in the order of the file.
@@ -52,11 +56,13 @@ def load_job(path: FilePath, *, overrides: Sequence[str] = ()) -> FederatedTrain
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise JobFileError([FieldError(where=str(path), path="", problem="is not UTF-8 text")]) from error
-    return parse_job(text, str(path), overrides=overrides)
+    return parse_job(text, str(path), overrides=overrides, check_pods=check_pods)
 
 
-def parse_job(text: str, source: str, *, overrides: Sequence[str] = ()) -> FederatedTrainingJob:
-    """The job in ``text``; ``source`` names it in messages.
+def parse_job(
+    text: str, source: str, *, overrides: Sequence[str] = (), check_pods: bool = False
+) -> FederatedTrainingJob:
+    """The job in ``text``; ``source`` names it in messages, ``check_pods``: see :func:`load_job`.
 
     Raises:
         JobFileError: With all errors.
@@ -68,9 +74,42 @@ def parse_job(text: str, source: str, *, overrides: Sequence[str] = ()) -> Feder
     # One message for one field: why its text is refused says more than what it is not.
     refused = {error.path for error in document.errors if error.path}
     errors = document.errors + [error for error in errors if error.path not in refused]
+    if check_pods:
+        errors += _pod_errors(document)
     if errors or job is None:
         raise JobFileError(sorted(errors, key=_order))
     return job
+
+
+def _pod_errors(document: Document) -> list[FieldError]:
+    """What of the pods' settings Kubernetes does not know, or not in this form."""
+    found: list[FieldError] = []
+    spec = document.data.get("spec") if isinstance(document.data, dict) else None
+    if not isinstance(spec, dict):
+        return found
+    placements: list[tuple[Path, Any]] = [(("spec", "aggregator"), spec.get("aggregator"))]
+    participants = spec.get("participants")
+    for number, participant in enumerate(participants if isinstance(participants, list) else []):
+        worker = participant.get("worker") if isinstance(participant, dict) else None
+        placements.append((("spec", "participants", number, "worker"), worker))
+    for at, placement in placements:
+        if not isinstance(placement, dict):
+            continue
+        tolerations = placement.get("tolerations")
+        given: list[tuple[Path, Any, str]] = [
+            ((*at, "podTemplatePatch"), placement.get("podTemplatePatch"), pod_fields.POD_TEMPLATE)
+        ]
+        given += [
+            ((*at, "tolerations", number), toleration, pod_fields.TOLERATION)
+            for number, toleration in enumerate(tolerations if isinstance(tolerations, list) else [])
+        ]
+        for base, value, kind in given:
+            found += [
+                document.error((*base, *path), _unknown(str(path[-1]), names))
+                for path, names in pod_fields.misspelled(value, kind)
+            ]
+            found += [document.error((*base, *path), problem) for path, problem in pod_fields.misshapen(value, kind)]
+    return found
 
 
 def _order(error: FieldError) -> tuple[int, str]:
@@ -175,7 +214,10 @@ def _quotes_hint(value: Any) -> str:
 def _unknown_field(path: Path) -> str:
     model = model_at(path[:-1])
     names = [f.alias or name for name, f in model.model_fields.items()] if model else []
-    wrong = str(path[-1])
+    return _unknown(str(path[-1]), names)
+
+
+def _unknown(wrong: str, names: Sequence[str]) -> str:
     close = closest(wrong, names)
     if close:
         return f"unknown field; did you mean {close}?"

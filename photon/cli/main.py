@@ -102,7 +102,7 @@ def validate(job_file: JobFile, overrides: Overrides = None) -> None:
     from photon.local.held_out import held_out_advice
 
     folder = job_file.resolve().parent
-    job = with_absolute_data(load_job(job_file, overrides=overrides or ()), folder)
+    job = with_absolute_data(load_job(job_file, overrides=overrides or (), check_pods=True), folder)
     checked = check_model(job, folder)
     print("\n".join([*describe(job), *checked, *advice(job), *held_out_advice(job)]))
 

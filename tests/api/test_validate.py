@@ -333,3 +333,37 @@ def test_model_at_walks_lists_and_options() -> None:
     assert found is not None
     assert found.__name__ == "DataSpec"
     assert model_at(("spec", "nothing", "here")) is None
+
+
+def test_misspelled_fields_of_pods_are_found_before_a_cluster_finds_them(tmp_path: Path) -> None:
+    text = GOOD.replace(
+        "      worker: {data: {uri: data/south}}\n",
+        """      worker:
+        data: {uri: data/south}
+        tolerations:
+          - {key: gpu, operater: Exists}
+        podTemplatePatch:
+          spec:
+            nodeSelectr: {pool: gpu}
+            containers:
+              - name: worker
+                $patch: merge
+                resources: {limits: {nvidia.com/gpu: 1, memory: 8Gi}}
+                securityContext: {capabilitys: {drop: [ALL]}}
+                env: {NAME: value}
+                livenessProbe: null
+""",
+    )
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    assert load_job(path), "programs that are handed a job leave this to the cluster, which may be newer"
+    with pytest.raises(JobFileError) as caught:
+        load_job(path, check_pods=True)
+    south = "spec.participants[1].worker"
+    assert [str(error).removeprefix(f"{path}:") for error in caught.value.errors] == [
+        f"19: {south}.tolerations[0].operater: unknown field; did you mean operator?",
+        f"22: {south}.podTemplatePatch.spec.nodeSelectr: unknown field; did you mean nodeSelector?",
+        f"27: {south}.podTemplatePatch.spec.containers[0].securityContext.capabilitys: "
+        "unknown field; did you mean capabilities?",
+        f"28: {south}.podTemplatePatch.spec.containers[0].env: must be a list: begin each entry with '- '",
+    ]

@@ -38,6 +38,7 @@ RULES = [
     (["ca.bundle=ca.pem"], "--set-file ca.bundle=FILE"),
     (["proxy.https=http://proxy:3128"], "allow the proxy in networkPolicy.extraEgress"),
     (["seaweedfs.existingSecret=keys"], "requires seaweedfs.enabled"),
+    (["jobs.serviceAccounts={photon-operator}", "fullnameOverride=photon"], "the operator's service account"),
     (["serviceAccount.create=false"], "set serviceAccount.name to an existing ServiceAccount"),
 ]
 

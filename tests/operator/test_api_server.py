@@ -230,6 +230,13 @@ def test_what_the_api_server_refuses_is_said_in_its_words(lab: Lab) -> None:
     until(lambda: "first-job-init" in lab.names(), "mended, it goes on")
 
 
+def test_a_misspelled_field_of_a_patch_is_said_and_not_dropped(lab: Lab) -> None:
+    lab.apply(aggregator={"podTemplatePatch": {"spec": {"nodeSelectr": {"pool": "gpu"}}}})
+    message = lab.until_state("Pending", "PodRefused")
+    assert "first-job-init" in message
+    assert "nodeSelectr" in message
+
+
 def test_what_is_not_ours_is_not_touched(lab: Lab) -> None:
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "first-job-job"}, "data": {"a": "b"}}
     lab.kube.apply(theirs)

@@ -138,6 +138,14 @@ def test_settings_reach_all_pods() -> None:
         assert {"name": "ca", "configMap": {"name": "institution-ca"}} in template(world, job)["volumes"]
 
 
+def test_a_patch_may_name_a_service_account_that_the_administrator_allows() -> None:
+    patch = {"spec": {"serviceAccountName": "cloud-reader"}}
+    world = make({"podTemplatePatch": patch}, settings=Settings(job_service_accounts=("cloud-reader",)))
+    spec = template(world, "first-worker-north")
+    assert spec["serviceAccountName"] == "cloud-reader"
+    assert spec["automountServiceAccountToken"] is False
+
+
 # --- several nodes, queues --------------------------------------------------------------------------------------------
 
 
@@ -252,6 +260,13 @@ def test_a_container_that_a_patch_adds_is_as_secure() -> None:
         ({"containers": [{"name": "worker", "$patch": "delete"}]}, "takes away the container 'worker'"),
         ({"containers": [{"image": "x"}]}, "spec.containers[0]: needs name"),
         ({"containers": {"name": "worker"}}, "spec.containers: must be a list"),
+        ({"containers": [{"name": "worker", "securityContext": 5}]}, "securityContext: must be a mapping of fields"),
+        ({"serviceAccountName": "photon-operator"}, "'photon-operator' is not among the service accounts"),
+        ({"serviceAccount": "builder"}, "'builder' is not among the service accounts"),
+        (
+            {"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]},
+            "spec.volumes[t].projected.sources: serviceAccountToken is not allowed",
+        ),
     ],
 )
 def test_what_a_patch_would_lose_is_said(spec: dict[str, Any], told: str) -> None:

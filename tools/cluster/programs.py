@@ -39,6 +39,8 @@ PROMETHEUS_OPERATOR: Final = "prometheus-operator"
 # Debian's is built without the discovery of Kubernetes' objects, so it is none that could be found on PATH.
 PROMETHEUS: Final = "prometheus-kubernetes"
 MONITORING: Final = (PROMETHEUS_OPERATOR, PROMETHEUS)
+# No program: the test cases of the admission plugin for the Pod Security Standards.
+POD_SECURITY: Final = "pod-security-admission"
 # No part of a cluster: reads the workflows of .github (tests/packaging).
 ACTIONLINT: Final = "actionlint"
 BUILD_SECONDS: Final = 1800
@@ -73,6 +75,9 @@ def _source(name: str, kubernetes: str) -> Source:
         return Source(module=module, version=PROMETHEUS_OPERATOR_VERSION, package="/cmd/operator")
     if name == ACTIONLINT:
         return Source(module="github.com/rhysd/actionlint", version=ACTIONLINT_VERSION, package="/cmd/actionlint")
+    if name == POD_SECURITY:
+        version = kubernetes.replace("1.", "0.", 1)
+        return Source(module="k8s.io/pod-security-admission", version=version, package="")
     if name == PROMETHEUS:
         version = PROMETHEUS_VERSION.replace("3.", "0.3", 1)  # as a module 3.13 is 0.313
         tags = "remove_all_sd,enable_kubernetes_sd"

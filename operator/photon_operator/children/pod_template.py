@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from photon.api import pod_fields
+from photon.api.document import spell
 from photon.api.placement import DataSpec, PodSettings, SecretRef, WorkDirType, WorkerSpec
 from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretSource
 from photon.protocol.termination import TERMINATION_LOG
@@ -115,13 +117,21 @@ def pod_template(
         spec["subdomain"] = subdomain
     labels = names.labels(context.job, process.role.value, process.participant)
     template = {"metadata": {"labels": labels}, "spec": spec}
-    return _patched(template, placement.pod_template_patch, process.role, field)
+    return _patched(template, placement.pod_template_patch, process.role, field, settings.job_service_accounts)
 
 
-def _patched(template: dict[str, Any], patch: Mapping[str, Any] | None, role: Role, field: str) -> dict[str, Any]:
+def _patched(
+    template: dict[str, Any],
+    patch: Mapping[str, Any] | None,
+    role: Role,
+    field: str,
+    service_accounts: Sequence[str],
+) -> dict[str, Any]:
     if not patch:
         return template
     at = f"{field}.podTemplatePatch"
+    for path, problem in pod_fields.misshapen(patch, pod_fields.POD_TEMPLATE):
+        raise InvalidPod(f"{at}.{spell(path)}: {problem}")
     labels, spec = template["metadata"]["labels"], template["spec"]
     try:
         merged = merge(template, _for_role(patch, role))
@@ -136,7 +146,10 @@ def _patched(template: dict[str, Any], patch: Mapping[str, Any] | None, role: Ro
         raise InvalidPod(f"{at}: takes away the container {role.value!r}")
     if merged["spec"].get("restartPolicy") != spec["restartPolicy"]:
         raise InvalidPod(f"{at}.spec.restartPolicy: must be Never: the Job starts pods again")
-    broken = pod_security.violations(merged["spec"])
+    acting = pod_security.rights(merged["spec"], service_accounts)
+    if acting:
+        raise InvalidPod(f"{at}.{acting[0]}")
+    broken = pod_security.violations(merged)
     if broken:
         raise InvalidPod(f"{at}.{broken[0]} (restricted Pod Security Standard)")
     return merged

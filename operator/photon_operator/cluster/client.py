@@ -20,6 +20,8 @@ from photon_operator.decide.plan import EventNote
 TIMEOUT_SECONDS: Final = 20.0
 CONNECTIONS: Final = 32
 PAGE: Final = 500
+# A field that the API server does not know is an error, not a warning that no one reads.
+_STRICT: Final = (("fieldValidation", "Strict"),)
 EVENT: Final = "Event"
 # The cause that the API server names when it takes nothing new because the namespace is being deleted.
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
@@ -111,14 +113,15 @@ class Api:
             "apply",
             "PATCH",
             _path(body["kind"], namespace, body["metadata"]["name"]),
-            [("fieldManager", names.MANAGER), ("force", "true")],
+            [("fieldManager", names.MANAGER), ("force", "true"), *_STRICT],
             body,
             "application/apply-patch+yaml",
         )
 
     def create(self, namespace: str, body: Object) -> Object:
         """Make an object that must not be there yet; an ApiError 409 when it is."""
-        return self._call("create", "POST", _path(body["kind"], namespace), [("fieldManager", names.MANAGER)], body)
+        query = [("fieldManager", names.MANAGER), *_STRICT]
+        return self._call("create", "POST", _path(body["kind"], namespace), query, body)
 
     def set_metadata(self, kind: str, namespace: str, name: str, metadata: Object) -> Object:
         """Merge into the metadata of an object."""
