@@ -207,6 +207,14 @@ def data(context: typer.Context) -> None:
     os.execve(program, [program, "data", *context.args], {**os.environ, "PHOTON_CALLED_AS": "photon"})
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def ledger(context: typer.Context) -> None:
+    """Show or verify what crossed an institution's border; see photon ledger --help."""
+    program = find_program("photon-gate")
+    sys.stdout.flush()
+    os.execve(program, [program, "ledger", *context.args], {**os.environ, "PHOTON_CALLED_AS": "photon"})
+
+
 def main() -> NoReturn:
     """Entry point; photon/exit_codes.py says what the exit codes mean."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
