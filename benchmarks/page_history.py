@@ -35,10 +35,11 @@ from photon.protocol.records import (
 )
 from photon.store.objects import ObjectStore
 from photon_aggregator.bucket.totals import Totals
-from photon_aggregator.engine import Engine, EngineOptions
+from photon_aggregator.engine import Engine
 from photon_aggregator.http.app import create_app
 from photon_aggregator.http.auth import ReadToken, Tokens
 from photon_aggregator.http.server import listen
+from photon_aggregator.options import EngineOptions
 from photon_aggregator.reporting.books import iso
 from photon_aggregator.rounds.events import Committed, Evaluated, Head, Heard, PlanReady, Recovered
 from photon_aggregator.rounds.opening import make_plan

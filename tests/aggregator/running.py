@@ -18,13 +18,14 @@ from photon.protocol.records import Commit
 from photon.protocol.rollback import problem
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator.engine import Engine, EngineOptions
+from photon_aggregator.engine import Engine
 from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
 from photon_aggregator.http.app import create_app
 from photon_aggregator.http.auth import ReadToken, Tokens
 from photon_aggregator.http.connections import Connections
 from photon_aggregator.http.limits import BODY_SECONDS
 from photon_aggregator.http.server import listen, serve
+from photon_aggregator.options import EngineOptions
 from photon_aggregator.rounds.state import Settings
 from tests.aggregator.fake_worker import FakeWorker, token_digests
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from photon.protocol.canonical import sha256_hex
-from photon_aggregator.http.auth import Tokens, TokensError
+from photon_aggregator.errors import TokensError
+from photon_aggregator.http.auth import Tokens
 
 
 def test_a_token_names_its_participant() -> None:

@@ -10,7 +10,7 @@ from photon.api.status import JobReason, JobStatus
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.messages import RefusalReason
 from photon.store.objects import ObjectStore
-from photon_aggregator.engine import JobMismatch
+from photon_aggregator.errors import JobMismatch
 from photon_aggregator.faults import FaultPoint
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
 from tests.aggregator.running import HandClock, aggregator, chain, working

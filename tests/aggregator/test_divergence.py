@@ -14,7 +14,7 @@ from photon.api.status import JobReason
 from photon.protocol.canonical import digest
 from photon.protocol.records import AcceptedUpdate, Commit, LearningMetrics, RollbackReason
 from photon.store.objects import ObjectStore
-from photon_aggregator.actions import work
+from photon_aggregator.actions import commit as commit_action
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.merge import NotFiniteModelError
 from photon_aggregator.rounds import divergence
@@ -320,14 +320,14 @@ def test_two_aggregators_agree_on_the_rollback(
 def test_the_engine_writes_the_rollback_of_a_merge_that_is_not_finite(
     store: ObjectStore, storage: StorageSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures = work.merge_and_commit, iter([2])
+    real, failures = commit_action.merge_and_commit, iter([2])
 
-    def merge(action: Any, **arguments: Any) -> Any:
+    def merge(action: Any, bench: Any) -> Any:
         if action.plan.round == 2 and next(failures, None):
             raise NotFiniteModelError("the new global model is not finite")
-        return real(action, **arguments)
+        return real(action, bench)
 
-    monkeypatch.setattr(work, "merge_and_commit", merge)
+    monkeypatch.setattr(commit_action, "merge_and_commit", merge)
     job = job_document(storage, ["north"], rounds=4)
     write_round_zero(job, store)
     with aggregator(job, store) as running, working(FakeWorker("north", [running.url])):

@@ -52,7 +52,7 @@ def written(storage: StorageSpec, store: ObjectStore, rounds: int) -> FederatedT
 
 def looked_back(engine: Engine) -> bool:
     """Whether nothing of the past is left to read."""
-    return engine._looking_back is not None and engine._looking_back.done()
+    return engine.chores.looked_back
 
 
 def started_with(job: FederatedTrainingJob, s3: EmbeddedStore) -> int:

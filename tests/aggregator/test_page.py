@@ -16,7 +16,8 @@ from photon.api.placement import StorageSpec
 from photon.api.status import JobStatus
 from photon.protocol.records import HeldOutResult
 from photon.store.objects import ObjectStore
-from photon_aggregator.http.auth import ReadToken, TokensError
+from photon_aggregator.errors import TokensError
+from photon_aggregator.http.auth import ReadToken
 from photon_aggregator.pieces import plain
 from photon_aggregator.reporting.curves import Curves
 from photon_aggregator.reporting.live import Live

@@ -126,7 +126,7 @@ def test_chores_that_cannot_be_done_keep_nothing_waiting_and_are_done_after_the_
 
     with aggregator(job, store, faults=free) as running, working(FakeWorker("north", [running.url])):
         running.wait()
-        failures = running.engine.housekeeping.failures
+        failures = running.engine.chore_failures
     assert running.code == 0
     assert failures["log"]
     assert failures["prune"]

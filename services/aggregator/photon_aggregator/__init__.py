@@ -8,7 +8,8 @@
     merge      computes: updates, model and outer state in, the next model out; numpy only
     reporting  shows: status, metrics, curves, logs; reads state and books, decides nothing
     http       speaks: routes, authentication, limits, the page
-    engine     the loop that joins them: an event in, actions done, waiting requests woken
+    engine     the loop that joins them: an event in, actions done (ACTIONS), waiting requests woken
+    options    what programs and tests set differently for an engine
     bell       which waiting requests a change of state wakes
     tracking   the job in TensorBoard or W&B, read from its commits
     main       options and exit codes of ``photon-aggregator``
@@ -16,6 +17,7 @@
     blas       one set of BLAS kernels on all machines; before numpy is imported
     clock      the wall clock, and how far it was set or stood still
     executors  threads for blocking work, apart by kind
+    errors     the tree of errors and exit codes
     contain    errors of what is only for people end in the log
     faults     named points at which a test may end the process
     memory     memory of ended threads is used again

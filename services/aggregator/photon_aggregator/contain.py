@@ -22,3 +22,11 @@ def said(error: BaseException) -> str:
     """An unexpected exception in a sentence, for the condition of a job that it ended."""
     text = str(error)
     return f"unexpected {type(error).__name__}{': ' if text else ''}{text}; see the log, this is a defect of Photon"
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error that made the others be cancelled."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

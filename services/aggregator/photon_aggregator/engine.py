@@ -1,7 +1,7 @@
-"""The thin shell around the state machine: events in, actions done, everyone woken.
+"""The loop that joins the parts: an event, ``rounds.advance``, the actions that it asks for, threads that do them.
 
-Deciding happens in ``rounds.advance`` on the event loop; whatever touches the object store runs in threads and answers
-with an event. A waiting long poll is woken by a change of state, never by a timer of its own.
+Deciding happens in ``rounds`` on the event loop; whatever touches the object store runs in threads (ACTIONS) and
+answers with an event. A waiting long poll is woken by a change of state, never by a timer of its own.
 """
 
 from __future__ import annotations
@@ -9,38 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 from photon.api.job import FederatedTrainingJob
-from photon.api.learning import resolve_against
 from photon.api.status import JobReason
-from photon.protocol.messages import RefusalReason
-from photon.protocol.records import Evaluation, RoundLog
+from photon.protocol.records import Evaluation
 from photon.store import keys
-from photon.store.errors import Contradiction, StoreError
+from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
-from photon.telemetry.traces import Traces
-from photon_aggregator.actions import starting
-from photon_aggregator.actions.grant import Grants
-from photon_aggregator.actions.housekeeping import CHORES, Housekeeping
-from photon_aggregator.actions.past import Past, read_past
-from photon_aggregator.actions.recover import Recovery
-from photon_aggregator.actions.scan import look
-from photon_aggregator.actions.work import Work
+from photon_aggregator.actions import admit, commit, plans, rollback, scan, starting
+from photon_aggregator.actions.chores import Chores
+from photon_aggregator.actions.housekeeping import Housekeeping
+from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bell import Bell, concerned, noticed
-from photon_aggregator.bucket import summary
 from photon_aggregator.bucket.job import JobContext
-from photon_aggregator.bucket.patience import Patience
-from photon_aggregator.bucket.records import RETRY_PAUSES_SECONDS, Retries, Stopped, create
+from photon_aggregator.bucket.patience import Patience, answered
+from photon_aggregator.bucket.records import Retries, create
 from photon_aggregator.bucket.storage import Troubles
 from photon_aggregator.clock import BEAT_SECONDS, Drift
-from photon_aggregator.contain import contained, said
+from photon_aggregator.contain import first_of
+from photon_aggregator.errors import Stopped
 from photon_aggregator.executors import Executors, Kind
-from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
-from photon_aggregator.reporting import round_log, spans
+from photon_aggregator.faults import FaultPoint
+from photon_aggregator.options import EngineOptions
+from photon_aggregator.reporting.bookkeeper import Bookkeeper
 from photon_aggregator.reporting.books import Board
 from photon_aggregator.rounds import machine
 from photon_aggregator.rounds.events import (
@@ -51,14 +45,11 @@ from photon_aggregator.rounds.events import (
     Evaluated,
     Event,
     Finish,
-    Head,
     Jumped,
     Look,
     Merge,
     Note,
-    NoteKind,
     Outcome,
-    Recovered,
     Tick,
     WritePlan,
     WriteRollback,
@@ -68,28 +59,14 @@ from photon_aggregator.rounds.state import JobState, Settings
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-INIT_SECONDS: Final = 600.0
-
-
-class JobMismatch(ValueError):
-    """The job file says something else than the job in the bucket; the message says what."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """What tests and programs set differently.
-
-    ``clock``: seconds since the epoch. ``steady``: seconds that cannot be set; without it the clock is trusted.
-    ``prepare``: what must succeed before the bucket is read; it is waited for like all else that the store has to do.
-    """
-
-    clock: Callable[[], float]
-    steady: Callable[[], float] | None = None
-    prepare: Callable[[], None] | None = None
-    faults: FaultHook = no_fault
-    init_seconds: float = INIT_SECONDS
-    retry_pauses: tuple[float, ...] = RETRY_PAUSES_SECONDS
-    traces: Traces = field(default_factory=Traces)
+# What does an action, and in which threads. Blocking, safe to repeat; it answers with events.
+ACTIONS: Final[Mapping[type, tuple[Callable[[Any, Workbench], list[Event]], Kind]]] = {
+    WritePlan: (plans.write_plan, "control"),
+    WriteRollback: (rollback.write_rollback, "control"),
+    Look: (scan.look, "control"),
+    Check: (admit.check, "admission"),
+    Merge: (commit.commit_round, "merge"),
+}
 
 
 class Engine:
@@ -98,41 +75,35 @@ class Engine:
     def __init__(
         self, *, job: FederatedTrainingJob, store: ObjectStore, settings: Settings, options: EngineOptions
     ) -> None:
-        self.job = job
-        self.store = store
-        self.clock = options.clock
+        self.job, self.store, self.traces, self.clock = job, store, options.traces, options.clock
         # For durations alone: it cannot be set.
         self.steady = options.steady or options.clock
-        self.traces = options.traces
+        self.retries = Retries(pauses=options.retry_pauses, told=self._told)
         self.state = JobState(settings=settings, started_at=options.clock())
         self.board = Board(settings.participants)
-        self.grants = Grants()
-        self.finish_told: set[str] = set()
-        self.retries = Retries(pauses=options.retry_pauses, told=self._told)
-        self.executors = Executors()
-        self.housekeeping = Housekeeping(store, job.spec.storage.retention)
-        self._work = Work(
+        self.bench = Workbench(
+            job=job,
             store=store,
-            exchange=job.spec.exchange,
-            executors=self.executors,
+            executors=Executors(),
             retries=self.retries,
+            faults=options.faults,
             clock=options.clock,
             steady=self.steady,
-            faults=options.faults,
             traces=options.traces,
+            state=lambda: self.state,
         )
+        self.books = Bookkeeper(self.board, options.traces, job=job.metadata.name)
+        self.chores = Chores(Housekeeping(store, job.spec.storage.retention), self.board, self.in_thread)
         self._troubles = Troubles()
         self._patience = Patience(in_thread=self.in_thread, retries=self.retries, elsewhere=self._committed_elsewhere)
         self._drift = Drift(options.clock, options.steady) if options.steady is not None else None
         self._options = options
         self._bell = Bell()
+        self._told_to_finish: set[str] = set()
         self._finished = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tidy = asyncio.Lock()
-        self._past: Past | None = None
-        self._looking_back: asyncio.Task[None] | None = None
 
     # --- for the outside ----------------------------------------------------------------------------------------------
 
@@ -149,7 +120,7 @@ class Engine:
                     task.cancel()
         except BaseExceptionGroup as errors:
             self.stop()
-            raise _first(errors) from errors
+            raise first_of(errors) from errors
         finally:
             # A server of an ended job goes on reading the bucket, until ``stop``.
             self._group = None
@@ -160,11 +131,10 @@ class Engine:
         """Wake everyone who waits and end pauses between attempts: the process is about to exit."""
         self._stopping = True
         self._end_pauses()
-        self._work.cancelled.set()
-        if self._looking_back is not None:
-            self._looking_back.cancel()
+        self.bench.cancelled.set()
+        self.chores.stop()
         self.wake()
-        self.executors.shutdown()
+        self.bench.executors.shutdown()
 
     def _end_pauses(self) -> None:
         self.retries.stop()
@@ -175,7 +145,7 @@ class Engine:
         self.stop()
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_seconds
-        while self.executors.busy and loop.time() < until:
+        while self.bench.executors.busy and loop.time() < until:
             await asyncio.sleep(0.02)
         if self.context is not None:
             self.context.connections.close()
@@ -183,17 +153,11 @@ class Engine:
     @property
     def context(self) -> JobContext | None:
         """What is known of the job once its bucket was read."""
-        return self._work.context
+        return self.bench.context
 
     @property
     def chore_failures(self) -> Mapping[str, int]:
-        """How often each kind of housekeeping had to be done again."""
-        return {chore: self.housekeeping.failures[chore] for chore in CHORES}
-
-    @property
-    def pool(self) -> Executor:
-        """Runs small requests that a piece of work splits into."""
-        return self.executors.requests
+        return self.chores.failures
 
     @property
     def stopping(self) -> bool:
@@ -207,17 +171,10 @@ class Engine:
             event = replace(event, at=now)
         before = self.state
         self.state, actions = machine.advance(before, event)
-        for action in actions:
-            if isinstance(action, Note):
-                self._note(action)
-        if isinstance(event, Evaluated) and self.state.evaluations is not before.evaluations:
-            with contained("an evaluation"):
-                self.board.curves.evaluated(event.round, {event.participant: event.result})
-        if isinstance(event, Committed) and self.state.head is not before.head:
-            self._ended_round(before, event)
-        elif before.open is not None and before.outcome is None and self.state.outcome is not None:
-            outcome, name = self.state.outcome, self.job.metadata.name
-            spans.ended_without_commit(self.traces, before.open, outcome, event.at, job=name)
+        ended = self.books.advanced(before, self.state, event, actions)
+        if ended is not None:
+            self.bench.grants.forget_before(ended.log.round + 1)
+            self._spawn(self.chores.after_round(ended))
         for action in actions:
             self._start(action)
         if noticed(before, self.state):
@@ -233,24 +190,9 @@ class Engine:
         self.board.jumped(gained)
         self.wake()
 
-    def refused_outright(self, participant: str, round_number: int, reason: RefusalReason, message: str) -> None:
-        """An update was refused without being checked (too late, replayed ...): say so in events, once a round for each
-        participant and reason, and count it in metrics."""
-        if not self.board.refused_outright(participant, reason.value):
-            return
-        note = Note(
-            at=self.clock(),
-            kind=NoteKind.UPDATE_REFUSED,
-            round=round_number,
-            participant=participant,
-            reason=reason.value,
-            message=message,
-        )
-        self._note(note)
-
     def told_to_finish(self, participant: str) -> None:
         """A participant was given the last task."""
-        self.finish_told.add(participant)
+        self._told_to_finish.add(participant)
         self._bell.ring(())
 
     def all_left(self) -> bool:
@@ -258,7 +200,7 @@ class Engine:
         now = self.clock()
         names = self.state.settings.participants
         here = {n for n in names if n in self.state.seen and self.state.present(n, now)}
-        return here <= self.finish_told
+        return here <= self._told_to_finish
 
     async def changed(self, timeout_seconds: float, participant: str | None = None) -> None:
         """Wait until the state has changed, in what concerns ``participant`` if one is named, or this long."""
@@ -268,7 +210,7 @@ class Engine:
         """The result of blocking ``work``; raises Stopped when the process is about to exit."""
         if self._stopping:
             raise Stopped
-        return await asyncio.wrap_future(self.executors.submit(kind, work))
+        return await asyncio.wrap_future(self.bench.executors.submit(kind, work))
 
     # --- the machine's surroundings -----------------------------------------------------------------------------------
 
@@ -289,21 +231,11 @@ class Engine:
                 await asyncio.sleep(0)
 
     def _start(self, action: Action) -> None:
-        match action:
-            case Note():
-                pass
-            case Finish():
-                self._spawn(self._finish())
-            case WriteRollback():
-                self._spawn(self._guarded(lambda: self._work.roll_back(action)))
-            case WritePlan():
-                self._spawn(self._guarded(lambda: self._work.write_plan(action)))
-            case Check():
-                self._spawn(self._guarded(lambda: self._work.check(action), "admission"))
-            case Merge():
-                self._spawn(self._guarded(lambda: self._work.merge(action), "merge"))
-            case Look():
-                self._spawn(self._guarded(lambda: look(action, state=self.state, store=self.store, now=self.clock())))
+        if isinstance(action, Finish):
+            self._spawn(self._finish())
+        elif not isinstance(action, Note):
+            do, kind = ACTIONS[type(action)]
+            self._spawn(self._guarded(lambda: do(action, self.bench), kind))
 
     def _spawn(self, work: Coroutine[None, None, object]) -> asyncio.Task[object] | None:
         if self._group is not None:
@@ -315,34 +247,17 @@ class Engine:
     async def _guarded(self, work: Callable[[], list[Event]], kind: Kind = "control") -> None:
         """Do ``work`` in a thread, again until the store does its part; send the events that it answers with."""
         started = self.clock()
-        try:
-            events = await self._patience(work, kind)
-        except Contradiction as error:
-            logger.error("%s", error)
-            self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
-            return
-        except Stopped:
-            return
-        except Exception as error:
-            # Whatever it is, it would come again after each restart: a job that says what ended it can be helped.
-            logger.exception("an action failed")
-            self.send(Broken(at=self.clock(), reason=JobReason.INTERNAL_ERROR, message=said(error)))
-            return
+        events = await answered(self._patience, work, kind, self.clock)
         if kind == "admission":
             self.board.spent("admit", max(0.0, self.clock() - started))
         for event in events:
             self.send(event)
 
+    def _chain_broken(self, message: str) -> None:
+        self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=message))
+
     async def _committed_elsewhere(self) -> list[Committed]:
-        """The commit of the round under way, if there is one: by whom the bucket was changed under our hands."""
-        head = self.state.head
-        if head is None:
-            return []
-        try:
-            found = await self.in_thread(lambda: self._work.committed_elsewhere(head.round + 1))
-        except StoreError:
-            return []
-        return [event for event in found if isinstance(event, Committed)]
+        return await self.in_thread(lambda: scan.elsewhere(self.bench))
 
     def _told(self, work: object, error: StoreError | None) -> None:
         """From any thread: ``work`` waits for the store, or no longer."""
@@ -355,67 +270,24 @@ class Engine:
         if event is not None:
             self.send(event)
 
-    # --- actions ------------------------------------------------------------------------------------------------------
+    # --- beginning and end --------------------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        try:
-            await starting.prepare(self._options.prepare, self._patience)
-            stored = await starting.first_model(self.store, self._patience, seconds=self._options.init_seconds)
-        except Stopped:
+        stored = await starting.begin(self.bench, self._patience, self._options.prepare, self._options.init_seconds)
+        if isinstance(stored, Broken):
+            self.send(stored)
+        if not isinstance(stored, tuple):
             return
-        except Contradiction as error:
-            self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=str(error)))
-            return
-        if stored is None:
-            message = (
-                f"no initial model at {self.store.uri(keys.commit(0))} within {self._options.init_seconds:g} s: run "
-                "`photon-worker init --job JOB` first"
-            )
-            self.send(Broken(at=self.clock(), reason=JobReason.WAITING_FOR_INIT, message=message))
-            return
-        learning, digest = stored
-        try:
-            resolve_against(self.job, learning)
-        except ValueError as error:
-            raise JobMismatch(str(error)) from error
+        starting.compare(self.job, stored)
 
-        def read() -> list[Event]:
-            return self._restore(digest, self._work.read_bucket(learning, digest, self.state.settings))
+        def restore() -> list[Event]:
+            restored = starting.restore(self.bench, self.board, stored)
+            self.bench = replace(self.bench, context=restored.context)
+            self.chores.past = restored.past
+            return [restored.event]
 
-        await self._guarded(read)
-        if self._past is not None:
-            # Not of the group: the page goes on being filled when the job has ended and is still served.
-            self._looking_back = asyncio.create_task(self._look_back(self._past))
-
-    async def _look_back(self, past: Past) -> None:
-        message = await read_past(past, self.board)
-        self._past = None
-        if message is not None:
-            self.send(Broken(at=self.clock(), reason=JobReason.STORAGE_FAILED, message=message))
-            return
-        returns, last = dict(self.board.returns), max(self.board.commits)
-        await self._keep_house(lambda: self.housekeeping.sweep(returns, last))
-
-    def _restore(self, digest: str, found: Recovery) -> list[Event]:
-        self.board.restored(found.recent, found.logs, totals=found.totals, counted_before=found.counted_before)
-        for number, results in found.evaluations.items():
-            self.board.curves.evaluated(number, results)
-        self._past = Past(self.store, digest, found)
-        return [
-            Recovered(
-                at=self.clock(),
-                job=digest,
-                head=found.head,
-                planned=found.planned,
-                first_planned_at=found.first_planned_at,
-                end=found.end,
-                written_at=self._work.written_at(keys.commit(found.head.round)),
-                evaluations=found.evaluations,
-                past_losses=found.past_losses,
-                baseline=found.baseline,
-                trail=found.recent,
-            )
-        ]
+        await self._guarded(restore)
+        self.chores.look_back(self._chain_broken)
 
     async def record_evaluation(self, evaluation: Evaluation) -> None:
         """Keep a result in the bucket (the first one counts), and let it be known. Raises StoreError."""
@@ -423,65 +295,13 @@ class Engine:
         kept, _, _ = await self.in_thread(lambda: create(self.store, key, evaluation))
         self.send(Evaluated(at=self.clock(), round=kept.round, participant=kept.participant, result=kept.result))
 
-    # --- books --------------------------------------------------------------------------------------------------------
-
-    def _note(self, note: Note) -> None:
-        with contained("an event"):
-            self.board.noted(note)
-        who = f" {note.participant}" if note.participant is not None else ""
-        why = f" ({note.reason})" if note.reason else ""
-        text = f": {note.message}" if note.message else ""
-        logger.info("round %d: %s%s%s%s", note.round, note.kind.value, who, why, text)
-
-    def _ended_round(self, before: JobState, event: Committed) -> None:
-        assert self.state.head is not None
-        head: Head = self.state.head
-        entry = round_log.nothing(head.round, event.at)
-        with contained(f"the log of round {head.round}"):
-            for phase, seconds in event.seconds.items():
-                self.board.spent(phase, seconds)
-            spans.committed(self.traces, event, before.open, job=self.job.metadata.name)
-            entry = round_log.round_log(self.board, head, before.open, event.at)
-        records = list(self.board.round_events)
-        sums = summary.summary_of(self.board.totals, before, round_number=head.round, commit=head.digest)
-        self.board.committed(head, entry, event.at)
-        self.grants.forget_before(head.round + 1)
-        # While the past is read a rollback may be unknown that needs a model; the sweep at its end takes what is left.
-        returns = dict(self.board.returns) if self._past is None else None
-        self._spawn(self._keep_house(lambda: self.housekeeping.after_round(entry, records, returns, sums)))
-
-    async def _keep_house(self, chores: Callable[[], Sequence[RoundLog]]) -> None:
-        async with self._tidy:
-            try:
-                written = await self.in_thread(chores)
-            except Stopped:
-                return
-        for entry in written:
-            self.board.totals.keep(entry)
-
     async def _finish(self) -> None:
         """Write the last round's log once more, now with its evaluation; then the job is over."""
-        state = self.state
-        head = state.head
-        if head is not None and head.round in self.board.logs and state.outcome is not None:
-            entry = self.board.logs[head.round]
-            with contained(f"the log of round {head.round}"):
-                entry = round_log.with_evaluations(entry, self.board)
-            self.board.logs[head.round] = entry
-            self.board.curves.logged(entry)
-            self._options.faults(FaultPoint.BEFORE_FINISH)
+        outcome, entry = self.state.outcome, self.books.last_log(self.state)
+        if entry is not None and outcome is not None:
+            self.bench.faults(FaultPoint.BEFORE_FINISH)
             # A superseded aggregator leaves the log to the one that goes on: for the job nothing has ended.
-            if state.outcome.reason not in (JobReason.STORAGE_FAILED, JobReason.SUPERSEDED):
-                records = list(self.board.round_events)
-                # After what is being written now, whose place it takes.
-                await self._keep_house(lambda: self.housekeeping.last_log(entry, records))
+            if outcome.reason not in (JobReason.STORAGE_FAILED, JobReason.SUPERSEDED):
+                await self.chores.last_log(entry, list(self.board.round_events))
         self.wake()
         self._finished.set()
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error that made the others be cancelled."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -18,28 +18,30 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from photon.api.document import JobFileError
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import ClusterReason
 from photon.api.validate import load_job
 from photon.ending import Ended, leave, record_of
+from photon.errors import PhotonError
 from photon.exit_codes import EXIT_FAILED, EXIT_USER_ERROR
 from photon.launch import LISTEN_FD
-from photon.protocol.termination import Termination
-from photon.store.errors import StorageFull, StoreError, Unreachable, Unusable
+from photon.protocol.termination import Reason, Termination
+from photon.store.errors import StorageFull, StoreError, Unreachable
 from photon.store.objects import ObjectStore
 from photon.store.probe import require
 from photon.telemetry.logging import configure
-from photon.telemetry.traces import TracesError, open_traces
-from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, TrackerError, Trackers, kinds
+from photon.telemetry.traces import open_traces
+from photon.telemetry.trackers import FOLDER_VARIABLE, TRACKERS_VARIABLE, Kind, Subject, Trackers, kinds
 from photon.version import version_of
 from photon_aggregator.actions.purge import purge
-from photon_aggregator.engine import Engine, EngineOptions, JobMismatch
+from photon_aggregator.engine import Engine
+from photon_aggregator.errors import TokensError
 from photon_aggregator.http.app import create_app
-from photon_aggregator.http.auth import ReadToken, Tokens, TokensError
+from photon_aggregator.http.auth import ReadToken, Tokens
 from photon_aggregator.http.routers.health import MetricsOnly
-from photon_aggregator.http.server import ListenError, is_loopback, listen, serve
+from photon_aggregator.http.server import is_loopback, listen, serve
 from photon_aggregator.memory import few_heaps
+from photon_aggregator.options import EngineOptions
 from photon_aggregator.rounds.state import Settings
 from photon_aggregator.tracking import tracking
 
@@ -167,18 +169,22 @@ def _require(store: ObjectStore) -> None:
     require(store)
 
 
+def _reason(error: PhotonError) -> Reason:
+    if isinstance(error, StoreError):
+        return error.reason
+    user = error.exit_code == EXIT_USER_ERROR
+    return ClusterReason.INVALID_CONFIGURATION if user else ClusterReason.PROGRAM_FAILED
+
+
 def main() -> NoReturn:
     """Entry point."""
     few_heaps()
     try:
         app(prog_name="photon-aggregator")
         record = record_of(SystemExit(0))
-    except (JobFileError, TokensError, ListenError, JobMismatch, TrackerError, TracesError, Unusable) as error:
+    except PhotonError as error:
         sys.stderr.write(f"error: {error}\n")
-        record = Termination.of(ClusterReason.INVALID_CONFIGURATION, str(error), EXIT_USER_ERROR)
-    except StoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        record = Termination.of(error.reason, str(error), EXIT_FAILED)
+        record = Termination.of(_reason(error), str(error), error.exit_code)
     except SystemExit as end:
         record = record_of(end)
     except Exception as error:

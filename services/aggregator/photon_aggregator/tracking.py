@@ -12,8 +12,8 @@ from photon.protocol.records import Commit, HeldOutResult, RoundLog
 from photon.store.errors import StoreError
 from photon.telemetry.trackers import Trackers
 from photon_aggregator.actions import recover
-from photon_aggregator.bucket.records import Stopped
 from photon_aggregator.engine import Engine
+from photon_aggregator.errors import Stopped
 from photon_aggregator.reporting.status import evaluated_round
 from photon_aggregator.rounds.events import Head
 from photon_aggregator.rounds.stopping import mean_loss, perplexity

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,10 +20,12 @@ from photon.protocol.messages import RefusalReason
 from photon.protocol.records import AcceptedUpdate, Part, Plan, UpdateManifest
 from photon.store import keys
 from photon.store.objects import ObjectInfo
+from photon.telemetry.traces import round_context
+from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket.job import JobContext
-from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
+from photon_aggregator.faults import FaultPoint
 from photon_aggregator.merge import check_update
-from photon_aggregator.rounds.events import Admission, Check
+from photon_aggregator.rounds.events import Admission, Admitted, Check, Event, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,33 @@ class Refusal:
 
 def _refuse(reason: RefusalReason, message: str) -> Refusal:
     return Refusal(reason=reason, message=message)
+
+
+def check(action: Check, bench: Workbench) -> list[Event]:
+    """See whether an update may take part. Raises as ``admit``."""
+    started = bench.clock()
+    result = admit(action, bench)
+    now = bench.clock()
+    bench.traces.record(
+        "admit",
+        parent=round_context(action.plan_digest),
+        start=started,
+        end=now,
+        failed=f"{result.reason.value}: {result.message}" if isinstance(result, Refusal) else "",
+        attributes={"photon.participant": action.participant},
+    )
+    if not isinstance(result, Refusal):
+        return [Admitted(at=now, round=action.plan.round, admission=result)]
+    return [
+        Refused(
+            at=now,
+            round=action.plan.round,
+            participant=action.participant,
+            digest=action.digest,
+            reason=result.reason,
+            message=result.message,
+        )
+    ]
 
 
 def check_manifest(
@@ -91,21 +119,19 @@ def check_manifest(
     return None
 
 
-def admit(check: Check, *, context: JobContext, pool: Executor, faults: FaultHook = no_fault) -> Admission | Refusal:
+def admit(check: Check, bench: Workbench) -> Admission | Refusal:
     """Check an update and write its manifest. Blocking; safe to repeat.
-
-    ``pool`` runs the small requests; it must not be the one that runs this function.
 
     Raises:
         StoreError: The store does not answer; nothing is decided then.
     """
-    manifest, participant = check.manifest, check.participant
+    manifest, participant, context = check.manifest, check.participant, bench.opened
     refusal = check_manifest(
         manifest, participant=participant, plan=check.plan, plan_digest=check.plan_digest, context=context
     )
     if refusal is not None:
         return refusal
-    found = _present(check, context, pool)
+    found = _present(check, bench)
     if isinstance(found, Refusal):
         return found
     sources = [context.source(info.key, info.size_bytes, etag=info.etag) for info in found]
@@ -142,13 +168,13 @@ def admit(check: Check, *, context: JobContext, pool: Executor, faults: FaultHoo
         accepted(admission)
     except ValidationError as error:
         return _refuse(RefusalReason.INVALID_MANIFEST, str(error))
-    faults(FaultPoint.BEFORE_MANIFEST)
+    bench.faults(FaultPoint.BEFORE_MANIFEST)
     key, data = keys.manifest(check.plan.round, participant), canonical_json(manifest)
     if not context.store.create(key, data) and sha256_hex(context.store.get(key)) != check.digest:
         return _refuse(
             RefusalReason.ALREADY_SUBMITTED, f"round {check.plan.round} has another update of {participant} already"
         )
-    faults(FaultPoint.AFTER_MANIFEST)
+    bench.faults(FaultPoint.AFTER_MANIFEST)
     return admission
 
 
@@ -169,12 +195,13 @@ def accepted(
     )
 
 
-def _present(check: Check, context: JobContext, pool: Executor) -> list[ObjectInfo] | Refusal:
+def _present(check: Check, bench: Workbench) -> list[ObjectInfo] | Refusal:
     """All parts as they are stored in the bucket, in order."""
     parts = check.manifest.parts
     names = part_keys(check.plan.round, check.participant, parts)
     found: list[ObjectInfo] = []
-    for part, info in zip(parts, pool.map(context.store.head, names), strict=True):
+    # Not the pool that runs this function: it would wait for itself.
+    for part, info in zip(parts, bench.executors.part_requests.map(bench.store.head, names), strict=True):
         if info is None:
             return _refuse(RefusalReason.MISSING_PART, f"part {part.index} is not in the bucket")
         if info.size_bytes != part.size_bytes:

@@ -10,7 +10,6 @@ release let in. Then the next closing of the chain drops it, and the round goes 
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from photon.protocol.messages import RefusalReason
@@ -20,8 +19,8 @@ from photon.store.errors import NotFound
 from photon_aggregator.actions import closings
 from photon_aggregator.actions.admit import Refusal, admit
 from photon_aggregator.actions.closings import Link
+from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket import records
-from photon_aggregator.bucket.job import JobContext
 from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.rounds.events import Admission, Check, Merge
 
@@ -40,23 +39,22 @@ class Decided:
         return len(self.merge.admissions) >= self.merge.quorum
 
 
-def decide(merge: Merge, *, context: JobContext, pool: Executor, unusable: dict[str, str] | None = None) -> Decided:
+def decide(merge: Merge, bench: Workbench, *, unusable: dict[str, str] | None = None) -> Decided:
     """Write down what ``merge`` takes, or take what was written before, without what cannot be merged.
 
-    ``unusable``: participants whose update the merge could not use, and why. Blocking; safe to repeat. ``pool``
-    must not be the one that runs this function.
+    ``unusable``: participants whose update the merge could not use, and why. Blocking; safe to repeat.
 
     Raises:
         RecordError: What was decided before belongs to another plan, or the round was committed meanwhile.
         StoreError: The store does not answer.
     """
-    store, plan = context.store, merge.plan
+    store, plan = bench.store, merge.plan
     ours = Closing(
         job=plan.job,
         round=plan.round,
         plan=merge.plan_digest,
         updates={admission.participant: admission.digest for admission in merge.admissions},
-        clip_to_median=context.clip_to_median,
+        clip_to_median=bench.opened.clip_to_median,
     )
     link = closings.first(store, plan, merge.plan_digest, ours)
     known = {admission.digest: admission for admission in merge.admissions}
@@ -67,7 +65,7 @@ def decide(merge: Merge, *, context: JobContext, pool: Executor, unusable: dict[
             if unusable is not None and name in unusable:
                 dropped[name] = unusable[name]
                 continue
-            found = known.get(digest) or _admitted(merge, name, digest, context=context, pool=pool)
+            found = known.get(digest) or _admitted(merge, name, digest, bench)
             if isinstance(found, Refusal):
                 logger.warning("round %d: the update of %s is dropped: %s", plan.round, name, found.message)
                 dropped[name] = found.reason.value
@@ -82,19 +80,17 @@ def decide(merge: Merge, *, context: JobContext, pool: Executor, unusable: dict[
         link = closings.drop(store, plan, merge.plan_digest, link, dropped)
 
 
-def _admitted(
-    merge: Merge, participant: str, digest: str, *, context: JobContext, pool: Executor
-) -> Admission | Refusal:
+def _admitted(merge: Merge, participant: str, digest: str, bench: Workbench) -> Admission | Refusal:
     """Check an update that is named by a closing and was not admitted by this process."""
     where = keys.manifest(merge.plan.round, participant)
     try:
-        manifest, found, _ = records.read(context.store, where, UpdateManifest)
+        manifest, found, _ = records.read(bench.store, where, UpdateManifest)
     except (RecordError, NotFound) as error:
         return Refusal(reason=RefusalReason.INVALID_MANIFEST, message=str(error))
     if found != digest:
-        message = f"{context.store.uri(where)} is not the manifest that the closing names"
+        message = f"{bench.store.uri(where)} is not the manifest that the closing names"
         return Refusal(reason=RefusalReason.INVALID_MANIFEST, message=message)
     check = Check(
         plan=merge.plan, plan_digest=merge.plan_digest, participant=participant, manifest=manifest, digest=digest
     )
-    return admit(check, context=context, pool=pool)
+    return admit(check, bench)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from photon.api.participation import Weighting
+from photon.api.status import JobReason
 from photon.api.training import OuterSpec
 from photon.protocol.canonical import digest, sha256_hex
 from photon.protocol.ranges import MAX_COUNT
@@ -28,13 +27,24 @@ from photon.store.tensors import Header
 from photon_aggregator.actions import rollback
 from photon_aggregator.actions.admit import accepted, part_keys
 from photon_aggregator.actions.close import Decided, decide
+from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.job import JobContext, weights_record
-from photon_aggregator.bucket.records import RecordError, Retries, Stopped
-from photon_aggregator.faults import FaultHook, FaultPoint, no_fault
-from photon_aggregator.merge import FROM_STORE, MergeError, MergeResult, UpdateFault, UpdateInput, merge_round
+from photon_aggregator.bucket.records import RecordError
+from photon_aggregator.errors import Stopped
+from photon_aggregator.faults import FaultPoint
+from photon_aggregator.merge import (
+    FROM_STORE,
+    CorruptError,
+    MergeError,
+    MergeResult,
+    NotFiniteModelError,
+    UpdateFault,
+    UpdateInput,
+    merge_round,
+)
 from photon_aggregator.merge.outer import state_names
-from photon_aggregator.rounds.events import Admission, Head, Merge
+from photon_aggregator.rounds.events import Admission, Broken, Committed, Event, Head, Merge, NotFinite
 
 logger = logging.getLogger(__name__)
 
@@ -55,16 +65,29 @@ def inputs_digest(merge: Merge, clips: Mapping[str, float]) -> str:
     return digest({"plan": merge.plan_digest, "manifests": manifests} | ({"clips": clipped} if clipped else {}))
 
 
-def merge_and_commit(
-    merge: Merge,
-    *,
-    context: JobContext,
-    pool: Executor,
-    clock: Callable[[], float],
-    cancelled: threading.Event,
-    retries: Retries,
-    faults: FaultHook = no_fault,
-) -> CommitResult:
+def commit_round(action: Merge, bench: Workbench) -> list[Event]:
+    """Merge a round and commit it, or take over the commit of another aggregator. Raises StoreError, Stopped."""
+    try:
+        result = merge_and_commit(action, bench)
+    except NotFiniteModelError as error:
+        return [NotFinite(at=bench.clock(), round=action.plan.round, message=str(error))]
+    except MergeError as error:
+        reason = JobReason.STORAGE_CORRUPT if isinstance(error, CorruptError) else JobReason.MERGE_FAILED
+        return [Broken(at=bench.clock(), reason=reason, message=f"round {action.plan.round}: {error}")]
+    head = result.head
+    written_at = bench.retries(lambda: records.written_at(bench.store, keys.commit(head.round)))
+    return [
+        Committed(
+            at=bench.clock(),
+            commit=head.commit,
+            digest=head.digest,
+            seconds=result.seconds,
+            written_at=written_at.timestamp() if written_at is not None else None,
+        )
+    ]
+
+
+def merge_and_commit(merge: Merge, bench: Workbench) -> CommitResult:
     """Decide what the round takes, merge it, write the model's folder, create the commit unless there is one. Blocking.
 
     Each of these is repeated by itself when the store fails: a merge is too long to be done again for a record. An
@@ -74,37 +97,38 @@ def merge_and_commit(
     Raises:
         MergeError: The merge gives no model.
         StoreError: The store does not answer.
-        Stopped: ``cancelled`` was set.
+        Stopped: ``bench.cancelled`` was set.
     """
-    store, round_number = context.store, merge.plan.round
+    store, retries, faults, round_number = bench.store, bench.retries, bench.faults, merge.plan.round
+    context, requests = bench.opened, bench.executors.requests
     faults(FaultPoint.BEFORE_CLOSING)
-    decided = retries(lambda: decide(merge, context=context, pool=pool), "commit")
+    decided = retries(lambda: decide(merge, bench), "commit")
     faults(FaultPoint.BEFORE_MERGE)
-    started = clock()
+    started = bench.steady()
     result: MergeResult | None = None
     while decided.has_quorum and result is None:
         taken = decided.merge
         clips = clip_factors(taken.admissions, decided.link.closing.clip_to_median)
         folder = keys.global_folder(round_number, inputs_digest(taken, clips))
         try:
-            result = retries(partial(_merge, taken, clips, context, folder, cancelled, faults), "merge")
+            result = retries(partial(_merge, taken, clips, folder, bench), "merge")
         except UpdateFault as fault:
             there = retries(lambda: records.find(store, keys.commit(round_number), Commit), "commit")
             if there is not None:
                 # Another aggregator has gone on, and what we were reading was tidied up behind it.
                 return CommitResult(head=Head(commit=there[0], digest=there[1]), ours=False)
-            decided = _without(decided, fault, context, pool, retries)
+            decided = _without(decided, fault, bench)
         except MergeError:
-            if cancelled.is_set():
+            if bench.cancelled.is_set():
                 raise Stopped from None
             raise
-    merged = clock()
+    merged = bench.steady()
     if result is None:
         ours = _given_up(decided)
     else:
         # The same few files in every folder, so that each is a whole Hugging Face checkpoint.
         small = context.small_files.items()
-        retries(lambda: list(pool.map(lambda item: store.put(f"{folder}/{item[0]}", item[1]), small)), "commit")
+        retries(lambda: list(requests.map(lambda item: store.put(f"{folder}/{item[0]}", item[1]), small)), "commit")
         ours = _record(taken, clips, context, folder, result)
     faults(FaultPoint.BEFORE_COMMIT)
     commit, commit_digest, there_since = retries(
@@ -119,7 +143,7 @@ def merge_and_commit(
     return CommitResult(
         head=Head(commit=commit, digest=commit_digest),
         ours=there_since is None,
-        seconds={"merge": merged - started, "commit": clock() - merged},
+        seconds={"merge": merged - started, "commit": bench.steady() - merged},
     )
 
 
@@ -138,17 +162,17 @@ def clip_factors(admissions: Sequence[Admission], clip_to_median: float | None) 
     }
 
 
-def _without(decided: Decided, fault: UpdateFault, context: JobContext, pool: Executor, retries: Retries) -> Decided:
+def _without(decided: Decided, fault: UpdateFault, bench: Workbench) -> Decided:
     """What the round takes when an update could not be merged: it is checked again, and dropped if it is not good."""
     logger.warning("round %d: %s", decided.merge.plan.round, fault)
     kept = tuple(a for a in decided.merge.admissions if a.participant != fault.participant)
     merge = replace(decided.merge, admissions=kept)
-    again = retries(lambda: decide(merge, context=context, pool=pool), "commit")
+    again = bench.retries(lambda: decide(merge, bench), "commit")
     if again.merge.admissions != decided.merge.admissions:
         return again
     # Admission finds nothing wrong with it, in the very bytes that the merge could not use.
     unusable = {fault.participant: fault.reason.value}
-    return retries(lambda: decide(merge, context=context, pool=pool, unusable=unusable), "commit")
+    return bench.retries(lambda: decide(merge, bench, unusable=unusable), "commit")
 
 
 def _given_up(decided: Decided) -> Commit:
@@ -171,15 +195,8 @@ def discard(store: ObjectStore, folder: str) -> None:
     store.delete([info.key for info in store.list(f"{folder}/")])
 
 
-def _merge(
-    merge: Merge,
-    clips: Mapping[str, float],
-    context: JobContext,
-    folder: str,
-    cancelled: threading.Event,
-    faults: FaultHook,
-) -> MergeResult:
-    base = merge.base.commit
+def _merge(merge: Merge, clips: Mapping[str, float], folder: str, bench: Workbench) -> MergeResult:
+    base, context = merge.base.commit, bench.opened
     weights = weights_record(base)
     state: dict[str, Source] = {}
     digests = {"": weights.sha256}
@@ -207,8 +224,8 @@ def _merge(
         step=base.outer_steps + 1,
         open_sink=open_sink,
         settings=FROM_STORE,
-        on_progress=lambda _done, _total: faults(FaultPoint.MID_MERGE),
-        cancelled=cancelled,
+        on_progress=lambda _done, _total: bench.faults(FaultPoint.MID_MERGE),
+        cancelled=bench.cancelled,
     )
 
 

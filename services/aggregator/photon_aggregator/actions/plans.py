@@ -15,8 +15,12 @@ from photon.api.participation import StopSpec
 from photon.protocol.records import Plan
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon.telemetry.traces import round_context
+from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.records import RecordError
+from photon_aggregator.faults import FaultPoint
+from photon_aggregator.rounds.events import Ended, Event, PlanReady, WritePlan
 from photon_aggregator.rounds.stopping import holds
 
 
@@ -27,6 +31,20 @@ class Decided:
     plan: Plan
     digest: str
     written_at: datetime | None
+
+
+def write_plan(action: WritePlan, bench: Workbench) -> list[Event]:
+    """Create the plan unless there is one: of the next round, or of the end."""
+    started = bench.clock()
+    bench.faults(FaultPoint.BEFORE_PLAN)
+    found = decide(bench.store, action.plan, action.stop)
+    bench.faults(FaultPoint.AFTER_PLAN)
+    now, plan = bench.clock(), found.plan
+    if plan.end is not None:
+        return [Ended(at=now, record=plan.end)]
+    bench.traces.record("plan", parent=round_context(found.digest), start=started, end=now)
+    at = records.written_at(bench.store, keys.plan(plan.round)) if found.written_at is None else found.written_at
+    return [PlanReady(at=now, plan=plan, digest=found.digest, planned_at=at.timestamp() if at is not None else now)]
 
 
 def decide(store: ObjectStore, ours: Plan, stop: StopSpec) -> Decided:

@@ -6,27 +6,29 @@ from photon.protocol.records import Commit
 from photon.protocol.rollback import problem
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.records import RecordError
-from photon_aggregator.faults import FaultHook, FaultPoint
-from photon_aggregator.rounds.events import Head
+from photon_aggregator.faults import FaultPoint
+from photon_aggregator.rounds.events import Committed, Event, Head, WriteRollback
 
 
-def write(store: ObjectStore, ours: Commit, faults: FaultHook) -> Head:
-    """Create the rollback ``ours``; gives the commit that its round has then, ours or another aggregator's.
+def write_rollback(action: WriteRollback, bench: Workbench) -> list[Event]:
+    """Create the commit of a rollback unless its round has one; it may be another aggregator's.
 
     Raises:
         RecordError: That commit does not follow from the one before it.
         StoreError: The store does not answer.
     """
+    store, ours = bench.store, action.commit
     key = keys.commit(ours.round)
-    faults(FaultPoint.BEFORE_COMMIT)
+    bench.faults(FaultPoint.BEFORE_COMMIT)
     commit, digest, _ = records.create(store, key, ours)
     if commit.job != ours.job or commit.previous != ours.previous:
         raise RecordError(f"{store.uri(key)} does not follow from round {ours.round - 1}")
     check(store, commit)
-    faults(FaultPoint.AFTER_COMMIT)
-    return Head(commit=commit, digest=digest)
+    bench.faults(FaultPoint.AFTER_COMMIT)
+    return [Committed(at=bench.clock(), commit=commit, digest=digest)]
 
 
 def check(store: ObjectStore, commit: Commit, target: Head | None = None) -> None:

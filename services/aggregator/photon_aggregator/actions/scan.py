@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from photon.store import keys
+from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import recover, rollback
+from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.rounds.events import Closed, Committed, Evaluated, Event, Found, Look, Looked
-from photon_aggregator.rounds.state import JobState, OpenRound
+from photon_aggregator.rounds.state import OpenRound
 
 
-def look(action: Look, *, state: JobState, store: ObjectStore, now: float) -> list[Event]:
-    """What is there that ``state`` does not know; ends with Looked whatever was found. Blocking.
+def look(action: Look, bench: Workbench) -> list[Event]:
+    """What is there that the job's state does not know; ends with Looked whatever was found. Blocking.
 
     Raises:
         RecordError: A record is damaged.
         StoreError: The store does not answer.
     """
+    state, store, now = bench.state(), bench.store, bench.clock()
     events: list[Event] = []
     head, open_round = state.head, state.open
     if action.evaluated_round is not None and head is not None and head.round == action.evaluated_round:
@@ -31,7 +34,7 @@ def look(action: Look, *, state: JobState, store: ObjectStore, now: float) -> li
     return [*events, Looked(at=now, open_round=action.open_round)]
 
 
-def commit(number: int, store: ObjectStore, now: float) -> list[Event]:
+def commit(number: int, store: ObjectStore, now: float) -> list[Committed]:
     """The commit of a round, if it has been written."""
     found = recover.commit_of(store, number)
     info = store.head(keys.commit(number)) if found is not None else None
@@ -45,9 +48,20 @@ def commit(number: int, store: ObjectStore, now: float) -> list[Event]:
     ]
 
 
+def elsewhere(bench: Workbench) -> list[Committed]:
+    """The commit of the round under way, if another aggregator has written it. Blocking."""
+    head = bench.state().head
+    if head is None:
+        return []
+    try:
+        return commit(head.round + 1, bench.store, bench.clock())
+    except StoreError:
+        return []
+
+
 def _of_round(open_round: OpenRound, store: ObjectStore, now: float) -> list[Event]:
     number, plan = open_round.round, open_round.plan
-    events = commit(number, store, now)
+    events: list[Event] = [*commit(number, store, now)]
     if events:
         return events
     # Before the updates: with them alone the round might be closed in another way.

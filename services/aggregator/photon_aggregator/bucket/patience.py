@@ -8,10 +8,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from photon.api.status import JobReason
 from photon.store.errors import Contradiction, NotFound, StoreError
-from photon_aggregator.bucket.records import Retries, Stopped
+from photon_aggregator.bucket.records import Retries
+from photon_aggregator.contain import said
+from photon_aggregator.errors import Stopped
 from photon_aggregator.executors import Kind
-from photon_aggregator.rounds.events import Committed, Event
+from photon_aggregator.rounds.events import Broken, Committed, Event
 
 logger = logging.getLogger(__name__)
 
@@ -82,3 +85,20 @@ class Patience:
                 await self._stop.wait()
         if self._stop.is_set():
             raise Stopped
+
+
+async def answered(
+    patience: Patience, work: Callable[[], list[Event]], kind: Kind, clock: Callable[[], float]
+) -> list[Event]:
+    """The events of ``work``, whatever happens: what cannot be repeated ends the job, by name."""
+    try:
+        return await patience(work, kind)
+    except Contradiction as error:
+        logger.error("%s", error)
+        return [Broken(at=clock(), reason=JobReason.STORAGE_FAILED, message=str(error))]
+    except Stopped:
+        return []
+    except Exception as error:
+        # Whatever it is, it would come again after each restart: a job that says what ended it can be helped.
+        logger.exception("an action failed")
+        return [Broken(at=clock(), reason=JobReason.INTERNAL_ERROR, message=said(error))]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from photon.protocol.canonical import canonical_json, sha256_hex
 from photon.store.errors import Contradiction, NotFound, StoreError
 from photon.store.objects import ObjectStore
+from photon_aggregator.errors import Stopped
 
 Record = TypeVar("Record", bound=BaseModel)
 Result = TypeVar("Result")
@@ -26,10 +27,6 @@ RETRY_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 class RecordError(Contradiction):
     """An object is not the record that it must be."""
-
-
-class Stopped(Exception):
-    """The aggregator is shutting down; what was under way is left for its next start."""
 
 
 def parse(model: type[Record], data: bytes, where: str) -> Record:
@@ -65,6 +62,12 @@ def create(store: ObjectStore, key: str, record: Record) -> tuple[Record, str, d
     if store.create(key, data):
         return record, sha256_hex(data), None
     return read(store, key, type(record))
+
+
+def written_at(store: ObjectStore, key: str) -> datetime | None:
+    """When an object was written, by the store's clock; None when it is not there."""
+    info = store.head(key)
+    return info.last_modified if info is not None else None
 
 
 Told = Callable[[object, StoreError | None], None]

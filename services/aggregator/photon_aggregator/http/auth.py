@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from photon.protocol.canonical import sha256_hex
+from photon_aggregator.errors import TokensError
 
 _SCHEME: Final = "bearer "
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 # No token that anyone makes is longer; what is longer is not even hashed.
 MAX_TOKEN_LENGTH: Final = 4096
-
-
-class TokensError(ValueError):
-    """The tokens file cannot be used; the message says what to correct."""
 
 
 class Tokens:

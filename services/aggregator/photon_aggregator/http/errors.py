@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from photon.api.text import printable
 from photon.protocol.messages import ErrorDetail, ErrorReason, ErrorReply
 from photon.store.errors import StoreError
-from photon_aggregator.bucket.records import Stopped
+from photon_aggregator.errors import AggregatorError, Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _HEADERS: Final[Mapping[ErrorReason, Mapping[str, str]]] = {
 }
 
 
-class ApiError(Exception):
+class ApiError(AggregatorError):
     """A request that fails as a whole, with a reason and a sentence for people; ``status``: not that of the reason."""
 
     def __init__(self, reason: ErrorReason, message: str, status: int | None = None) -> None:

@@ -57,7 +57,7 @@ async def history(engine: Engine, rounds: range) -> bytes:
         return _entry(head, log, recover.evaluations_of(engine.store, head) if found is None else found)
 
     def work() -> bytes:
-        return _ENTRIES.dump_json(list(engine.pool.map(entry, rounds)), by_alias=True)
+        return _ENTRIES.dump_json(list(engine.bench.executors.requests.map(entry, rounds)), by_alias=True)
 
     return await engine.in_thread(work)
 

@@ -18,6 +18,7 @@ from photon.api.status import JobReason
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_SUPERSEDED
 from photon.launch import LISTEN_FD
 from photon_aggregator.engine import Engine
+from photon_aggregator.errors import ListenError
 from photon_aggregator.http.connections import Connections, files_at_once
 
 logger = logging.getLogger(__name__)
@@ -28,10 +29,6 @@ LAST_LOOK_SECONDS: Final = 2.5
 DRAIN_SECONDS: Final = 3
 KEEP_ALIVE_SECONDS: Final = 75
 METRICS_CONNECTIONS: Final = 32
-
-
-class ListenError(ValueError):
-    """The address cannot be listened on."""
 
 
 class _Server(uvicorn.Server):

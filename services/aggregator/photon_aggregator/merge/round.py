@@ -15,12 +15,13 @@ from photon.protocol.records import LearningMetrics
 from photon.store.sink import Sink, SinkAborted, Written
 from photon.store.source import Source
 from photon.store.tensors import Header, read_header, require_flat
+from photon_aggregator.errors import Abandoned
 from photon_aggregator.merge.layout import FROM_FILES, Layers, MergeSettings, cut
 from photon_aggregator.merge.outer import MOMENTUM, VELOCITY, state_names
 from photon_aggregator.merge.statistics import OrderedSums, Sums, cosines, learning_metrics, use_one_blas_thread
 from photon_aggregator.merge.stripe import StripeWorker, Task, Vector
 from photon_aggregator.merge.updates import CorruptError, MergeError, NotFiniteModelError, UpdateInput
-from photon_aggregator.merge.verify import Abandoned, OrderedDigest
+from photon_aggregator.merge.verify import OrderedDigest
 
 logger = logging.getLogger(__name__)
 

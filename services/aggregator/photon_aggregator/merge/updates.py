@@ -13,12 +13,23 @@ from photon.codec import UpdateCodec
 from photon.protocol.messages import RefusalReason
 from photon.store.errors import NotFound, PreconditionFailed
 from photon.store.source import Source
+from photon_aggregator.errors import AggregatorError
 
 Float32 = npt.NDArray[np.float32]
 
 
-class MergeError(Exception):
-    """The merge cannot give a model; the message says why."""
+class MergeError(AggregatorError):
+    """The merge cannot give a model; the message says why.
+
+    ::
+
+        MergeError
+         ├─ CorruptError          a file that is merged is not what its commit says
+         ├─ NotFiniteModelError   the result holds NaN or infinity
+         └─ UpdateFault           without one update it may succeed
+             ├─ NotFiniteError        the update holds NaN or infinity
+             └─ UpdateChangedError    the update is no longer what was admitted
+    """
 
 
 class CorruptError(MergeError):

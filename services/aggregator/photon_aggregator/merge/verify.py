@@ -6,11 +6,9 @@ import hashlib
 import threading
 from typing import Final
 
+from photon_aggregator.errors import Abandoned
+
 TURN_SECONDS: Final = 600.0
-
-
-class Abandoned(Exception):
-    """Another thread gave the merge up while this one waited for its turn."""
 
 
 class OrderedDigest:

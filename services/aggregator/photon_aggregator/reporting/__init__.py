@@ -3,6 +3,7 @@
 ::
 
     view         what of a running job is read here
+    bookkeeper   enters each step of the round machine into the books, with its spans
     books        what participants report and what has happened
     status       JobStatus: the same figures for terminal, CRD and page
     metrics      Prometheus

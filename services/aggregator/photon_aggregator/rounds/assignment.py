@@ -157,5 +157,13 @@ def verdict(state: JobState, participant: str, round_number: int, digest: str) -
     return None
 
 
+def under_check(state: JobState, participant: str, round_number: int, digest: str) -> bool:
+    """Whether this very update is being checked, or was accepted: its sender has only to wait."""
+    if state.open is None or state.open.round != round_number:
+        return False
+    submission = state.open.submissions.get(participant)
+    return submission is not None and submission.digest == digest and submission.check is not Check.REFUSED
+
+
 def _refuse(reason: RefusalReason, message: str) -> UpdateReply:
     return UpdateReply(state="refused", reason=reason, message=message[:1024])

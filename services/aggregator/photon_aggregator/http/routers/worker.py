@@ -29,8 +29,9 @@ from photon.protocol.ranges import TaskId
 from photon.protocol.records import Evaluation
 from photon.protocol.rollback import since as last_rollback
 from photon.telemetry.traces import HEADER
-from photon_aggregator.actions.grant import PartsError, grant
+from photon_aggregator.actions.grant import grant
 from photon_aggregator.engine import Engine
+from photon_aggregator.errors import PartsError
 from photon_aggregator.http.bodies import body, schema
 from photon_aggregator.http.dependencies import (
     ERRORS,
@@ -52,9 +53,8 @@ from photon_aggregator.rounds.stopping import result_problem, was_due
 router = APIRouter(prefix="/v1", tags=["worker"], responses=ERRORS, dependencies=[bearer])
 
 MAX_WAIT_SECONDS: Final = 60.0
-# How long to wait for a change before looking again at an update whose check is under way.
+# How long to wait before saying again that a round is not known here: another aggregator may have opened it.
 LOOK_AGAIN_SECONDS: Final = 5.0
-UPLOAD_VALID_SECONDS: Final = 6 * 3600
 
 Wait = Annotated[
     float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Long-poll timeout in seconds; the answer may come sooner.")
@@ -188,7 +188,7 @@ async def post_parts(
     request: PartsBody,
     engine: EngineDep,
     participant: ParticipantDep,
-    context: ContextDep,
+    _: ContextDep,
 ) -> PartsReply:
     """Each URL takes exactly the part that was announced (size and sha256), once."""
     open_round = _open_round(engine, round)
@@ -199,16 +199,7 @@ async def post_parts(
     engine.send(Heard(at=engine.clock(), participant=participant))
     try:
         uploads = await engine.in_thread(
-            lambda: grant(
-                request.parts,
-                round_number=round,
-                participant=participant,
-                layout=context.layout,
-                store=engine.store,
-                grants=engine.grants,
-                pool=engine.pool,
-                valid_seconds=UPLOAD_VALID_SECONDS,
-            )
+            lambda: grant(request.parts, engine.bench, round_number=round, participant=participant)
         )
     except PartsError as error:
         raise ApiError(ErrorReason.INVALID_REQUEST, str(error)) from error
@@ -248,22 +239,25 @@ async def post_update(
         )
     few = len(manifest.parts) <= FEW_PARTS
     name = digest(manifest) if few else await aside(lambda: digest(manifest))
-    arrived = engine.clock()
     until = engine.steady() + wait_seconds
+    engine.send(Heard(at=engine.clock(), participant=participant))
     while True:
-        now = engine.clock()
-        engine.send(Heard(at=arrived, participant=participant))
-        if participant in _cohort(engine, round):
+        pause = wait_seconds
+        # Handed in once: its verdict wakes this request. To say it again at each change would be N events N times.
+        waits = assignment.under_check(engine.state, participant, round, name)
+        if not waits and participant in _cohort(engine, round):
+            now = engine.clock()
             engine.send(Submitted(at=now, round=round, participant=participant, manifest=manifest, digest=name))
-        elif assignment.may_come(engine.state, round):
-            engine.send(Ahead(at=now))
+        elif not waits and assignment.may_come(engine.state, round):
+            engine.send(Ahead(at=engine.clock()))
+            pause = LOOK_AGAIN_SECONDS
         reply = assignment.verdict(engine.state, participant, round, name)
         if reply is not None:
             return _told(engine, participant, round, name, reply)
         left = until - engine.steady()
         if left <= 0 or engine.stopping:
             return UpdateReply(state="checking")
-        await engine.changed(min(left, LOOK_AGAIN_SECONDS), participant)
+        await engine.changed(min(left, pause), participant)
 
 
 def _cohort(engine: Engine, round_number: int) -> list[str]:
@@ -272,7 +266,7 @@ def _cohort(engine: Engine, round_number: int) -> list[str]:
 
 
 def _outright(engine: Engine, participant: str, round_number: int, reason: RefusalReason, message: str) -> UpdateReply:
-    engine.refused_outright(participant, round_number, reason, message)
+    engine.books.refused_outright(participant, round_number, reason, message, at=engine.clock())
     return UpdateReply(state="refused", reason=reason, message=message)
 
 
@@ -284,7 +278,7 @@ def _told(engine: Engine, participant: str, round_number: int, name: str, reply:
         if submission is not None and submission.check is Check.REFUSED and submission.digest == name:
             engine.send(Told(at=engine.clock(), round=round_number, participant=participant, digest=name))
         else:
-            engine.refused_outright(participant, round_number, reply.reason, reply.message)
+            _outright(engine, participant, round_number, reply.reason, reply.message)
     return reply
 
 
