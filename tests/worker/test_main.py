@@ -19,8 +19,9 @@ from photon.api.placement import StorageSpec
 from photon.ending import read
 from photon.local.object_store import EmbeddedStore
 from photon_worker.commands.initialize import make_model
-from photon_worker.commands.run import data_by_name, locked
+from photon_worker.commands.run import locked
 from photon_worker.data import Mixture
+from photon_worker.data.sources import data_by_name
 from photon_worker.lifecycle.errors import Mistake
 from photon_worker.main import main
 from photon_worker.training import model as models

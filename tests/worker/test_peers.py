@@ -12,7 +12,7 @@ import pytest
 
 from photon.api.training import LocalSpec
 from photon.ending import read
-from photon_worker.commands.run import check_processes
+from photon_worker.commands.together import check_processes
 from photon_worker.commands.torchrun import verdict
 from photon_worker.lifecycle.errors import Mistake
 from tests.worker.together import WORKER

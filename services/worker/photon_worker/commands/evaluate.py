@@ -11,8 +11,8 @@ from typing import Any
 
 from photon.api.training import Precision
 from photon.protocol.records import HeldOutSums
-from photon_worker.commands.run import data_by_name
 from photon_worker.data import Mixture
+from photon_worker.data.sources import data_by_name
 from photon_worker.data.tokenizer import TOKENIZER
 from photon_worker.lifecycle.errors import Mistake
 from photon_worker.training import device as devices

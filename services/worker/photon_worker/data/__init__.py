@@ -9,6 +9,7 @@ tokenizers, pyarrow and datasketch where they are needed, so a worker that train
     sampler     which tokens sample n is; pure
     mixture     the batches of a step, from one source or several
     batches     those of a job
+    sources     ``--data`` by name, and whether it fits the model
     index       index.json of a prepared folder
     tokenizer   the byte tokenizer, and any tokenizer.json
     prepare     text in, a prepared folder out

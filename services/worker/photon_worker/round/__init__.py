@@ -2,6 +2,7 @@
 
 ::
 
+    task_loop      task after task until the job ends
     trainer        from a task to an accepted update or an evaluation
     client         the conversation with the aggregator
     update         global minus local, encoded and uploaded part by part

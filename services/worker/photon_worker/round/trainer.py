@@ -12,7 +12,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
@@ -20,7 +20,7 @@ from photon.api.training import InnerState
 from photon.protocol.canonical import digest
 from photon.protocol.messages import EvaluateTask, JobForWorkers, TrainTask, UpdateReply
 from photon.protocol.ranges import MAX_LOSS
-from photon.protocol.records import Evaluation, HeldOutResult, UpdateManifest, UpdateMetrics
+from photon.protocol.records import Evaluation, HeldOutResult, Part, UpdateManifest, UpdateMetrics
 from photon.store import keys
 from photon.store.source import FileSource
 from photon_worker.data import Mixture
@@ -64,6 +64,23 @@ class Surroundings:
     journal: Journal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Round:
+    """A training task under way.
+
+    ``base``: the global model, its flat vector from byte ``base_offset``. ``totals``: sums so far. ``saved``: all of it
+    is on disk already, for it was finished before.
+    """
+
+    task: TrainTask
+    strategy: Strategy
+    base: FileSource
+    base_offset: int
+    totals: Totals
+    saved: bool
+    progress: TaskProgress
+
+
 class Participant:
     """Trains and evaluates, one task at a time. Model and optimizer stay in memory between tasks."""
 
@@ -101,28 +118,28 @@ class Participant:
             with progress.phase("pull"):
                 base_offset = models.check_layout(base, strategy.header).data_offset
                 totals, saved = self._start(task, base, strategy)
+            current = _Round(
+                task=task,
+                strategy=strategy,
+                base=base,
+                base_offset=base_offset,
+                totals=totals,
+                saved=saved,
+                progress=progress,
+            )
             if totals.steps < task.local_steps:
                 self._optimizer_round = None
                 with progress.phase("train"):
-                    self._train(task, strategy, totals, progress)
+                    self._train(current)
                 self._optimizer_round = task.round
-            manifest = UpdateManifest(
-                job=self._job,
-                round=task.round,
-                plan=task.plan,
-                participant=self._around.job.participant,
-                codec=self._around.job.learning.exchange.codec,
-                elements=strategy.header.elements,
-                tokens=task.local_steps * self._local.batch_size * self._local.sequence_length,
-                local_steps=task.local_steps,
-                parts=self._send(task, strategy, base, base_offset, totals, progress, saved=saved),
-                metrics=self._metrics(task, strategy, totals),
-            )
+            parts = self._upload(current)
+            manifest = self._manifest(current, parts)
         finally:
             base.close()
         with progress.phase("admit"):
             reply = submit(self._around.client, manifest, progress)
         self._around.journal.round(task, reply, progress)
+        _say(reply, task, progress)
         return reply
 
     def evaluate(self, task: EvaluateTask, progress: TaskProgress) -> HeldOutResult | None:
@@ -132,6 +149,7 @@ class Participant:
         """
         sources = {name: source for name, source in self._around.data.sources.items() if has_held_out(source)}
         if not sources:
+            log.warning("round %d: not evaluated, the data has no held-out text", task.round)
             return None
         with progress.phase("pull"):
             folder = self._models.fetch(task.model, progress)
@@ -177,6 +195,13 @@ class Participant:
             )
         )
         self._around.journal.evaluation(task, result)
+        log.info(
+            "round %d: held-out loss %.4f nats a token over %d tokens (%.1f s)",
+            task.round,
+            result.loss_sum / result.tokens,
+            result.tokens,
+            progress.seconds("evaluate"),
+        )
         return result
 
     def _ready(self, folder: Path) -> Strategy:
@@ -224,8 +249,9 @@ class Participant:
         strategy.load(base)
         return Totals(strategy.device), False
 
-    def _train(self, task: TrainTask, strategy: Strategy, totals: Totals, progress: TaskProgress) -> None:
+    def _train(self, current: _Round) -> None:
         around = self._around
+        task, strategy, totals, progress = current.task, current.strategy, current.totals, current.progress
         interrupts = around.interrupts
 
         def after_step(report: StepReport) -> None:
@@ -243,7 +269,7 @@ class Participant:
             progress.check()
             cheap = 3 * strategy.header.data_bytes <= CHEAP_CHECKPOINT_BYTES
             if due or (interrupts.pending and cheap and report.local_step < task.local_steps):
-                self._checkpoints.save(self._state(task, strategy, totals, finished=False), strategy)
+                self._checkpoints.save(self._state(current, finished=False), strategy)
             interrupts.check()
             around.conductor.resume()
 
@@ -262,7 +288,23 @@ class Participant:
             )
         interrupts.check()
 
-    def _metrics(self, task: TrainTask, strategy: Strategy, totals: Totals) -> UpdateMetrics:
+    def _manifest(self, current: _Round, parts: list[Part]) -> UpdateManifest:
+        task, job = current.task, self._around.job
+        return UpdateManifest(
+            job=self._job,
+            round=task.round,
+            plan=task.plan,
+            participant=job.participant,
+            codec=job.learning.exchange.codec,
+            elements=current.strategy.header.elements,
+            tokens=task.local_steps * self._local.batch_size * self._local.sequence_length,
+            local_steps=task.local_steps,
+            parts=parts,
+            metrics=self._metrics(current),
+        )
+
+    def _metrics(self, current: _Round) -> UpdateMetrics:
+        task, strategy, totals = current.task, current.strategy, current.totals
         metrics = totals.metrics()
         # Right after a rollback everybody begins so.
         expected = task.first_step == 0 or (task.since is not None and task.round == task.since + 1)
@@ -297,25 +339,20 @@ class Participant:
                 progress.mfu = report.tokens_per_second * self._flops_per_token / self._peak_flops
         progress.memory_bytes = devices.memory_bytes(self._around.device)
 
-    def _send(
-        self,
-        task: TrainTask,
-        strategy: Strategy,
-        base: FileSource,
-        base_offset: int,
-        totals: Totals,
-        progress: TaskProgress,
-        *,
-        saved: bool,
-    ) -> list[Any]:
+    def _upload(self, current: _Round) -> list[Part]:
         """Upload the update while the end state goes to disk; both are done when this returns."""
+        task, strategy, progress = current.task, current.strategy, current.progress
         exchange = self._around.job.learning.exchange
         with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as background:
-            state = self._state(task, strategy, totals, finished=True)
-            saving = None if saved else background.submit(self._checkpoints.save, state, strategy)
+            state = self._state(current, finished=True)
+            saving = None if current.saved else background.submit(self._checkpoints.save, state, strategy)
             with PartSender(self._around.client, round_number=task.round, plan=task.plan, progress=progress) as sender:
                 parts = encoded_parts(
-                    strategy, base, base_offset, codec_name=exchange.codec, part_bytes=exchange.part_bytes
+                    strategy,
+                    current.base,
+                    current.base_offset,
+                    codec_name=exchange.codec,
+                    part_bytes=exchange.part_bytes,
                 )
                 while True:
                     with progress.phase("encode"):
@@ -330,7 +367,8 @@ class Participant:
                         saving.result()
         return sent
 
-    def _state(self, task: TrainTask, strategy: Strategy, totals: Totals, *, finished: bool) -> LocalState:
+    def _state(self, current: _Round, *, finished: bool) -> LocalState:
+        task, strategy, totals = current.task, current.strategy, current.totals
         return LocalState(
             job=self._job,
             participant=self._around.job.participant,
@@ -342,3 +380,17 @@ class Participant:
             totals=totals.values(),
             layout=layout_digest(strategy.header),
         )
+
+
+def _say(reply: UpdateReply, task: TrainTask, progress: TaskProgress) -> None:
+    if reply.state == "refused":
+        log.error("round %d: the update was refused: %s: %s", task.round, reply.reason, reply.message)
+        return
+    snapshot = progress.snapshot()
+    log.info(
+        "round %d: accepted; loss %.4f, %s tokens/s; train %.1f s, pull %.1f, encode %.1f, push %.1f, admit %.1f",
+        task.round,
+        snapshot.loss if snapshot.loss is not None else float("nan"),
+        f"{snapshot.tokens_per_second:,.0f}" if snapshot.tokens_per_second else "-",
+        *(progress.seconds(phase) for phase in ("train", "pull", "encode", "push", "admit")),
+    )
