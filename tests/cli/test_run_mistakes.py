@@ -82,7 +82,6 @@ def test_wrong_credentials(runs: Any, s3: EmbeddedStore, wrong: str) -> None:
     code, _, err = runs.run(runs.job(storage={"endpoint": s3.endpoint}))
     assert code == 2
     assert wrong in only_error(err)
-    assert only_error(err).startswith("error: AccessDenied: ")
 
 
 @pytest.mark.s3
@@ -91,7 +90,6 @@ def test_a_bucket_that_is_not_there(runs: Any, s3: EmbeddedStore) -> None:
     code, _, err = runs.run(runs.job(storage={"endpoint": s3.endpoint, "bucket": "no-such-bucket"}))
     assert code == 2
     assert "no-such-bucket" in only_error(err)
-    assert only_error(err).startswith("error: BucketMissing: ")
 
 
 @pytest.mark.s3
@@ -104,6 +102,7 @@ def test_keys_that_may_not_write(runs: Any, s3: EmbeddedStore, open_store: OpenS
         proxy.plan(*[Fault(method="PUT", status=403, body=denied)] * 100)
         code, out, err = runs.run(runs.job(storage={"endpoint": proxy.endpoint, "prefix": "may-not-write"}))
     assert code == 2
+    assert only_error(err).startswith("error: AccessDenied: access to s3://photon/may-not-write/")
     assert "is denied (Access Denied.)" in only_error(err)
     assert "starting it again" not in out
 
