@@ -203,7 +203,9 @@ def kubeconfig(tmp_path: Path) -> Iterator[Path]:
             "round": 3,
             "committedRounds": 2,
             "rounds": 9,
-            "participants": [{"name": "north", "state": "Refused", "message": "NotFinite: part 1", "inCohort": True}],
+            "participants": [
+                {"name": "north", "state": "Refused", "reason": "NotFinite", "message": "part 1", "inCohort": True}
+            ],
         }
     )
     resource = {"spec": {"local": {"steps": 16}}, "status": json.loads(status.model_dump_json(by_alias=True))}

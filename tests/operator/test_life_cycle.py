@@ -97,6 +97,15 @@ def test_the_end_is_learnt_although_the_operator_was_down_and_the_answers_are_ol
     assert world.state == ("Complete", "RoundsDone")
 
 
+def test_an_aggregator_of_the_previous_release_left_its_status_alone() -> None:
+    world = World().training(round=10, committed=9)
+    world.answer = None
+    world.succeed("first-aggregator", COMPLETE.model_dump_json(by_alias=True, exclude_none=True))
+    world.settle()
+    assert world.state == ("Complete", "RoundsDone")
+    assert world.status.committed_rounds == 10
+
+
 def test_an_operator_that_was_just_started_says_nothing_else() -> None:
     world = World().training(round=4, committed=3)
     told = len(world.events)
