@@ -7,6 +7,7 @@
     training       ``spec.local``, ``spec.outer``, ``spec.exchange``
     participation  ``spec.participation``, ``spec.stop``, ``spec.evaluation``
     placement      ``spec.storage``, ``spec.aggregator``, ``spec.participants``
+    join           ``spec.join`` and ``participants[].remote``: jobs of other institutions; not in the CRD yet
     status         ``status``
     learning       what of a job shapes learning: job.json
     presets        models by name
