@@ -34,7 +34,7 @@ from photon.store.tensors import Header
 from photon_aggregator.bucket.summary import summary_of
 from photon_aggregator.bucket.totals import Totals
 from photon_aggregator.rounds.events import Head
-from photon_aggregator.rounds.state import JobState, Settings
+from photon_aggregator.rounds.state import JobState, RoundSettings
 
 SHAPES: Final = {"model.embed.weight": (64, 32), "model.layers.0.w": (96, 96), "norm": (77,)}
 EVALUATE_EVERY: Final = 10
@@ -129,7 +129,7 @@ def records(job: FederatedTrainingJob, rounds: int) -> Iterator[Record]:
         if number == rounds:
             # As the aggregator writes it with each commit: of the rounds before.
             sums = summary_of(
-                totals, JobState(settings=Settings.of(job), started_at=0), round_number=number, commit=previous
+                totals, JobState(settings=RoundSettings.of(job), started_at=0), round_number=number, commit=previous
             )
             assert sums is not None
             yield keys.SUMMARY, sums.model_dump_json(by_alias=True).encode()

@@ -41,9 +41,9 @@ from photon_aggregator.http.auth import ReadToken, Tokens
 from photon_aggregator.http.server import listen
 from photon_aggregator.options import EngineOptions
 from photon_aggregator.reporting.books import iso
-from photon_aggregator.rounds.events import Committed, Evaluated, Head, Heard, PlanReady, Recovered
+from photon_aggregator.rounds.events import Committed, Evaluated, Head, Heartbeat, PlanReady, Recovered
 from photon_aggregator.rounds.opening import make_plan
-from photon_aggregator.rounds.state import Settings
+from photon_aggregator.rounds.state import RoundSettings
 
 STEPS = 128
 BATCH = 32
@@ -181,7 +181,7 @@ def made_up_engine(participants: int, rounds: int, *, round_seconds: float = 600
     """An engine whose state is that of a job with ``rounds`` committed rounds, in the middle of the next."""
     job = job_of(participants, rounds)
     store = ObjectStore.open(job.spec.storage, access_key="-", secret_key="-")
-    settings = replace(Settings.of(job), job=sha256_hex(b"job"), absent_seconds=3600.0)
+    settings = replace(RoundSettings.of(job), job=sha256_hex(b"job"), absent_seconds=3600.0)
     engine = Engine(job=job, store=store, settings=settings, options=EngineOptions(clock=time.time))
     names = list(settings.participants)
     now = engine.clock()
@@ -195,15 +195,15 @@ def made_up_engine(participants: int, rounds: int, *, round_seconds: float = 600
     for number in range(rounds + 1):
         heads.append(history.commit(number, heads[-1].digest if heads else None))
     logs = {head.round: history.log(head) for head in heads[1:]}
-    engine.board.restored(heads, logs, totals=Totals(), counted_before=0)
+    engine.books.restored(heads, logs, totals=Totals(), counted_before=0)
     evaluations = {number: history.results(number) for number in range(1, rounds + 1)}
     for number, results in evaluations.items():
-        engine.board.curves.evaluated(number, results)
+        engine.books.curves.evaluated(number, results)
     engine.send(
         Recovered(at=now, job=settings.job, head=heads[-1], planned=True, first_planned_at=now, evaluations=evaluations)
     )
     for name in names:
-        engine.send(Heard(at=now, participant=name))
+        engine.send(Heartbeat(at=now, participant=name))
     _open(engine)
     return engine, history
 
@@ -246,8 +246,8 @@ def report(engine: Engine, history: MadeUp, share: float) -> None:
             bytes_down=4 * PARAMETERS,
             seconds={"pull": 6.0 + math.sin(i), "train": mine * 0.8 * history.round_seconds},
         )
-        engine.board.reported(name, progress)
-        engine.send(Heard(at=now, participant=name))
+        engine.books.reported(name, progress)
+        engine.send(Heartbeat(at=now, participant=name))
 
 
 async def go_on(engine: Engine, history: MadeUp, *, every_seconds: float) -> None:

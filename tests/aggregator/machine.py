@@ -22,26 +22,25 @@ from photon_aggregator.rounds.events import (
     Action,
     Admission,
     Admitted,
-    Check,
     Committed,
     Ended,
     Event,
     Head,
+    JobEvent,
     Merge,
-    Note,
     PlanReady,
     Recovered,
     Submitted,
     WritePlan,
 )
-from photon_aggregator.rounds.state import JobState, Settings, Stage
+from photon_aggregator.rounds.state import JobState, RoundSettings, Stage
 
 JOB = "a" * 64
 
 
-def settings(participants: Iterable[str] = ("east", "north", "south"), **fields: Any) -> Settings:
+def settings(participants: Iterable[str] = ("east", "north", "south"), **fields: Any) -> RoundSettings:
     names = tuple(sorted(participants))
-    return Settings(
+    return RoundSettings(
         **{
             "participants": names,
             "seed": 3,
@@ -129,7 +128,7 @@ def result(loss: float) -> HeldOutResult:
 class Machine:
     """The machine with all that it ever asked for."""
 
-    def __init__(self, given: Settings, *, at: float = 1000.0) -> None:
+    def __init__(self, given: RoundSettings, *, at: float = 1000.0) -> None:
         self.state = JobState(settings=given, started_at=at)
         self.actions: list[Action] = []
         self.at = at
@@ -186,7 +185,7 @@ class Machine:
         return sum(isinstance(action, kind) for action in self.actions)
 
     def notes(self) -> list[str]:
-        return [action.kind.value for action in self.actions if isinstance(action, Note)]
+        return [action.kind.value for action in self.actions if isinstance(action, JobEvent)]
 
     def present(self, *names: str) -> None:
         """These have been heard right now; all others never."""
@@ -199,7 +198,7 @@ class Machine:
         return self.state.stage
 
 
-__all__ = ["Check", "Machine", "admission", "head", "manifest", "next_commit", "result", "settings"]
+__all__ = ["Machine", "admission", "head", "manifest", "next_commit", "result", "settings"]
 
 
 NAMES = ("east", "north", "south")

@@ -26,7 +26,7 @@ from photon_aggregator.http.connections import Connections
 from photon_aggregator.http.limits import BODY_SECONDS
 from photon_aggregator.http.server import listen, serve
 from photon_aggregator.options import EngineOptions
-from photon_aggregator.rounds.state import Settings
+from photon_aggregator.rounds.state import RoundSettings
 from tests.aggregator.fake_worker import FakeWorker, token_digests
 
 
@@ -65,7 +65,7 @@ class Aggregator:
     def _main(self) -> None:
         async def main() -> int:
             self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
-            settings = Settings.of(self.job)
+            settings = RoundSettings.of(self.job)
             if self.settings:
                 settings = replace(settings, **self.settings)
             self.engine = Engine(

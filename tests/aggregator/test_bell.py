@@ -7,7 +7,7 @@ import asyncio
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
 from photon_aggregator.bell import Bell, concerned, noticed
-from photon_aggregator.rounds.events import Event, Heard, Refused, Submitted, Tick
+from photon_aggregator.rounds.events import Event, Heartbeat, Submitted, Tick, UpdateRefused
 from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import Machine, manifest, settings
 
@@ -24,8 +24,8 @@ def test_what_one_does_wakes_only_that_one_and_what_changes_the_round_wakes_ever
     one = manifest("north", plan)
     submitted = Submitted(at=machine.at, round=1, participant="north", manifest=one, digest=digest(one))
     assert woken(machine, submitted) == ("north",)
-    assert woken(machine, Heard(at=machine.at, participant="south")) == "nobody"
-    refused = Refused(
+    assert woken(machine, Heartbeat(at=machine.at, participant="south")) == "nobody"
+    refused = UpdateRefused(
         at=machine.at, round=1, participant="north", digest=digest(one), reason=RefusalReason.NOT_FINITE, message=""
     )
     assert woken(machine, refused) == ("north",)

@@ -15,7 +15,7 @@ from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import LeftOut
 from photon.store.objects import ObjectStore
 from photon_aggregator.clock import LONGEST_GAP_SECONDS, Drift
-from photon_aggregator.rounds.events import Committed, Evaluated, Finish, Heard, Jumped, Tick, WritePlan
+from photon_aggregator.rounds.events import Committed, Evaluated, Finish, Heartbeat, Jumped, Tick, WritePlan
 from photon_aggregator.rounds.state import Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import Machine, head, next_commit, result, settings, train_round
@@ -49,7 +49,7 @@ def test_a_jump_leaves_all_deadlines_as_far_away_as_they_were(seconds: float) ->
     machine = Machine(settings(quorum=2, grace_seconds=50.0, when_quorum_lost=WhenQuorumLost.FAIL))
     plan = machine.opened()
     for name in ("east", "north", "south"):
-        machine.send(Heard(at=machine.at, participant=name))
+        machine.send(Heartbeat(at=machine.at, participant=name))
     machine.admit("east", plan)
     machine.admit("north", plan)
     machine.at += seconds
@@ -111,12 +111,12 @@ def test_evaluation_does_not_count_into_the_deadline_of_the_next_round() -> None
     machine = Machine(settings(("north",), when_quorum_lost=WhenQuorumLost.FAIL))
     machine.recovered()
     train_round(machine, ("north",))
-    machine.send(Heard(at=machine.at, participant="north"))
+    machine.send(Heartbeat(at=machine.at, participant="north"))
     machine.planned()
     begun = machine.at
     for _ in range(9):
         machine.at += 10.0
-        machine.send(Heard(at=machine.at, participant="north"))
+        machine.send(Heartbeat(at=machine.at, participant="north"))
         machine.send(Tick(at=machine.at))
     machine.send(Evaluated(at=machine.at, round=1, participant="north", result=result(1.0)))
     assert machine.state.open is not None
@@ -128,7 +128,7 @@ def test_an_evaluation_that_never_comes_holds_up_the_deadline_by_one_deadline_at
     machine = Machine(settings(("north",)))
     machine.recovered()
     train_round(machine, ("north",))
-    machine.send(Heard(at=machine.at, participant="north"))
+    machine.send(Heartbeat(at=machine.at, participant="north"))
     machine.planned()
     assert machine.state.open is not None
     assert machine.state.deadline(machine.state.open) == machine.at + 200.0
@@ -156,7 +156,7 @@ def absent(machine: Machine, *names: str) -> None:
     machine.at += 30.0
     for name in machine.state.settings.participants:
         if name not in names:
-            machine.send(Heard(at=machine.at, participant=name))
+            machine.send(Heartbeat(at=machine.at, participant=name))
     machine.send(Tick(at=machine.at))
 
 

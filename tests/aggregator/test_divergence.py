@@ -307,7 +307,7 @@ def test_two_aggregators_agree_on_the_rollback(
     job = diverging_job(storage)
     expected = undisturbed(job, other_store("calm"))
     write_round_zero(job, store)
-    quick = {"look_seconds": 0.2}
+    quick = {"scan_seconds": 0.2}
     with aggregator(job, store, settings=quick) as one, aggregator(job, store, settings=quick) as two:
         people = [FakeWorker(name, [one.url, two.url], tamper=spiking) for name in NAMES]
         with working(*people):

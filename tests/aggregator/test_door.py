@@ -294,9 +294,9 @@ def test_one_participant_holds_few_connections(running: Aggregator) -> None:
 
 def test_shares_of_connections_stay_within_the_files_that_may_be_open() -> None:
     for files, names in ((1024, 3), (1024, 257), (2**20, 65)):
-        shares = Connections.within(files, names=names)
-        assert shares.anonymous >= 16
-        assert shares.anonymous + shares.per_name * names < max(files, 4 * names + 1024)
+        usage = Connections.within(files, names=names)
+        assert usage.anonymous >= 16
+        assert usage.anonymous + usage.per_name * names < max(files, 4 * names + 1024)
 
 
 class Noticed(ApiModel):

@@ -14,9 +14,9 @@ from photon.store.objects import ObjectStore
 from photon_aggregator.actions import plans
 from photon_aggregator.bucket import records
 from photon_aggregator.faults import FaultPoint
-from photon_aggregator.rounds.events import Evaluated, Finish, Heard, WritePlan
+from photon_aggregator.rounds.events import Evaluated, Finish, Heartbeat, WritePlan
 from photon_aggregator.rounds.opening import make_plan
-from photon_aggregator.rounds.state import Settings, Stage
+from photon_aggregator.rounds.state import RoundSettings, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import JOB, Machine, head, result, settings, train_round
 from tests.aggregator.running import aggregator, chain, last_digest, working
@@ -39,7 +39,7 @@ def record(stop: StopSpec) -> End:
 def test_the_end_names_the_results_and_the_limits_that_decided_it() -> None:
     machine = Machine(settings(["north"], stop=TARGET))
     machine.recovered()
-    machine.send(Heard(at=machine.at, participant="north"))
+    machine.send(Heartbeat(at=machine.at, participant="north"))
     train_round(machine, ("north",))
     machine.send(Evaluated(at=machine.at, round=1, participant="north", result=result(1.0)))
     written = machine.last(WritePlan).plan.end
@@ -67,8 +67,8 @@ def test_with_other_limits_the_job_goes_on(stop: StopSpec) -> None:
 
 def test_a_stop_rule_that_needs_evaluations_gets_them(storage: StorageSpec) -> None:
     job = job_document(storage, ["north"], evaluation={"everyRounds": 0}, stop={"targetPerplexity": 2.0})
-    assert Settings.of(job).evaluate_every == 1
-    assert Settings.of(job_document(storage, ["north"], evaluation={"everyRounds": 0})).evaluate_every == 0
+    assert RoundSettings.of(job).evaluate_every == 1
+    assert RoundSettings.of(job_document(storage, ["north"], evaluation={"everyRounds": 0})).evaluate_every == 0
 
 
 def test_an_evaluation_that_comes_after_the_end_changes_it_for_nobody(store: ObjectStore, storage: StorageSpec) -> None:

@@ -11,7 +11,7 @@ from photon.protocol.messages import PartsReply, PartsRequest, TrainTask
 from photon.store.objects import ObjectStore
 from photon_aggregator.executors import ADMISSION_THREADS, CONTROL_THREADS
 from photon_aggregator.faults import FaultPoint
-from photon_aggregator.rounds.state import Check
+from photon_aggregator.rounds.state import CheckState
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.running import aggregator, working
 
@@ -53,4 +53,4 @@ def test_who_asks_where_to_upload_need_not_wait_for_the_checks_of_others(
 
 def being_checked(state: object) -> int:
     open_round = state.open  # type: ignore[attr-defined]
-    return sum(one.check is Check.CHECKING for one in open_round.submissions.values()) if open_round else 0
+    return sum(one.check is CheckState.CHECKING for one in open_round.submissions.values()) if open_round else 0

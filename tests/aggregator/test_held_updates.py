@@ -54,7 +54,7 @@ def test_a_held_update_is_handed_in_once_whatever_happens_meanwhile(store: Objec
         with working(*(FakeWorker(name, [running.url]) for name in NAMES)):
             running.until(lambda e: e.state.open is not None and len(e.state.open.submissions) == len(NAMES))
             running.loop.call_soon_threadsafe(everything_changes)
-            running.until(lambda e: any(r.kind.value == "StorageBack" for r in e.board.events()))
+            running.until(lambda e: any(r.kind.value == "StorageBack" for r in e.books.events()))
             checks.set()
             running.wait()
     finally:

@@ -18,7 +18,7 @@ from photon.store.objects import ObjectStore
 from photon_aggregator.actions import admit
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.reporting import round_log
-from photon_aggregator.reporting.books import Board
+from photon_aggregator.reporting.books import JobBooks
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, token_of, write_round_zero
 from tests.aggregator.running import Aggregator, aggregator, chain, working
 
@@ -72,11 +72,11 @@ def test_made_up_figures_end_no_round_and_the_logs_can_be_read(store: ObjectStor
     }
 
     def lie(worker: FakeWorker, task: TrainTask, prepared: Prepared) -> None:
-        desk = running.engine.board.desk("north").round_share
+        book = running.engine.books.book("north").round_usage
         for number in range(20):
             assert report(running, taskId=f"train-{number:05d}", **most).status_code == 200
         # What four thousand such reports would add up to is added here.
-        desk.bytes_up = max(desk.bytes_up, desk.bytes_up * 4096)
+        book.bytes_up = max(book.bytes_up, book.bytes_up * 4096)
         worker.train_honestly(task, prepared)
 
     with (
@@ -153,7 +153,7 @@ def test_books_that_cannot_be_kept_end_no_job(
 
     monkeypatch.setattr(round_log, "round_log", broken)
     monkeypatch.setattr(round_log, "with_evaluations", broken)
-    monkeypatch.setattr(Board, "noted", broken)
+    monkeypatch.setattr(JobBooks, "noted", broken)
     with aggregator(job, store) as running, working(FakeWorker("north", [running.url])):
         running.wait()
     assert (running.error, running.code) == (None, 0)

@@ -12,7 +12,7 @@ from photon_aggregator.rounds.events import (
     Broken,
     Evaluated,
     Finish,
-    Heard,
+    Heartbeat,
     Merge,
     PlanReady,
     Tick,
@@ -60,7 +60,7 @@ def test_rounds_are_pipelined_unless_an_evaluation_may_end_the_job() -> None:
     for machine in (free, bound):
         machine.recovered()
         for name in NAMES:
-            machine.send(Heard(at=machine.at, participant=name))
+            machine.send(Heartbeat(at=machine.at, participant=name))
         train_round(machine)
     assert free.stage is Stage.PLAN
     assert bound.stage is Stage.EVALUATE
@@ -81,7 +81,7 @@ def test_a_plateau_is_so_many_evaluations_without_enough_improvement(losses: lis
     stop = StopSpec(plateau=PlateauSpec(evaluations=2, min_improvement=0.1))
     machine = Machine(settings(["north"], rounds=50, stop=stop))
     machine.recovered()
-    machine.send(Heard(at=machine.at, participant="north"))
+    machine.send(Heartbeat(at=machine.at, participant="north"))
     for number, loss in enumerate(losses, 1):
         train_round(machine, ("north",))
         machine.send(Evaluated(at=machine.at, round=number, participant="north", result=result(loss)))
@@ -100,7 +100,7 @@ def test_the_end_waits_for_those_who_are_here_and_for_nobody_else() -> None:
     machine.commit()
     machine.send(Evaluated(at=machine.at, round=1, participant="north", result=result(1.0)))
     assert machine.stage is Stage.EVALUATE
-    machine.send(Heard(at=machine.at, participant="east", done="evaluate-00001"))
+    machine.send(Heartbeat(at=machine.at, participant="east", done="evaluate-00001"))
     assert machine.stage is Stage.DONE
 
 
@@ -108,7 +108,7 @@ def test_a_worker_that_dies_while_it_evaluates_does_not_hold_the_end_up() -> Non
     machine = Machine(settings(rounds=1, absent_seconds=15.0))
     machine.recovered()
     train_round(machine)
-    machine.send(Heard(at=1010.0, participant="north"))
+    machine.send(Heartbeat(at=1010.0, participant="north"))
     machine.send(Tick(at=1020.0))
     assert machine.stage is Stage.EVALUATE
     machine.send(Tick(at=1025.0))
@@ -118,11 +118,11 @@ def test_a_worker_that_dies_while_it_evaluates_does_not_hold_the_end_up() -> Non
 def test_who_falls_silent_is_noted_as_absent_and_who_never_came_is_not() -> None:
     machine = Machine(settings(absent_seconds=15.0))
     machine.opened()
-    machine.send(Heard(at=1001.0, participant="north"))
+    machine.send(Heartbeat(at=1001.0, participant="north"))
     machine.send(Tick(at=1016.0))
     machine.send(Tick(at=1017.0))
     assert machine.notes().count("ParticipantAbsent") == 1
-    machine.send(Heard(at=1018.0, participant="north"))
+    machine.send(Heartbeat(at=1018.0, participant="north"))
     assert machine.notes().count("ParticipantJoined") == 2
 
 
@@ -130,7 +130,7 @@ def test_evaluations_have_a_deadline_too() -> None:
     machine = Machine(settings(rounds=1))
     machine.recovered()
     train_round(machine)
-    machine.send(Heard(at=1099.0, participant="north"))
+    machine.send(Heartbeat(at=1099.0, participant="north"))
     machine.send(Tick(at=1100.0))
     assert machine.stage is Stage.DONE
 

@@ -30,7 +30,7 @@ from photon_aggregator.engine import Engine
 from photon_aggregator.pieces import glue, gzipped, pack, plain
 from photon_aggregator.reporting.books import RECORDS_KEPT
 from photon_aggregator.reporting.curves import BLOCK_ROUNDS, ROUNDS_KEPT, CurveBook, Curves
-from photon_aggregator.rounds.events import Evaluated, Heard
+from photon_aggregator.rounds.events import Evaluated, Heartbeat
 from photon_aggregator.rounds.stopping import mean_loss
 from photon_aggregator.tracking import tracking
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
@@ -153,8 +153,8 @@ def test_what_the_summary_says_is_what_the_records_say(store: ObjectStore, stora
 
 def test_no_more_is_kept_after_many_rounds_than_after_few() -> None:
     engine, _ = made_up_engine(2, ROUNDS_KEPT + 5 * BLOCK_ROUNDS)
-    board, book = engine.board, engine.board.curves
-    assert len(board.commits) == len(board.logs) == RECORDS_KEPT
+    books, book = engine.books, engine.books.curves
+    assert len(books.commits) == len(books.logs) == RECORDS_KEPT
     assert ROUNDS_KEPT <= book.last - book.first + 1 <= ROUNDS_KEPT + BLOCK_ROUNDS
     assert len(book._blocks) <= ROUNDS_KEPT // BLOCK_ROUNDS + 1
     assert len(engine.state.evaluations) == engine.state.settings.evaluations_kept
@@ -165,7 +165,7 @@ def test_a_plateau_is_found_as_if_all_results_were_kept(losses: list[float], pat
     stop = StopSpec(plateau=PlateauSpec(evaluations=patience))
     machine = Machine(settings(["north"], rounds=100, stop=stop))
     machine.recovered()
-    machine.send(Heard(at=machine.at, participant="north"))
+    machine.send(Heartbeat(at=machine.at, participant="north"))
     for number, loss in enumerate(losses, 1):
         train_round(machine, ("north",))
         machine.send(Evaluated(at=machine.at, round=number, participant="north", result=result(loss)))

@@ -68,7 +68,7 @@ def test_every_name_is_a_series_and_every_series_has_a_name(store: ObjectStore, 
         with working(north, south):
             running.until(lambda engine: engine.state.head is not None and engine.state.head.round == 2)
             running.until(lambda engine: engine.state.open is not None and bool(engine.state.open.admissions))
-            running.until(lambda engine: engine.board.totals.last is not None and engine.board.totals.last.round == 2)
+            running.until(lambda engine: engine.books.totals.last is not None and engine.books.totals.last.round == 2)
             north.report("train-00003", "train", **figures)
             text = running.text("/metrics")
             north.stop.set()
@@ -109,7 +109,7 @@ def test_a_restarted_aggregators_counters_go_on_from_the_bucket(store: ObjectSto
         south.tamper = blocker
         with working(north, south):
             assert blocker.reached.wait(30)
-            running.until(lambda engine: engine.board.totals.last is not None and engine.board.totals.last.round == 2)
+            running.until(lambda engine: engine.books.totals.last is not None and engine.books.totals.last.round == 2)
             before = counters(series(running.text("/metrics")))
             pace = series(running.text("/metrics"))[names.ROUND_PACE, (("job", "test"),)]
             north.stop.set()
@@ -120,7 +120,7 @@ def test_a_restarted_aggregators_counters_go_on_from_the_bucket(store: ObjectSto
         workers = [FakeWorker(name, [again.url]) for name in ("north", "south")]
         with working(*workers):
             again.wait()
-        last = again.engine.board.totals
+        last = again.engine.books.totals
     assert before[names.COMMITTED_ROUNDS, (("job", "test"),)] == 2
     assert sum(value for (name, _), value in before.items() if name == names.PARTICIPANT_BYTES_UP) > 0
     assert after == before

@@ -145,7 +145,7 @@ def test_an_evaluation_that_comes_later_is_in_the_next_answer(store: ObjectStore
 
 def test_a_round_that_is_being_evaluated_has_no_figure_of_all_yet(finished: Aggregator) -> None:
     """The mean of those who were quick is none: their text may be the easier one."""
-    book = finished.engine.board.curves
+    book = finished.engine.books.curves
     names = ["north", "south"]
 
     def ask(unfinished: int | None) -> Curves:
@@ -230,13 +230,13 @@ def test_who_falls_silent_is_absent_with_its_reason(store: ObjectStore, storage:
         worker.http.close()
         running.until(lambda engine: "north" in engine.state.absent)
         north, south = JobStatus.model_validate(running.get("/v1/status")).participants
-        noted = [event for event in running.get("/v1/events") if event["kind"] == "ParticipantAbsent"]
+        happened = [event for event in running.get("/v1/events") if event["kind"] == "ParticipantAbsent"]
     assert north.state == south.state == "Absent"
     assert north.message.startswith("no word since 20")
     assert north.message.endswith("; it was in train-00001, phase train, step 3")
     assert south.message.startswith("not heard of since the aggregator started at 20")
-    assert [event["participant"] for event in noted] == ["north"]
-    assert re.fullmatch(r"no word for \d s", noted[0]["message"])
+    assert [event["participant"] for event in happened] == ["north"]
+    assert re.fullmatch(r"no word for \d s", happened[0]["message"])
 
 
 def test_who_holds_the_line_and_dies_is_not_taken_for_alive(store: ObjectStore, storage: StorageSpec) -> None:

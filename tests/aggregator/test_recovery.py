@@ -118,7 +118,7 @@ def test_two_aggregators_on_one_job_agree_on_every_round(
     job = job_document(storage, NAMES, rounds=4)
     expected = undisturbed(job, other_store("calm"), NAMES)
     write_round_zero(job, store)
-    quick: dict[str, Any] = {"settings": {"look_seconds": 0.3, "absent_seconds": 3.0}}
+    quick: dict[str, Any] = {"settings": {"scan_seconds": 0.3, "absent_seconds": 3.0}}
     with aggregator(job, store, **quick) as first, aggregator(job, store, **quick) as second:
         # Every request goes to the other one in turn, except those of south, which knows only the second.
         workers = [
@@ -155,10 +155,10 @@ def test_two_aggregators_that_closed_a_round_differently_keep_one_commit(
         if point is FaultPoint.BEFORE_COMMIT:
             meet.wait()
 
-    options: dict[str, Any] = {"faults": at_commit, "settings": {"look_seconds": 3600.0, "absent_seconds": 2.0}}
+    options: dict[str, Any] = {"faults": at_commit, "settings": {"scan_seconds": 3600.0, "absent_seconds": 2.0}}
     with aggregator(job, store, **options) as first, aggregator(job, store, **options) as second:
         for running in (first, second):
-            running.until(lambda engine: engine.state.open is not None and not engine.state.looking)
+            running.until(lambda engine: engine.state.open is not None and not engine.state.scanning)
         with working(FakeWorker("north", [first.url]), FakeWorker("south", [second.url])):
             first.wait()
             second.wait()

@@ -180,7 +180,7 @@ def test_what_is_refused_without_a_check_is_said_once_and_counted(store: ObjectS
         others = prepared.manifest.model_copy(update={"participant": "north"})
         for _ in range(40):
             worker.submit(task.round, others)
-        refused = running.engine.board.round_events
+        refused = running.engine.books.round_events
         counted.append(len([event for event in refused if event.participant == "bad" and event.reason]))
         worker.train_honestly(task, prepared)
 

@@ -20,10 +20,10 @@ from photon.store.objects import ObjectStore
 from photon_aggregator.actions.rollback import check
 from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.faults import FaultPoint
-from photon_aggregator.reporting.books import Board
+from photon_aggregator.reporting.books import JobBooks
 from photon_aggregator.reporting.status import Conditions, participant_state
 from photon_aggregator.rounds import rollback, stopping
-from photon_aggregator.rounds.events import Committed, Head, NoteKind
+from photon_aggregator.rounds.events import Committed, EventKind, Head
 from photon_aggregator.rounds.opening import make_plan
 from photon_aggregator.rounds.state import JobState, Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
@@ -150,7 +150,7 @@ def test_a_rollback_by_somebody_else_is_adopted_at_any_stage(stage: Stage) -> No
     back = returned(trail[-1], trail[0])
     machine.send(Committed(at=1000.0, commit=back.commit, digest=back.digest))
     assert machine.state.head == back
-    assert machine.notes()[-1] == NoteKind.ROLLED_BACK.value
+    assert machine.notes()[-1] == EventKind.ROLLED_BACK.value
     if stage is not Stage.EVALUATE:
         assert machine.planned().first_step == 0
         assert machine.state.open is not None
@@ -167,7 +167,7 @@ def test_status_says_that_the_model_is_an_earlier_one_and_who_is_left_out() -> N
     running = Conditions().of(state, 1000.0)[0]
     assert (running.type, running.status) == ("Running", "True")
     assert "rolled back in round 5 to the model of round 2 (Operator: the loss rose)" in running.message
-    _, *why = participant_state(state, Board(PEOPLE).desk("north"), "north", 1000.0)
+    _, *why = participant_state(state, JobBooks(PEOPLE).book("north"), "north", 1000.0)
     assert why == ["Quarantined", "left out of round 6"]
 
 
@@ -243,7 +243,7 @@ def test_a_job_that_was_rolled_back_goes_on_from_the_earlier_model(
         raise AssertionError("the open round went on after the rollback")
 
     with (
-        aggregator(job, store, settings={"look_seconds": 0.2}) as running,
+        aggregator(job, store, settings={"scan_seconds": 0.2}) as running,
         working(*[FakeWorker(name, [running.url], tamper=hold if name == "south" else None) for name in NAMES]),
     ):
         running.until(lambda engine: engine.state.open is not None and engine.state.open.round == 4)
@@ -252,11 +252,11 @@ def test_a_job_that_was_rolled_back_goes_on_from_the_earlier_model(
         running.until(lambda engine: engine.state.head is not None and engine.state.head.round >= 4, 60)
         message = "the model is that of round 1 again: a test"
         running.wait()
-        metrics = running.engine.board.rollbacks
+        metrics = running.engine.books.rollbacks
     assert running.code == 0, running.error
     assert cancelled == [True]
     assert metrics["Operator"] == 1
-    assert any(message in record.message for record in running.engine.board.events())
+    assert any(message in record.message for record in running.engine.books.events())
     assert last_digest(store) == expected
     commits = chain(store)
     assert [commit.sequential_steps for commit in commits] == [0, 4, 8, 12, 4, 8, 12]

@@ -15,12 +15,12 @@ from photon_aggregator.rounds.events import (
     Closed,
     Evaluated,
     Finish,
-    Heard,
-    Look,
-    Looked,
+    Heartbeat,
     Merge,
-    Refused,
+    Scan,
+    Scanned,
     Tick,
+    UpdateRefused,
     WritePlan,
 )
 from photon_aggregator.rounds.machine import next_wake
@@ -39,10 +39,10 @@ from tests.aggregator.machine import (
 
 def test_nothing_happens_before_the_bucket_was_read() -> None:
     machine = Machine(settings())
-    for event in (Tick(at=1e9), Heard(at=1001.0, participant="north"), Looked(at=1.0), Ahead(at=1.0)):
+    for event in (Tick(at=1e9), Heartbeat(at=1001.0, participant="north"), Scanned(at=1.0), Ahead(at=1.0)):
         machine.send(event)
     assert machine.stage is Stage.INIT
-    assert not [a for a in machine.actions if isinstance(a, WritePlan | Look | Merge | Finish)]
+    assert not [a for a in machine.actions if isinstance(a, WritePlan | Scan | Merge | Finish)]
 
 
 def test_the_first_plan_follows_from_the_initial_model() -> None:
@@ -71,7 +71,7 @@ def test_three_rounds_and_the_last_is_evaluated_before_the_end() -> None:
     machine = Machine(settings())
     machine.recovered()
     for name in NAMES:
-        machine.send(Heard(at=machine.at, participant=name))
+        machine.send(Heartbeat(at=machine.at, participant=name))
     for _ in range(3):
         train_round(machine)
     assert machine.stage is Stage.EVALUATE
@@ -100,11 +100,11 @@ def test_a_quorum_closes_the_round_after_grace_or_at_the_deadline(grace: float |
 
 
 def test_the_next_wake_is_the_end_of_grace() -> None:
-    machine = Machine(settings(quorum=1, grace_seconds=2.0, look_seconds=50.0))
+    machine = Machine(settings(quorum=1, grace_seconds=2.0, scan_seconds=50.0))
     plan = machine.opened()
-    machine.send(Looked(at=machine.at))
+    machine.send(Scanned(at=machine.at))
     for name in NAMES:
-        machine.send(Heard(at=machine.at, participant=name))
+        machine.send(Heartbeat(at=machine.at, participant=name))
     machine.admit("east", plan)
     assert next_wake(machine.state) == machine.at + 2.0
 
@@ -157,18 +157,18 @@ def test_without_a_quorum_the_deadline_fails_a_job_that_does_not_wait_and_says_w
     machine.submit("north", plan)
     refused = digest(manifest("north", plan))
     machine.send(
-        Refused(
+        UpdateRefused(
             at=machine.at, round=1, participant="north", digest=refused, reason=RefusalReason.NOT_FINITE, message="NaN"
         )
     )
     machine.send(Tick(at=1099.9))
     assert machine.stage is Stage.TRAIN
-    machine.send(Looked(at=1099.9))
+    machine.send(Scanned(at=1099.9))
     machine.send(Tick(at=1100.0))
     assert machine.count(Finish) == 0, "another aggregator may have admitted what is missing: look first"
     machine.send(Tick(at=1100.4))
-    assert isinstance(machine.actions[-1], Look)
-    machine.send(Looked(at=1100.4))
+    assert isinstance(machine.actions[-1], Scan)
+    machine.send(Scanned(at=1100.4))
     outcome = machine.last(Finish).outcome
     assert (outcome.reason, outcome.failed) == (JobReason.QUORUM_LOST, True)
     assert "1 of the 3 updates" in outcome.message

@@ -6,14 +6,14 @@ from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
 from photon_aggregator.rounds.events import (
     Ahead,
-    Check,
+    CheckUpdate,
     Committed,
-    Found,
-    Look,
-    Looked,
+    ManifestFound,
     PlanReady,
-    Refused,
+    Scan,
+    Scanned,
     Tick,
+    UpdateRefused,
     WritePlan,
 )
 from photon_aggregator.rounds.state import Stage
@@ -72,12 +72,12 @@ def test_found_manifests_are_checked_again_and_once() -> None:
     machine = Machine(settings())
     plan = machine.opened()
     record = manifest("north", plan)
-    found = Found(at=machine.at, round=1, participant="north", manifest=record, digest=digest(record))
+    found = ManifestFound(at=machine.at, round=1, participant="north", manifest=record, digest=digest(record))
     machine.send(found)
     machine.send(found)
-    assert machine.count(Check) == 1
+    assert machine.count(CheckUpdate) == 1
     machine.send(
-        Refused(
+        UpdateRefused(
             at=machine.at,
             round=1,
             participant="north",
@@ -87,29 +87,29 @@ def test_found_manifests_are_checked_again_and_once() -> None:
         )
     )
     machine.send(found)
-    assert machine.count(Check) == 1
+    assert machine.count(CheckUpdate) == 1
 
 
 def test_opening_a_round_looks_at_once_and_then_every_few_seconds() -> None:
-    machine = Machine(settings(look_seconds=5.0))
+    machine = Machine(settings(scan_seconds=5.0))
     machine.opened()
-    assert machine.last(Look).open_round == 1
+    assert machine.last(Scan).open_round == 1
     machine.send(Tick(at=1004.0))
-    assert machine.count(Look) == 1
-    machine.send(Looked(at=1000.5))
+    assert machine.count(Scan) == 1
+    machine.send(Scanned(at=1000.5))
     machine.send(Tick(at=1005.4))
-    assert machine.count(Look) == 1
+    assert machine.count(Scan) == 1
     machine.send(Tick(at=1005.5))
-    assert machine.count(Look) == 2
+    assert machine.count(Scan) == 2
 
 
 def test_a_word_of_a_later_round_brings_the_look_forward_but_not_endlessly() -> None:
-    machine = Machine(settings(look_seconds=50.0))
+    machine = Machine(settings(scan_seconds=50.0))
     machine.opened()
-    machine.send(Looked(at=1000.0))
+    machine.send(Scanned(at=1000.0))
     for _ in range(5):
         machine.send(Ahead(at=1000.1))
         machine.send(Tick(at=1000.1))
-    assert machine.count(Look) == 1
+    assert machine.count(Scan) == 1
     machine.send(Tick(at=1000.5))
-    assert machine.count(Look) == 2
+    assert machine.count(Scan) == 2

@@ -13,21 +13,21 @@ from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import (
     Admitted,
     Ahead,
-    Check,
+    CheckUpdate,
     Closed,
     Committed,
     Evaluated,
     Event,
-    Found,
-    Heard,
-    Look,
-    Looked,
+    Heartbeat,
+    ManifestFound,
     Merge,
     PlanReady,
-    Refused,
+    RefusalSeen,
+    Scan,
+    Scanned,
     Submitted,
     Tick,
-    Told,
+    UpdateRefused,
     WritePlan,
 )
 from photon_aggregator.rounds.machine import next_wake
@@ -65,7 +65,7 @@ class Player:
         self.take(self.machine.recovered())
 
     def take(self, actions: list[object]) -> None:
-        self.open += [a for a in actions if isinstance(a, WritePlan | Check | Merge | Look)]
+        self.open += [a for a in actions if isinstance(a, WritePlan | CheckUpdate | Merge | Scan)]
         self.sound()
 
     def send(self, event: Event) -> None:
@@ -81,10 +81,10 @@ class Player:
         match action:
             case WritePlan(plan=plan):
                 return PlanReady(at=at, plan=plan, digest=digest(plan), planned_at=at)
-            case Check(plan=plan, participant=name, manifest=record):
+            case CheckUpdate(plan=plan, participant=name, manifest=record):
                 version = int(record.metrics.loss_mean)
                 if version == 1:
-                    return Refused(
+                    return UpdateRefused(
                         at=at,
                         round=plan.round,
                         participant=name,
@@ -98,7 +98,7 @@ class Player:
                 commit = next_commit(base, taken, plan)
                 return Committed(at=at, commit=commit, digest=digest(commit))
             case _:
-                return Looked(at=at)
+                return Scanned(at=at)
 
     def play(self, step: tuple[str, object]) -> None:
         kind, value = step
@@ -112,18 +112,18 @@ class Player:
                 self.send(self.sent[index % len(self.sent)])
             case (("submit" | "resubmit" | "found"), str(name)) if open_round is not None:
                 record = manifest(name, open_round.plan, version=1 if kind == "resubmit" else 0)
-                event = Found if kind == "found" else Submitted
+                event = ManifestFound if kind == "found" else Submitted
                 self.send(
                     event(at=at, round=open_round.round, participant=name, manifest=record, digest=digest(record))
                 )
             case "evaluate", str(name) if base is not None and base.round:
                 self.send(Evaluated(at=at, round=base.round, participant=name, result=result(1.0)))
             case "heard", str(name):
-                self.send(Heard(at=at, participant=name))
+                self.send(Heartbeat(at=at, participant=name))
             case "told", str(name) if open_round is not None:
                 submission = open_round.submissions.get(name)
                 if submission is not None:
-                    self.send(Told(at=at, round=open_round.round, participant=name, digest=submission.digest))
+                    self.send(RefusalSeen(at=at, round=open_round.round, participant=name, digest=submission.digest))
             case "closed", _ if open_round is not None and open_round.round in self.decided:
                 names = self.decided[open_round.round]
                 updates = {name: admission(name, open_round.plan).digest for name in names}
@@ -208,10 +208,10 @@ def test_repeating_every_event_changes_nothing(history: list[tuple[str, object]]
     player = Player()
     for step in history:
         player.play(step)
-    sent = [event for event in player.sent if not isinstance(event, Heard | Tick | Looked | Ahead | Told)]
+    sent = [event for event in player.sent if not isinstance(event, Heartbeat | Tick | Scanned | Ahead | RefusalSeen)]
     before = player.machine.state
     for event in sent:
-        if isinstance(event, Submitted | Found):
+        if isinstance(event, Submitted | ManifestFound):
             continue  # a refused update may be tried again
         player.send(event)
     after = player.machine.state

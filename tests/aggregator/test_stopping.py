@@ -7,7 +7,7 @@ from typing import Any
 from photon.api.participation import EvaluationSpec, PlateauSpec, StopSpec
 from photon.protocol.records import HeldOutResult, HeldOutSums
 from photon_aggregator.rounds.assignment import Evaluate, Train, task_for
-from photon_aggregator.rounds.events import Evaluated, Heard, WritePlan
+from photon_aggregator.rounds.events import Evaluated, Heartbeat, WritePlan
 from photon_aggregator.rounds.state import Stage
 from photon_aggregator.rounds.stopping import result_problem
 from tests.aggregator.machine import Machine, result, settings, train_round
@@ -20,7 +20,7 @@ def ended_after(losses: dict[int, dict[str, HeldOutResult]], stop: StopSpec, abs
     machine = Machine(settings(NAMES, rounds=50, stop=stop))
     machine.recovered()
     for name in NAMES:
-        machine.send(Heard(at=machine.at, participant=name))
+        machine.send(Heartbeat(at=machine.at, participant=name))
     for number in sorted(losses):
         train_round(machine)
         machine.present(*(name for name in NAMES if name not in absent))
@@ -66,7 +66,7 @@ def test_who_has_no_held_out_text_does_not_count() -> None:
     machine.recovered()
     train_round(machine)
     for name in ("north", "south"):
-        machine.send(Heard(at=machine.at, participant=name, done="evaluate-00001"))
+        machine.send(Heartbeat(at=machine.at, participant=name, done="evaluate-00001"))
     machine.send(Evaluated(at=machine.at, round=1, participant="east", result=result(0.5)))
     assert machine.stage is Stage.DONE
     assert "(reached by 1 of 1 participants)" in machine.last(WritePlan).plan.end.message

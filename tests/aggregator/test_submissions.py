@@ -10,9 +10,9 @@ from photon.protocol.records import Plan
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import (
     Admitted,
-    Check,
-    Refused,
-    Told,
+    CheckUpdate,
+    RefusalSeen,
+    UpdateRefused,
 )
 from photon_aggregator.rounds.state import CHECKS_A_ROUND, Stage
 from tests.aggregator.machine import (
@@ -29,13 +29,13 @@ def test_an_update_that_comes_again_is_checked_once() -> None:
     machine.submit("north", plan)
     machine.submit("north", plan)
     machine.submit("north", plan, version=1)
-    assert machine.count(Check) == 1
+    assert machine.count(CheckUpdate) == 1
     machine.send(Admitted(at=machine.at, round=1, admission=admission("north", plan)))
     machine.submit("north", plan)
     machine.submit("north", plan, version=1)
     machine.send(Admitted(at=machine.at, round=1, admission=admission("north", plan)))
     machine.send(Admitted(at=machine.at, round=1, admission=admission("north", plan, version=1)))
-    assert machine.count(Check) == 1
+    assert machine.count(CheckUpdate) == 1
     assert machine.state.open is not None
     assert [a.digest for a in machine.state.open.admissions] == [digest(manifest("north", plan))]
 
@@ -45,29 +45,29 @@ def test_a_refused_participant_may_try_again_and_the_same_update_only_after_it_w
     plan = machine.opened()
     machine.submit("north", plan)
     name = digest(manifest("north", plan))
-    refusal = Refused(
+    refusal = UpdateRefused(
         at=machine.at, round=1, participant="north", digest=name, reason=RefusalReason.MISSING_PART, message="gone"
     )
     machine.send(refusal)
     machine.submit("north", plan)
-    assert machine.count(Check) == 1
+    assert machine.count(CheckUpdate) == 1
     reply = assignment.verdict(machine.state, "north", 1, name)
     assert reply is not None
     assert reply.reason is RefusalReason.MISSING_PART
-    machine.send(Told(at=machine.at, round=1, participant="north", digest=name))
+    machine.send(RefusalSeen(at=machine.at, round=1, participant="north", digest=name))
     machine.submit("north", plan)
-    assert machine.count(Check) == 2
+    assert machine.count(CheckUpdate) == 2
     machine.send(refusal)
     machine.admit("north", plan, version=1)
-    assert machine.count(Check) == 3
+    assert machine.count(CheckUpdate) == 3
     assert machine.state.open is not None
     assert machine.state.open.missing == ["east", "south"]
 
 
 def refusal_of(machine: Machine, plan: Plan, version: int, reason: RefusalReason) -> str:
     name = digest(manifest("north", plan, version=version))
-    machine.send(Refused(at=machine.at, round=1, participant="north", digest=name, reason=reason, message="bad"))
-    machine.send(Told(at=machine.at, round=1, participant="north", digest=name))
+    machine.send(UpdateRefused(at=machine.at, round=1, participant="north", digest=name, reason=reason, message="bad"))
+    machine.send(RefusalSeen(at=machine.at, round=1, participant="north", digest=name))
     return name
 
 
@@ -78,8 +78,8 @@ def test_a_refused_update_that_comes_again_is_not_read_again() -> None:
     name = refusal_of(machine, plan, 0, RefusalReason.NOT_FINITE)
     for _ in range(3):
         machine.submit("north", plan)
-        machine.send(Told(at=machine.at, round=1, participant="north", digest=name))
-    assert machine.count(Check) == 1
+        machine.send(RefusalSeen(at=machine.at, round=1, participant="north", digest=name))
+    assert machine.count(CheckUpdate) == 1
     reply = assignment.verdict(machine.state, "north", 1, name)
     assert reply is not None
     assert (reply.reason, reply.message) == (RefusalReason.NOT_FINITE, "bad")
@@ -93,7 +93,7 @@ def test_checks_of_a_participant_in_a_round_are_bounded(reason: RefusalReason) -
         version = attempt if reason is RefusalReason.NOT_FINITE else 0
         machine.submit("north", plan, version=version)
         refusal_of(machine, plan, version, reason)
-    assert machine.count(Check) == CHECKS_A_ROUND
+    assert machine.count(CheckUpdate) == CHECKS_A_ROUND
     assert not assignment.wants_update(machine.state, "north")
     assert assignment.wants_update(machine.state, "south")
     reply = assignment.verdict(machine.state, "north", 1, "0" * 64)

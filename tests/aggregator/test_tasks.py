@@ -5,7 +5,7 @@ from __future__ import annotations
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
 from photon_aggregator.rounds import assignment
-from photon_aggregator.rounds.events import Evaluated, Refused, Submitted, WritePlan
+from photon_aggregator.rounds.events import Evaluated, Submitted, UpdateRefused, WritePlan
 from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import Machine, manifest, result, settings, train_round
 
@@ -33,7 +33,9 @@ def test_who_was_refused_gets_the_task_again_unless_it_says_that_it_is_through()
     machine.submit("north", plan)
     name = digest(manifest("north", plan))
     machine.send(
-        Refused(at=machine.at, round=1, participant="north", digest=name, reason=RefusalReason.NOT_FINITE, message="")
+        UpdateRefused(
+            at=machine.at, round=1, participant="north", digest=name, reason=RefusalReason.NOT_FINITE, message=""
+        )
     )
     assert assignment.task_for(machine.state, "north", "train-00001") is None
     assert isinstance(assignment.task_for(machine.state, "north", None), assignment.Train)

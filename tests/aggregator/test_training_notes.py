@@ -34,7 +34,7 @@ def test_an_operator_sees_what_was_odd_about_an_update_that_counts(store: Object
         north.tamper = troubled
         with working(north, south):
             running.until(lambda engine: engine.state.head is not None and engine.state.head.round == 1)
-            running.until(lambda engine: engine.board.desk("north").skipped_steps == 2)
+            running.until(lambda engine: engine.books.book("north").skipped_steps == 2)
             south.stop.set()
         events = {e["participant"]: e for e in running.get("/v1/events") if e["kind"] == "UpdateAccepted"}
         status = JobStatus.model_validate(running.get("/v1/status"))

@@ -16,7 +16,7 @@ from photon.store.errors import StorageFull
 from photon.store.objects import ObjectStore
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.reporting.status import Conditions
-from photon_aggregator.rounds.events import Finish, Found, Merge, StorageAway, StorageBack, Tick
+from photon_aggregator.rounds.events import Finish, ManifestFound, Merge, StorageAway, StorageBack, Tick
 from photon_aggregator.rounds.machine import next_wake
 from photon_aggregator.rounds.state import Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
@@ -55,7 +55,7 @@ def test_no_time_runs_out_while_the_store_is_away(policy: WhenQuorumLost) -> Non
     machine.send(Tick(at=machine.at))
     assert (machine.stage, machine.count(Merge), machine.count(Finish)) == (Stage.TRAIN, 0, 0)
     wake = next_wake(machine.state)
-    assert wake is None or wake > 1100 or machine.state.looking is False
+    assert wake is None or wake > 1100 or machine.state.scanning is False
     machine.send(StorageBack(at=machine.at))
     assert reason(machine)[0] == "Training"
     assert machine.state.open is not None
@@ -156,7 +156,7 @@ def test_a_round_without_its_quorum_stays_open_and_closes_at_the_first_moment_th
     machine.send(Tick(at=machine.at))
     assert (machine.stage, machine.notes().count("WaitingForQuorum")) == (Stage.TRAIN, 1)
     wake = next_wake(machine.state)
-    assert wake is None or wake > machine.at or not machine.state.looking
+    assert wake is None or wake > machine.at or not machine.state.scanning
     machine.admit("south", plan)
     assert machine.stage is Stage.MERGE
     assert [one.participant for one in machine.last(Merge).admissions] == ["east", "south"]
@@ -169,7 +169,7 @@ def test_what_another_aggregator_admitted_counts_before_the_quorum_is_lost() -> 
     machine.at = 1101.0
     machine.send(Tick(at=machine.at))
     record = manifest("north", plan)
-    machine.send(Found(at=machine.at, round=1, participant="north", manifest=record, digest=digest(record)))
+    machine.send(ManifestFound(at=machine.at, round=1, participant="north", manifest=record, digest=digest(record)))
     machine.send(Tick(at=machine.at + 5))
     assert machine.count(Finish) == 0, "an update is being checked"
     machine.admit("north", plan)
@@ -216,7 +216,7 @@ def test_an_aggregator_that_was_overtaken_in_its_merge_tells_nobody_that_the_job
         if point is FaultPoint.BEFORE_MERGE:
             assert merging.wait(60)
 
-    quick: dict[str, Any] = {"settings": {"look_seconds": 0.5}}
+    quick: dict[str, Any] = {"settings": {"scan_seconds": 0.5}}
     with (
         aggregator(job, store, faults=pause, **quick) as first,
         aggregator(job, store, faults=after_the_first, **quick) as second,

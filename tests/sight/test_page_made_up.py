@@ -21,7 +21,7 @@ from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason
 from photon_aggregator.engine import Engine
 from photon_aggregator.http.server import listen
-from photon_aggregator.rounds.events import Broken, Refused, Submitted
+from photon_aggregator.rounds.events import Broken, Submitted, UpdateRefused
 from tests.sight.browser import Watched, executable
 
 pytestmark = [pytest.mark.sight, pytest.mark.timeout(600)]
@@ -103,7 +103,7 @@ def refuse(engine: Engine, history: MadeUp) -> None:
     at, name = engine.clock(), history.names[0]
     engine.send(Submitted(at=at, round=open_round.round, participant=name, manifest=manifest, digest="d"))
     engine.send(
-        Refused(
+        UpdateRefused(
             at=at,
             round=open_round.round,
             participant=name,

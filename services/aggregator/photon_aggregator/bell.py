@@ -11,8 +11,8 @@ from typing import Final
 from photon_aggregator.rounds.events import Admitted, Event
 from photon_aggregator.rounds.state import JobState, OpenRound
 
-# What changes no answer to anyone: who was heard when, and when the bucket was looked at.
-_NOBODYS: Final = frozenset({"seen", "absent", "looking", "looked_at", "next_look_at"})
+# What changes no answer to anyone: when each was heard, and when the bucket was scanned.
+_NOBODYS: Final = frozenset({"seen", "absent", "scanning", "scanned_at", "next_scan_at"})
 # What an event changes for its own participant only.
 _OWN: Final = frozenset({"evaluations", "declined"})
 _FIELDS: Final = tuple(field.name for field in fields(JobState) if field.name not in {"seen", "open"})

@@ -30,31 +30,31 @@ from photon_aggregator.bucket.records import Retries, create
 from photon_aggregator.bucket.storage import Troubles
 from photon_aggregator.clock import BEAT_SECONDS, Drift
 from photon_aggregator.contain import first_of
-from photon_aggregator.errors import Stopped
+from photon_aggregator.errors import ShuttingDown
 from photon_aggregator.executors import Executors, Kind
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.options import EngineOptions
 from photon_aggregator.reporting.bookkeeper import Bookkeeper
-from photon_aggregator.reporting.books import Board
+from photon_aggregator.reporting.books import JobBooks
 from photon_aggregator.rounds import machine
 from photon_aggregator.rounds.events import (
     Action,
     Broken,
-    Check,
+    CheckUpdate,
     Committed,
     Evaluated,
     Event,
     Finish,
+    JobEvent,
     Jumped,
-    Look,
     Merge,
-    Note,
     Outcome,
+    Scan,
     Tick,
     WritePlan,
     WriteRollback,
 )
-from photon_aggregator.rounds.state import JobState, Settings
+from photon_aggregator.rounds.state import JobState, RoundSettings
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -63,8 +63,8 @@ Result = TypeVar("Result")
 ACTIONS: Final[Mapping[type, tuple[Callable[[Any, Workbench], list[Event]], Kind]]] = {
     WritePlan: (plans.write_plan, "control"),
     WriteRollback: (rollback.write_rollback, "control"),
-    Look: (scan.look, "control"),
-    Check: (admit.check, "admission"),
+    Scan: (scan.scan, "control"),
+    CheckUpdate: (admit.check, "admission"),
     Merge: (commit.commit_round, "merge"),
 }
 
@@ -73,14 +73,14 @@ class Engine:
     """One job's rounds. Made on any thread; ``run`` and all else on one event loop."""
 
     def __init__(
-        self, *, job: FederatedTrainingJob, store: ObjectStore, settings: Settings, options: EngineOptions
+        self, *, job: FederatedTrainingJob, store: ObjectStore, settings: RoundSettings, options: EngineOptions
     ) -> None:
         self.job, self.store, self.traces, self.clock = job, store, options.traces, options.clock
         # For durations alone: it cannot be set.
         self.steady = options.steady or options.clock
-        self.retries = Retries(pauses=options.retry_pauses, told=self._told)
+        self.retries = Retries(pauses=options.retry_pauses, on_trouble=self._on_trouble)
         self.state = JobState(settings=settings, started_at=options.clock())
-        self.board = Board(settings.participants)
+        self.books = JobBooks(settings.participants)
         self.bench = Workbench(
             job=job,
             store=store,
@@ -92,8 +92,8 @@ class Engine:
             traces=options.traces,
             state=lambda: self.state,
         )
-        self.books = Bookkeeper(self.board, options.traces, job=job.metadata.name)
-        self.chores = Chores(Housekeeping(store, job.spec.storage.retention), self.board, self.in_thread)
+        self.bookkeeper = Bookkeeper(self.books, options.traces, job=job.metadata.name)
+        self.chores = Chores(Housekeeping(store, job.spec.storage.retention), self.books, self.in_thread)
         self._troubles = Troubles()
         self._patience = Patience(in_thread=self.in_thread, retries=self.retries, elsewhere=self._committed_elsewhere)
         self._drift = Drift(options.clock, options.steady) if options.steady is not None else None
@@ -171,7 +171,7 @@ class Engine:
             event = replace(event, at=now)
         before = self.state
         self.state, actions = machine.advance(before, event)
-        ended = self.books.advanced(before, self.state, event, actions)
+        ended = self.bookkeeper.advanced(before, self.state, event, actions)
         if ended is not None:
             self.bench.grants.forget_before(ended.log.round + 1)
             self._spawn(self.chores.after_round(ended))
@@ -187,7 +187,7 @@ class Engine:
             return
         logger.warning("the clock went on by %.0f s that have not passed here: it was set, or we did not run", gained)
         self.state, _ = machine.advance(self.state, Jumped(at=self.clock(), seconds=gained))
-        self.board.jumped(gained)
+        self.books.jumped(gained)
         self.wake()
 
     def told_to_finish(self, participant: str) -> None:
@@ -207,9 +207,9 @@ class Engine:
         await self._bell.wait(timeout_seconds, participant)
 
     async def in_thread(self, work: Callable[[], Result], kind: Kind = "control") -> Result:
-        """The result of blocking ``work``; raises Stopped when the process is about to exit."""
+        """The result of blocking ``work``; raises ShuttingDown when the process is about to exit."""
         if self._stopping:
-            raise Stopped
+            raise ShuttingDown
         return await asyncio.wrap_future(self.bench.executors.submit(kind, work))
 
     # --- the machine's surroundings -----------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ class Engine:
     def _start(self, action: Action) -> None:
         if isinstance(action, Finish):
             self._spawn(self._finish())
-        elif not isinstance(action, Note):
+        elif not isinstance(action, JobEvent):
             do, kind = ACTIONS[type(action)]
             self._spawn(self._guarded(lambda: do(action, self.bench), kind))
 
@@ -249,7 +249,7 @@ class Engine:
         started = self.clock()
         events = await answered(self._patience, work, kind, self.clock)
         if kind == "admission":
-            self.board.spent("admit", max(0.0, self.clock() - started))
+            self.books.spent("admit", max(0.0, self.clock() - started))
         for event in events:
             self.send(event)
 
@@ -259,14 +259,14 @@ class Engine:
     async def _committed_elsewhere(self) -> list[Committed]:
         return await self.in_thread(lambda: scan.elsewhere(self.bench))
 
-    def _told(self, work: object, error: StoreError | None) -> None:
+    def _on_trouble(self, work: object, error: StoreError | None) -> None:
         """From any thread: ``work`` waits for the store, or no longer."""
         if self._loop is not None and not self._stopping:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._hear, work, error)
+                self._loop.call_soon_threadsafe(self._storage_changed, work, error)
 
-    def _hear(self, work: object, error: StoreError | None) -> None:
-        event = self._troubles.told(work, error, self.clock())
+    def _storage_changed(self, work: object, error: StoreError | None) -> None:
+        event = self._troubles.changed(work, error, self.clock())
         if event is not None:
             self.send(event)
 
@@ -281,7 +281,7 @@ class Engine:
         starting.compare(self.job, stored)
 
         def restore() -> list[Event]:
-            restored = starting.restore(self.bench, self.board, stored)
+            restored = starting.restore(self.bench, self.books, stored)
             self.bench = replace(self.bench, context=restored.context)
             self.chores.past = restored.past
             return [restored.event]
@@ -297,11 +297,11 @@ class Engine:
 
     async def _finish(self) -> None:
         """Write the last round's log once more, now with its evaluation; then the job is over."""
-        outcome, entry = self.state.outcome, self.books.last_log(self.state)
+        outcome, entry = self.state.outcome, self.bookkeeper.last_log(self.state)
         if entry is not None and outcome is not None:
             self.bench.faults(FaultPoint.BEFORE_FINISH)
             # A superseded aggregator leaves the log to the one that goes on: for the job nothing has ended.
             if outcome.reason not in (JobReason.STORAGE_FAILED, JobReason.SUPERSEDED):
-                await self.chores.last_log(entry, list(self.board.round_events))
+                await self.chores.last_log(entry, list(self.books.round_events))
         self.wake()
         self._finished.set()

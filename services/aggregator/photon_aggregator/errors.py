@@ -9,7 +9,7 @@ AggregatorError            1: the message is one sentence for a person
  ├─ ApiError               of a request: photon_aggregator.http.errors
  ├─ MergeError             of a round: the merge gives no model; photon_aggregator.merge.updates has its tree
  ├─ Abandoned              of a thread: another one gave the merge up
- └─ Stopped                of a thread: the process is about to exit
+ └─ ShuttingDown                of a thread: the process is about to exit
 
 RecordError (bucket.records) is a Contradiction of photon.store.errors: the store holds what it must not hold.
 """
@@ -47,5 +47,5 @@ class Abandoned(AggregatorError):
     """Another thread gave the merge up while this one waited for its turn."""
 
 
-class Stopped(AggregatorError):
+class ShuttingDown(AggregatorError):
     """The aggregator is shutting down; what was under way is left for its next start."""

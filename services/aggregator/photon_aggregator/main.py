@@ -42,10 +42,10 @@ from photon_aggregator.http.routers.health import MetricsOnly
 from photon_aggregator.http.server import is_loopback, listen, serve
 from photon_aggregator.memory import few_heaps
 from photon_aggregator.options import EngineOptions
-from photon_aggregator.rounds.state import Settings
+from photon_aggregator.rounds.state import RoundSettings
 from photon_aggregator.tracking import tracking
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -99,7 +99,7 @@ def run(
     if delete_data:
         with ObjectStore.from_environment(document.spec.storage) as store:
             store.check()
-            log.info("%d objects deleted below %s", purge(store), store.uri(""))
+            logger.info("%d objects deleted below %s", purge(store), store.uri(""))
         return
     if tokens is None:
         raise TokensError("--tokens is missing: a JSON file {participant: sha256 of its bearer token}")
@@ -118,7 +118,7 @@ def run(
     engine = Engine(
         job=document,
         store=store,
-        settings=Settings.of(document),
+        settings=RoundSettings.of(document),
         options=EngineOptions(
             clock=time.time,
             steady=time.monotonic,
@@ -159,7 +159,7 @@ def _answers(store: ObjectStore) -> bool:
     try:
         _require(store)
     except (Unreachable, StorageFull) as error:
-        log.warning("starting without the object store, which is away: %s", error)
+        logger.warning("starting without the object store, which is away: %s", error)
         return False
     return True
 
@@ -188,7 +188,7 @@ def main() -> NoReturn:
     except SystemExit as end:
         record = record_of(end)
     except Exception as error:
-        log.exception("the aggregator failed")
+        logger.exception("the aggregator failed")
         record = Termination.of(ClusterReason.PROGRAM_FAILED, f"{type(error).__name__}: {error}", EXIT_FAILED)
     leave(record)
     logging.shutdown()

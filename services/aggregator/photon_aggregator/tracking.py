@@ -13,7 +13,7 @@ from photon.store.errors import StoreError
 from photon.telemetry.trackers import Trackers
 from photon_aggregator.actions import recover
 from photon_aggregator.engine import Engine
-from photon_aggregator.errors import Stopped
+from photon_aggregator.errors import ShuttingDown
 from photon_aggregator.reporting.status import evaluated_round
 from photon_aggregator.rounds.events import Head
 from photon_aggregator.rounds.stopping import mean_loss, perplexity
@@ -21,7 +21,7 @@ from photon_aggregator.rounds.stopping import mean_loss, perplexity
 logger = logging.getLogger(__name__)
 
 Values = dict[str, float | None]
-LOOK_SECONDS: Final = 1.0
+POLL_SECONDS: Final = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -38,7 +38,7 @@ async def tracking(engine: Engine, trackers: Trackers) -> AsyncIterator[None]:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
-        tracker.look()
+        tracker.track_new()
         trackers.close()
 
 
@@ -53,16 +53,16 @@ class JobTracker:
 
     async def follow(self) -> None:
         while self._engine.state.head is None:
-            await self._engine.changed(LOOK_SECONDS)
+            await self._engine.changed(POLL_SECONDS)
         await self._catch_up()
         while True:
-            self.look()
-            await self._engine.changed(LOOK_SECONDS)
+            self.track_new()
+            await self._engine.changed(POLL_SECONDS)
 
     async def _catch_up(self) -> None:
         """Track the rounds that are in the bucket and no longer in memory: of a job that was not tracked so far."""
         engine, store = self._engine, self._engine.store
-        for number in range(self._round + 1, min(engine.board.commits, default=0)):
+        for number in range(self._round + 1, min(engine.books.commits, default=0)):
 
             def read(number: int = number) -> tuple[Head, RoundLog | None, Mapping[str, HeldOutResult]]:
                 head = recover.read_commit(store, number)
@@ -70,22 +70,22 @@ class JobTracker:
 
             try:
                 head, log, results = await engine.in_thread(read)
-            except (StoreError, Stopped) as error:
-                logger.warning("rounds before %d are not tracked: %s", min(engine.board.commits), error)
+            except (StoreError, ShuttingDown) as error:
+                logger.warning("rounds before %d are not tracked: %s", min(engine.books.commits), error)
                 return
             self._trackers.log(number, of_commit(head.commit, log))
             if results:
                 self._trackers.log(number, of_evaluation(results))
             self._round = self._evaluated = number
 
-    def look(self) -> None:
+    def track_new(self) -> None:
         """Track every round that was committed, and every one whose evaluation is whole, since the last look."""
-        board, state = self._engine.board, self._engine.state
+        books, state = self._engine.books, self._engine.state
         committed = state.head.round if state.head is not None else 0
         # The log of a round is there with its commit, or never.
         for number in range(self._round + 1, committed + 1):
-            if number in board.commits:
-                self._trackers.log(number, of_commit(board.commits[number].commit, board.logs.get(number)))
+            if number in books.commits:
+                self._trackers.log(number, of_commit(books.commits[number].commit, books.logs.get(number)))
         self._round = max(self._round, committed)
         measured = evaluated_round(state, self._engine.clock()) or 0
         for number in range(self._evaluated + 1, measured + 1):

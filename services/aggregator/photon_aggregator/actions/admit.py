@@ -25,7 +25,7 @@ from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket.job import JobContext
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.merge import check_update
-from photon_aggregator.rounds.events import Admission, Admitted, Check, Event, Refused
+from photon_aggregator.rounds.events import Admission, Admitted, CheckUpdate, Event, UpdateRefused
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def _refuse(reason: RefusalReason, message: str) -> Refusal:
     return Refusal(reason=reason, message=message)
 
 
-def check(action: Check, bench: Workbench) -> list[Event]:
+def check(action: CheckUpdate, bench: Workbench) -> list[Event]:
     """See whether an update may take part. Raises as ``admit``."""
     started = bench.clock()
     result = admit(action, bench)
@@ -65,7 +65,7 @@ def check(action: Check, bench: Workbench) -> list[Event]:
     if not isinstance(result, Refusal):
         return [Admitted(at=now, round=action.plan.round, admission=result)]
     return [
-        Refused(
+        UpdateRefused(
             at=now,
             round=action.plan.round,
             participant=action.participant,
@@ -119,7 +119,7 @@ def check_manifest(
     return None
 
 
-def admit(check: Check, bench: Workbench) -> Admission | Refusal:
+def admit(check: CheckUpdate, bench: Workbench) -> Admission | Refusal:
     """Check an update and write its manifest. Blocking; safe to repeat.
 
     Raises:
@@ -195,7 +195,7 @@ def accepted(
     )
 
 
-def _present(check: Check, bench: Workbench) -> list[ObjectInfo] | Refusal:
+def _present(check: CheckUpdate, bench: Workbench) -> list[ObjectInfo] | Refusal:
     """All parts as they are stored in the bucket, in order."""
     parts = check.manifest.parts
     names = part_keys(check.plan.round, check.participant, parts)

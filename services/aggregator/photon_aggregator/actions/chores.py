@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from photon.protocol.records import RoundLog
 from photon_aggregator.actions.housekeeping import CHORES, Housekeeping
 from photon_aggregator.actions.past import Past, read_past
-from photon_aggregator.errors import Stopped
+from photon_aggregator.errors import ShuttingDown
 from photon_aggregator.reporting.bookkeeper import EndedRound
-from photon_aggregator.reporting.books import Board, EventRecord
+from photon_aggregator.reporting.books import EventRecord, JobBooks
 
 Work = Callable[[], Sequence[RoundLog]]
 
@@ -21,12 +21,12 @@ class Chores:
     def __init__(
         self,
         housekeeping: Housekeeping,
-        board: Board,
+        books: JobBooks,
         in_thread: Callable[[Work], Awaitable[Sequence[RoundLog]]],
     ) -> None:
         self.past: Past | None = None
         self._housekeeping = housekeeping
-        self._board = board
+        self._books = books
         self._in_thread = in_thread
         self._one = asyncio.Lock()
         self._looking_back: asyncio.Task[None] | None = None
@@ -65,19 +65,19 @@ class Chores:
             self._looking_back.cancel()
 
     async def _look_back(self, past: Past, broken: Callable[[str], None]) -> None:
-        message = await read_past(past, self._board)
+        message = await read_past(past, self._books)
         self.past = None
         if message is not None:
             broken(message)
             return
-        returns, last = dict(self._board.returns), max(self._board.commits)
+        returns, last = dict(self._books.returns), max(self._books.commits)
         await self._do(lambda: self._housekeeping.sweep(returns, last))
 
     async def _do(self, work: Work) -> None:
         async with self._one:
             try:
                 written = await self._in_thread(work)
-            except Stopped:
+            except ShuttingDown:
                 return
         for entry in written:
-            self._board.totals.keep(entry)
+            self._books.totals.keep(entry)

@@ -22,7 +22,7 @@ from photon_aggregator.actions.closings import Link
 from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.records import RecordError
-from photon_aggregator.rounds.events import Admission, Check, Merge
+from photon_aggregator.rounds.events import Admission, CheckUpdate, Merge
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _admitted(merge: Merge, participant: str, digest: str, bench: Workbench) -> 
     if found != digest:
         message = f"{bench.store.uri(where)} is not the manifest that the closing names"
         return Refusal(reason=RefusalReason.INVALID_MANIFEST, message=message)
-    check = Check(
+    check = CheckUpdate(
         plan=merge.plan, plan_digest=merge.plan_digest, participant=participant, manifest=manifest, digest=digest
     )
     return admit(check, bench)

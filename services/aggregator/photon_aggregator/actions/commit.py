@@ -31,7 +31,7 @@ from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.job import JobContext, weights_record
 from photon_aggregator.bucket.records import RecordError
-from photon_aggregator.errors import Stopped
+from photon_aggregator.errors import ShuttingDown
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.merge import (
     FROM_STORE,
@@ -66,7 +66,7 @@ def inputs_digest(merge: Merge, clips: Mapping[str, float]) -> str:
 
 
 def commit_round(action: Merge, bench: Workbench) -> list[Event]:
-    """Merge a round and commit it, or take over the commit of another aggregator. Raises StoreError, Stopped."""
+    """Merge a round and commit it, or take over the commit of another aggregator. Raises StoreError, ShuttingDown."""
     try:
         result = merge_and_commit(action, bench)
     except NotFiniteModelError as error:
@@ -97,7 +97,7 @@ def merge_and_commit(merge: Merge, bench: Workbench) -> CommitResult:
     Raises:
         MergeError: The merge gives no model.
         StoreError: The store does not answer.
-        Stopped: ``bench.cancelled`` was set.
+        ShuttingDown: ``bench.cancelled`` was set.
     """
     store, retries, faults, round_number = bench.store, bench.retries, bench.faults, merge.plan.round
     context, requests = bench.opened, bench.executors.requests
@@ -120,7 +120,7 @@ def merge_and_commit(merge: Merge, bench: Workbench) -> CommitResult:
             decided = _without(decided, fault, bench)
         except MergeError:
             if bench.cancelled.is_set():
-                raise Stopped from None
+                raise ShuttingDown from None
             raise
     merged = bench.steady()
     if result is None:

@@ -22,7 +22,7 @@ from photon_aggregator.actions import recover
 from photon_aggregator.actions.recover import Recovery
 from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.bucket.totals import Totals
-from photon_aggregator.reporting.books import Board
+from photon_aggregator.reporting.books import JobBooks
 from photon_aggregator.reporting.curves import ROUNDS_KEPT
 from photon_aggregator.rounds.events import Head
 
@@ -110,23 +110,23 @@ class Past:
         if shows:
             self._rounds.append(Remembered(head=head, log=log, results=results))
 
-    def tell(self, board: Board) -> None:
-        """Let the board know what was read since it was told last."""
+    def tell(self, books: JobBooks) -> None:
+        """Enter into the books what was read since the last call."""
         for head in self._returns:
-            board.returns[head.round] = head
+            books.returns[head.round] = head
         for number, results in self._results.items():
-            board.curves.evaluated(number, results)
+            books.curves.evaluated(number, results)
         for log in self._logs:
-            board.curves.logged(log)
+            books.curves.logged(log)
         for one in self._rounds:
-            board.curves.remembered(one.head, one.log, one.results)
+            books.curves.remembered(one.head, one.log, one.results)
         self._results, self._rounds, self._returns, self._logs = {}, [], [], []
         if self._uncounted and self._above.round <= self._uncounted.start:
-            board.remembered(self._totals)
+            books.remembered(self._totals)
             self._uncounted = range(0)
 
 
-async def read_past(past: Past, board: Board) -> str | None:
+async def read_past(past: Past, books: JobBooks) -> str | None:
     """Read it all, with pauses; what is wrong with the chain, or None."""
     pool = ThreadPoolExecutor(1, thread_name_prefix="past")
     loop = asyncio.get_running_loop()
@@ -141,7 +141,7 @@ async def read_past(past: Past, board: Board) -> str | None:
             except StoreError as error:
                 logger.warning("reading past rounds: %s", error)
                 await asyncio.sleep(PATIENCE_SECONDS)
-            past.tell(board)
+            past.tell(books)
             await asyncio.sleep((time.monotonic() - began) * (1 / SHARE - 1))
     except Exception:
         logger.exception("what is past is not shown")

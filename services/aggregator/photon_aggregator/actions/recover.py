@@ -23,7 +23,7 @@ from photon_aggregator.bucket.totals import Totals
 from photon_aggregator.rounds.events import Head
 from photon_aggregator.rounds.losses import PastLosses
 from photon_aggregator.rounds.rollback import TRAIL
-from photon_aggregator.rounds.state import JobState, Settings
+from photon_aggregator.rounds.state import JobState, RoundSettings
 from photon_aggregator.rounds.stopping import bounded
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def stored_job(store: ObjectStore) -> tuple[LearningJob, str] | None:
     return found[0], found[1]
 
 
-def recover(store: ObjectStore, job: str, settings: Settings, pool: Executor) -> Recovery:
+def recover(store: ObjectStore, job: str, settings: RoundSettings, pool: Executor) -> Recovery:
     """Read the last rounds and what the summary says of those before. What is older is for ``past`` to read, later.
 
     Raises:
@@ -124,7 +124,7 @@ def _of_this_chain(store: ObjectStore, found: Summary | None, recent: Sequence[H
 
 
 def _losses(
-    store: ObjectStore, settings: Settings, recent: Sequence[Head], summary: Summary | None, pool: Executor
+    store: ObjectStore, settings: RoundSettings, recent: Sequence[Head], summary: Summary | None, pool: Executor
 ) -> tuple[dict[int, dict[str, HeldOutResult]], PastLosses]:
     """Evaluations of the last evaluated rounds, and the losses of those before as far as a stop rule asks for them.
 
@@ -152,7 +152,7 @@ def _losses(
 
 def _baseline(
     store: ObjectStore,
-    settings: Settings,
+    settings: RoundSettings,
     recent: Sequence[Head],
     evaluations: Mapping[int, dict[str, HeldOutResult]],
     pool: Executor,

@@ -1,4 +1,4 @@
-"""A look into the bucket: what another aggregator wrote, or this one before it was started again."""
+"""A scan of the bucket: what another aggregator wrote, or this one before it was started again."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import recover, rollback
 from photon_aggregator.actions.workbench import Workbench
-from photon_aggregator.rounds.events import Closed, Committed, Evaluated, Event, Found, Look, Looked
+from photon_aggregator.rounds.events import Closed, Committed, Evaluated, Event, ManifestFound, Scan, Scanned
 from photon_aggregator.rounds.state import OpenRound
 
 
-def look(action: Look, bench: Workbench) -> list[Event]:
-    """What is there that the job's state does not know; ends with Looked whatever was found. Blocking.
+def scan(action: Scan, bench: Workbench) -> list[Event]:
+    """What is there that the job's state does not know; ends with Scanned whatever was found. Blocking.
 
     Raises:
         RecordError: A record is damaged.
@@ -31,7 +31,7 @@ def look(action: Look, bench: Workbench) -> list[Event]:
     elif action.open_round is None and head is not None:
         # No round is open, and none may be opened here: but `photon rollback` and other aggregators go on.
         events += commit(head.round + 1, store, now)
-    return [*events, Looked(at=now, open_round=action.open_round)]
+    return [*events, Scanned(at=now, open_round=action.open_round)]
 
 
 def commit(number: int, store: ObjectStore, now: float) -> list[Committed]:
@@ -73,5 +73,7 @@ def _of_round(open_round: OpenRound, store: ObjectStore, now: float) -> list[Eve
         unreadable = frozenset(closing.updates) - there
         events.append(Closed(at=now, round=number, updates=closing.updates, unreadable=unreadable))
     for manifest, digest in manifests:
-        events.append(Found(at=now, round=number, participant=manifest.participant, manifest=manifest, digest=digest))
+        events.append(
+            ManifestFound(at=now, round=number, participant=manifest.participant, manifest=manifest, digest=digest)
+        )
     return events

@@ -20,8 +20,8 @@ from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.job import JobContext, open_context
 from photon_aggregator.bucket.patience import Patience
-from photon_aggregator.errors import JobMismatch, Stopped
-from photon_aggregator.reporting.books import Board
+from photon_aggregator.errors import JobMismatch, ShuttingDown
+from photon_aggregator.reporting.books import JobBooks
 from photon_aggregator.rounds.events import Broken, Event, Recovered
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ async def prepare(work: Callable[[], None] | None, patience: Patience) -> None:
 
     Raises:
         Unusable: The store cannot hold a job; only a person can change that.
-        Contradiction, Stopped: As Patience.
+        Contradiction, ShuttingDown: As Patience.
     """
     unusable: list[Unusable] = []
 
@@ -66,7 +66,7 @@ async def prepare(work: Callable[[], None] | None, patience: Patience) -> None:
 async def first_model(store: ObjectStore, patience: Patience, *, seconds: float) -> Stored | None:
     """job.json and its digest, once `photon-worker init` has written the first model; None after ``seconds``.
 
-    The time in which the store is away is not time without a model. Raises Contradiction, Stopped.
+    The time in which the store is away is not time without a model. Raises Contradiction, ShuttingDown.
     """
     loop = asyncio.get_running_loop()
     found: list[Stored] = []
@@ -103,7 +103,7 @@ async def begin(
     try:
         await prepare(prepare_store, patience)
         stored = await first_model(bench.store, patience, seconds=init_seconds)
-    except Stopped:
+    except ShuttingDown:
         return None
     except Contradiction as error:
         return Broken(at=bench.clock(), reason=JobReason.STORAGE_FAILED, message=str(error))
@@ -122,8 +122,8 @@ def compare(job: FederatedTrainingJob, stored: Stored) -> None:
         raise JobMismatch(str(error)) from error
 
 
-def restore(bench: Workbench, board: Board, stored: Stored) -> Restored:
-    """Read what the bucket says of the job, from which its rounds go on, and fill ``board`` with it. Blocking.
+def restore(bench: Workbench, books: JobBooks, stored: Stored) -> Restored:
+    """Read what the bucket says of the job, from which its rounds go on, and fill ``books`` with it. Blocking.
 
     Raises:
         RecordError: A record is damaged, or the chain of commits is broken.
@@ -136,9 +136,9 @@ def restore(bench: Workbench, board: Board, stored: Stored) -> Restored:
     written_at = records.written_at(bench.store, keys.commit(head.round))
     # From here on nothing fails, so what is read again is not counted twice.
     logger.info("round %d is committed; going on from there", head.round)
-    board.restored(found.recent, found.logs, totals=found.totals, counted_before=found.counted_before)
+    books.restored(found.recent, found.logs, totals=found.totals, counted_before=found.counted_before)
     for number, results in found.evaluations.items():
-        board.curves.evaluated(number, results)
+        books.curves.evaluated(number, results)
     return Restored(
         context=context,
         past=Past(bench.store, digest, found),

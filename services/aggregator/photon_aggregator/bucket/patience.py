@@ -12,7 +12,7 @@ from photon.api.status import JobReason
 from photon.store.errors import Contradiction, NotFound, StoreError
 from photon_aggregator.bucket.records import Retries
 from photon_aggregator.contain import said
-from photon_aggregator.errors import Stopped
+from photon_aggregator.errors import ShuttingDown
 from photon_aggregator.executors import Kind
 from photon_aggregator.rounds.events import Broken, Committed, Event
 
@@ -42,7 +42,7 @@ class Patience:
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """End all pauses, now and from now on, with Stopped."""
+        """End all pauses, now and from now on, with ShuttingDown."""
         self._stop.set()
 
     async def __call__(self, work: Callable[[], list[Event]], kind: Kind) -> list[Event]:
@@ -50,7 +50,7 @@ class Patience:
 
         Raises:
             Contradiction: The bucket does not hold what it must hold.
-            Stopped: The aggregator is about to exit.
+            ShuttingDown: The aggregator is about to exit.
         """
         attempt, missing = 0, 0
         try:
@@ -72,19 +72,19 @@ class Patience:
                 except StoreError as error:
                     trouble = error
                 self._retries.counts["admit" if kind == "admission" else "other"] += 1
-                self._retries.told(work, trouble)
+                self._retries.on_trouble(work, trouble)
                 await self._pause(self._retries.pause(attempt))
                 attempt += 1
         finally:
             if attempt:
-                self._retries.told(work, None)
+                self._retries.on_trouble(work, None)
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
         if self._stop.is_set():
-            raise Stopped
+            raise ShuttingDown
 
 
 async def answered(
@@ -96,7 +96,7 @@ async def answered(
     except Contradiction as error:
         logger.error("%s", error)
         return [Broken(at=clock(), reason=JobReason.STORAGE_FAILED, message=str(error))]
-    except Stopped:
+    except ShuttingDown:
         return []
     except Exception as error:
         # Whatever it is, it would come again after each restart: a job that says what ended it can be helped.

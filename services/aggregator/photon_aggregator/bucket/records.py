@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from photon.protocol.canonical import canonical_json, sha256_hex
 from photon.store.errors import Contradiction, NotFound, StoreError
 from photon.store.objects import ObjectStore
-from photon_aggregator.errors import Stopped
+from photon_aggregator.errors import ShuttingDown
 
 Record = TypeVar("Record", bound=BaseModel)
 Result = TypeVar("Result")
@@ -70,7 +70,7 @@ def written_at(store: ObjectStore, key: str) -> datetime | None:
     return info.last_modified if info is not None else None
 
 
-Told = Callable[[object, StoreError | None], None]
+OnTrouble = Callable[[object, StoreError | None], None]
 
 
 def _unheard(_work: object, _error: StoreError | None) -> None:
@@ -81,17 +81,17 @@ class Retries:
     """Repeats work that the store did not do, with growing pauses, until it does: no fault of a store ends a job.
 
     Only a Contradiction is final: what the bucket holds is not what it must hold, and waiting does not change that.
-    ``told`` hears of each failure, and with None of the end of the trouble; from any thread.
+    ``on_trouble`` hears of each failure, and with None of the end of the trouble; from any thread.
     """
 
-    def __init__(self, *, pauses: tuple[float, ...] = RETRY_PAUSES_SECONDS, told: Told = _unheard) -> None:
+    def __init__(self, *, pauses: tuple[float, ...] = RETRY_PAUSES_SECONDS, on_trouble: OnTrouble = _unheard) -> None:
         self._pauses = pauses
         self._stop = threading.Event()
-        self.told = told
+        self.on_trouble = on_trouble
         self.counts: Counter[Work] = Counter()
 
     def stop(self) -> None:
-        """End all pauses, now and from now on, with Stopped."""
+        """End all pauses, now and from now on, with ShuttingDown."""
         self._stop.set()
 
     @property
@@ -103,7 +103,7 @@ class Retries:
         return self._pauses[min(attempt, len(self._pauses) - 1)]
 
     def __call__(self, work: Callable[[], Result], of: Work = "other") -> Result:
-        """The result of ``work``, which must be safe to repeat. Blocking; raises Contradiction, or Stopped."""
+        """The result of ``work``, which must be safe to repeat. Blocking; raises Contradiction, or ShuttingDown."""
         key, attempt = object(), 0
         try:
             while True:
@@ -113,10 +113,10 @@ class Retries:
                     raise
                 except StoreError as error:
                     self.counts[of] += 1
-                    self.told(key, error)
+                    self.on_trouble(key, error)
                     if self._stop.wait(self.pause(attempt)):
-                        raise Stopped from None
+                        raise ShuttingDown from None
                     attempt += 1
         finally:
             if attempt:
-                self.told(key, None)
+                self.on_trouble(key, None)

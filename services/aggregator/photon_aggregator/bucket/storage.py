@@ -24,7 +24,7 @@ class Troubles:
     def __init__(self) -> None:
         self._waiting: dict[object, StoreError] = {}
 
-    def told(self, work: object, error: StoreError | None, at: float) -> Event | None:
+    def changed(self, work: object, error: StoreError | None, at: float) -> Event | None:
         """``work`` failed with ``error``, or (None) waits no more; what that means for the job, if anything."""
         if error is None:
             known = self._waiting.pop(work, None)

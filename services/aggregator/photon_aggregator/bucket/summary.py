@@ -102,11 +102,15 @@ def _summary(totals: Totals, state: JobState, round_number: int, commit: str) ->
             name: ParticipantSums(
                 tokens=totals.tokens[name],
                 last_round=totals.last_round.get(name),
-                seconds={phase: s for (who, phase), s in totals.participant_seconds.items() if who == name},
-                retries={phase: count for (who, phase), count in totals.retries.items() if who == name},
+                seconds={
+                    phase: s for (participant, phase), s in totals.participant_seconds.items() if participant == name
+                },
+                retries={phase: count for (participant, phase), count in totals.retries.items() if participant == name},
                 bytes_up=totals.bytes_up[name],
                 bytes_down=totals.bytes_down[name],
-                outcomes={outcome: count for (who, outcome), count in totals.outcomes.items() if who == name},
+                outcomes={
+                    outcome: count for (participant, outcome), count in totals.outcomes.items() if participant == name
+                },
             )
             for name in sorted(names)
         },

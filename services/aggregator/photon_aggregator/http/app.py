@@ -41,7 +41,7 @@ def create_app(
     conditions = Conditions()
 
     def current() -> JobStatus:
-        return job_status(engine.state, engine.board, engine.store, conditions, engine.clock())
+        return job_status(engine.state, engine.books, engine.store, conditions, engine.clock())
 
     app.state.engine = engine
     app.state.aside = bodies.Aside()

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from photon.api.text import printable
 from photon.protocol.messages import ErrorDetail, ErrorReason, ErrorReply
 from photon.store.errors import StoreError
-from photon_aggregator.errors import AggregatorError, Stopped
+from photon_aggregator.errors import AggregatorError, ShuttingDown
 
 logger = logging.getLogger(__name__)
 
@@ -87,5 +87,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(StoreError, storage)
-    app.add_exception_handler(Stopped, stopped)
+    app.add_exception_handler(ShuttingDown, stopped)
     app.add_exception_handler(Exception, internal)

@@ -47,9 +47,9 @@ async def history(engine: Engine, rounds: range) -> bytes:
     Raises:
         StoreError: The store does not answer, or lacks a record.
     """
-    board, state = engine.board, engine.state
-    known = {number: (board.commits[number], board.logs.get(number)) for number in rounds if number in board.commits}
-    results = {number: state.evaluations.get(number, board.curves.results(number)) for number in rounds}
+    books, state = engine.books, engine.state
+    known = {number: (books.commits[number], books.logs.get(number)) for number in rounds if number in books.commits}
+    results = {number: state.evaluations.get(number, books.curves.results(number)) for number in rounds}
 
     def entry(number: int) -> HistoryEntry:
         head, log = known.get(number) or _read(engine, number)

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 # How long workers may take to fetch their last task before the process exits.
 LEAVE_SECONDS: Final = 10.0
-LAST_LOOK_SECONDS: Final = 2.5
+LAST_STATUS_SECONDS: Final = 2.5
 DRAIN_SECONDS: Final = 3
 KEEP_ALIVE_SECONDS: Final = 75
 METRICS_CONNECTIONS: Final = 32
@@ -177,7 +177,7 @@ async def _let_leave(engine: Engine, ending: asyncio.Event) -> None:
     In any case long enough for a look at the status each second to have seen how it ended.
     """
     loop = asyncio.get_running_loop()
-    seen = loop.time() + LAST_LOOK_SECONDS
+    seen = loop.time() + LAST_STATUS_SECONDS
     until = loop.time() + LEAVE_SECONDS
     while not ending.is_set() and (now := loop.time()) < until and not (now >= seen and engine.all_left()):
         await engine.changed(min(0.5, max(0.01, until - now)))

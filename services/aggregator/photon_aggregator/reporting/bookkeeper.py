@@ -16,8 +16,8 @@ from photon_aggregator.bucket import summary
 from photon_aggregator.bucket.summary import Summary
 from photon_aggregator.contain import contained
 from photon_aggregator.reporting import round_log, spans
-from photon_aggregator.reporting.books import Board, EventRecord
-from photon_aggregator.rounds.events import Action, Committed, Evaluated, Event, Head, Note, NoteKind
+from photon_aggregator.reporting.books import EventRecord, JobBooks
+from photon_aggregator.rounds.events import Action, Committed, Evaluated, Event, EventKind, Head, JobEvent
 from photon_aggregator.rounds.state import JobState
 
 logger = logging.getLogger(__name__)
@@ -36,29 +36,29 @@ class EndedRound:
 class Bookkeeper:
     """The books of one job; not thread-safe, used on the event loop only."""
 
-    def __init__(self, board: Board, traces: Traces, *, job: str) -> None:
-        self._board = board
+    def __init__(self, books: JobBooks, traces: Traces, *, job: str) -> None:
+        self._books = books
         self._traces = traces
         self._job = job
 
     def advanced(self, before: JobState, after: JobState, event: Event, actions: Iterable[Action]) -> EndedRound | None:
         """Enter a step of the machine; the round that it ended, if any."""
         for action in actions:
-            if isinstance(action, Note):
-                self.note(action)
+            if isinstance(action, JobEvent):
+                self.enter(action)
         if isinstance(event, Evaluated) and after.evaluations is not before.evaluations:
             with contained("an evaluation"):
-                self._board.curves.evaluated(event.round, {event.participant: event.result})
+                self._books.curves.evaluated(event.round, {event.participant: event.result})
         if isinstance(event, Committed) and after.head is not None and after.head is not before.head:
             return self._committed(before, after.head, event)
         if before.open is not None and before.outcome is None and after.outcome is not None:
             spans.ended_without_commit(self._traces, before.open, after.outcome, event.at, job=self._job)
         return None
 
-    def note(self, note: Note) -> None:
+    def enter(self, note: JobEvent) -> None:
         """Enter something worth telling into the event log and the program's log."""
         with contained("an event"):
-            self._board.noted(note)
+            self._books.entered(note)
         who = f" {note.participant}" if note.participant is not None else ""
         why = f" ({note.reason})" if note.reason else ""
         text = f": {note.message}" if note.message else ""
@@ -69,12 +69,12 @@ class Bookkeeper:
     ) -> None:
         """An update was refused without being checked (too late, replayed ...): say so in events, once a round for each
         participant and reason, and count it in metrics."""
-        if not self._board.refused_outright(participant, reason.value):
+        if not self._books.refused_outright(participant, reason.value):
             return
-        self.note(
-            Note(
+        self.enter(
+            JobEvent(
                 at=at,
-                kind=NoteKind.UPDATE_REFUSED,
+                kind=EventKind.UPDATE_REFUSED,
                 round=round_number,
                 participant=participant,
                 reason=reason.value,
@@ -85,24 +85,24 @@ class Bookkeeper:
     def last_log(self, state: JobState) -> RoundLog | None:
         """The log of the last round, now with its evaluation; None when there is nothing to write again."""
         head = state.head
-        if head is None or state.outcome is None or head.round not in self._board.logs:
+        if head is None or state.outcome is None or head.round not in self._books.logs:
             return None
-        entry = self._board.logs[head.round]
+        entry = self._books.logs[head.round]
         with contained(f"the log of round {head.round}"):
-            entry = round_log.with_evaluations(entry, self._board)
-        self._board.logs[head.round] = entry
-        self._board.curves.logged(entry)
+            entry = round_log.with_evaluations(entry, self._books)
+        self._books.logs[head.round] = entry
+        self._books.curves.logged(entry)
         return entry
 
     def _committed(self, before: JobState, head: Head, event: Committed) -> EndedRound:
-        board = self._board
+        books = self._books
         entry = round_log.nothing(head.round, event.at)
         with contained(f"the log of round {head.round}"):
             for phase, seconds in event.seconds.items():
-                board.spent(phase, seconds)
+                books.spent(phase, seconds)
             spans.committed(self._traces, event, before.open, job=self._job)
-            entry = round_log.round_log(board, head, before.open, event.at)
-        records = list(board.round_events)
-        sums = summary.summary_of(board.totals, before, round_number=head.round, commit=head.digest)
-        board.committed(head, entry, event.at)
-        return EndedRound(log=entry, records=records, summary=sums, returns=dict(board.returns))
+            entry = round_log.round_log(books, head, before.open, event.at)
+        records = list(books.round_events)
+        sums = summary.summary_of(books.totals, before, round_number=head.round, commit=head.digest)
+        books.committed(head, entry, event.at)
+        return EndedRound(log=entry, records=records, summary=sums, returns=dict(books.returns))

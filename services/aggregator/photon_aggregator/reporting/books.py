@@ -18,7 +18,7 @@ from photon.protocol.ranges import MAX_BYTES, MAX_RETRIES, MAX_SECONDS, Count
 from photon.protocol.records import Phase, RoundLog
 from photon_aggregator.bucket.totals import Totals, seconds_of
 from photon_aggregator.reporting.curves import CurveBook
-from photon_aggregator.rounds.events import Head, Note, NoteKind
+from photon_aggregator.rounds.events import EventKind, Head, JobEvent
 
 EVENTS_KEPT: Final = 1000
 # A round that waits for a participant for weeks may have any number of joins and disconnects.
@@ -33,7 +33,7 @@ class EventRecord(ApiModel):
 
     sequence: Count
     at: Annotated[str, Field(max_length=40, description="ISO 8601, UTC, the aggregator's clock.")]
-    kind: NoteKind
+    kind: EventKind
     round: Count
     participant: str | None = None
     reason: str = ""
@@ -46,7 +46,7 @@ def iso(at: float) -> str:
 
 
 @dataclass(slots=True, kw_only=True)
-class Share:
+class Usage:
     """What one participant spent, since the last commit or altogether."""
 
     seconds: dict[Phase, float] = field(default_factory=dict)
@@ -75,13 +75,13 @@ class Share:
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class ParticipantBook:
     """One participant, as it reports itself. ``idle``: it asked for work since its last report."""
 
     progress: Progress | None = None
     idle: bool = True
-    shares: Share = field(default_factory=Share)
-    round_share: Share = field(default_factory=Share)
+    usage: Usage = field(default_factory=Usage)
+    round_usage: Usage = field(default_factory=Usage)
     loss: float | None = None
     learning_rate: float | None = None
     skipped_steps: int = 0
@@ -99,11 +99,11 @@ def _with_figures(progress: Progress, before: Progress | None) -> Progress:
     return progress.model_copy(update=known) if known else progress
 
 
-class Board:
+class JobBooks:
     """All that is reported; not thread-safe, used on the event loop only."""
 
     def __init__(self, participants: Iterable[str]) -> None:
-        self._desks = {name: Desk() for name in participants}
+        self._participants = {name: ParticipantBook() for name in participants}
         self._events: deque[EventRecord] = deque(maxlen=EVENTS_KEPT)
         self._sequence = 0
         self.round_events: deque[EventRecord] = deque(maxlen=ROUND_EVENTS_KEPT)
@@ -125,31 +125,31 @@ class Board:
         self.returns: dict[int, Head] = {}
         self.curves = CurveBook()
 
-    def desk(self, participant: str) -> Desk:
-        return self._desks.setdefault(participant, Desk())
+    def book(self, participant: str) -> ParticipantBook:
+        return self._participants.setdefault(participant, ParticipantBook())
 
-    def desks(self) -> list[tuple[str, Desk]]:
-        return sorted(self._desks.items())
+    def participants(self) -> list[tuple[str, ParticipantBook]]:
+        return sorted(self._participants.items())
 
     def reported(self, participant: str, progress: Progress) -> None:
         """Take a report: figures are of the task so far, so what is new is the difference to the report before."""
-        desk = self.desk(participant)
-        before = desk.progress
+        book = self.book(participant)
+        before = book.progress
         if before is None or before.task_id != progress.task_id:
             before = Progress(task_id=progress.task_id, phase=progress.phase)
-        for share in (desk.shares, desk.round_share):
+        for share in (book.usage, book.round_usage):
             share.grown(before, progress)
-        desk.progress = _with_figures(progress, desk.progress)
+        book.progress = _with_figures(progress, book.progress)
         # What a task does not measure (an evaluation has no learning rate) stays as it was last measured.
-        desk.loss = progress.loss if progress.loss is not None else desk.loss
-        desk.learning_rate = progress.learning_rate if progress.learning_rate is not None else desk.learning_rate
+        book.loss = progress.loss if progress.loss is not None else book.loss
+        book.learning_rate = progress.learning_rate if progress.learning_rate is not None else book.learning_rate
         if progress.task_id.startswith("train-"):
-            desk.skipped_steps = progress.skipped_steps
-        desk.idle = progress.phase == "wait"
+            book.skipped_steps = progress.skipped_steps
+        book.idle = progress.phase == "wait"
 
     def asked(self, participant: str) -> None:
         """It asks for a task, so it has completed the last."""
-        self.desk(participant).idle = True
+        self.book(participant).idle = True
 
     def spent(self, phase: Phase, seconds: float) -> None:
         """The aggregator's own work in the running round."""
@@ -160,7 +160,7 @@ class Board:
         self.opened_at = self.opened_at + seconds if self.opened_at is not None else None
         self.committed_at = self.committed_at + seconds if self.committed_at is not None else None
 
-    def noted(self, note: Note) -> EventRecord:
+    def entered(self, note: JobEvent) -> EventRecord:
         """Write an entry of the event log."""
         self._sequence += 1
         record = EventRecord(
@@ -174,11 +174,11 @@ class Board:
         )
         self._events.append(record)
         self.round_events.append(record)
-        if note.kind is NoteKind.UPDATE_REFUSED and note.participant is not None:
+        if note.kind is EventKind.UPDATE_REFUSED and note.participant is not None:
             self.refusals[note.participant, note.reason] += 1
-        if note.kind is NoteKind.ROLLED_BACK:
+        if note.kind is EventKind.ROLLED_BACK:
             self.rollbacks[note.reason] += 1
-        if note.kind is NoteKind.ROUND_PLANNED:
+        if note.kind is EventKind.ROUND_PLANNED:
             self.opened_at = note.at
         return record
 
@@ -229,7 +229,7 @@ class Board:
 
     def _take_over(self, totals: Totals) -> None:
         for name in {*totals.bytes_up, *totals.bytes_down}:
-            self.desk(name).shares.add_bytes(totals.bytes_up[name], totals.bytes_down[name])
+            self.book(name).usage.add_bytes(totals.bytes_up[name], totals.bytes_down[name])
 
     def committed(self, head: Head, log: RoundLog, at: float) -> None:
         """A round ended: count it, and begin the books of the next."""
@@ -248,8 +248,8 @@ class Board:
         self.aggregator_seconds = {}
         self.round_events.clear()
         self._outright.clear()
-        for desk in self._desks.values():
-            desk.round_share = Share()
+        for book in self._participants.values():
+            book.round_usage = Usage()
 
     def seconds_per_round(self) -> float | None:
         """Mean duration of the last rounds; a process's first counts only until its second. None before any."""

@@ -62,7 +62,7 @@ _JOB: Final = (
     *_METRICS,
     *PHASES,
 )
-_PERSON: Final = (*_OF_UPDATE, "perplexity")
+_PARTICIPANT: Final = (*_OF_UPDATE, "perplexity")
 _RESULT: Final = ("lossSum", "tokens", "bytes")
 
 
@@ -96,18 +96,18 @@ class _Block:
         self.version = 0
         self.job = {name: _empty() for name in _JOB}
         self.digests = [""] * BLOCK_ROUNDS
-        self.people: dict[str, dict[str, Numbers]] = {}
+        self.participants: dict[str, dict[str, Numbers]] = {}
         self.texts: dict[Column, tuple[Version, bytes]] = {}
         self.pieces: dict[Column, tuple[Version, Piece]] = {}
 
-    def person(self, name: str) -> dict[str, Numbers]:
-        return self.people.setdefault(name, {column: _empty() for column in (*_PERSON, *_RESULT)})
+    def participant(self, name: str) -> dict[str, Numbers]:
+        return self.participants.setdefault(name, {column: _empty() for column in (*_PARTICIPANT, *_RESULT)})
 
-    def numbers(self, who: str | None, column: str) -> Numbers | None:
+    def numbers(self, participant: str | None, column: str) -> Numbers | None:
         """A column's numbers; None when there are none of this participant."""
-        if who is None:
+        if participant is None:
             return self.job[column]
-        found = self.people.get(who)
+        found = self.participants.get(participant)
         return None if found is None else found[column]
 
 
@@ -174,10 +174,10 @@ class CurveBook:
             loss = mean_loss({name: result})
             own = perplexity(loss) if loss is not None else None
             cells = {"perplexity": own, "lossSum": result.loss_sum, "tokens": result.tokens, "bytes": result.bytes}
-            _put(block.person(name), at, cells)
+            _put(block.participant(name), at, cells)
         known = _results(block, at)
         loss = mean_loss(known)
-        everyone = [block.people[name]["perplexity"][at] for name in known]
+        everyone = [block.participants[name]["perplexity"][at] for name in known]
         measured = [float(value) for value in everyone if value == value]
         cells = {
             "validationLoss": loss,
@@ -208,13 +208,13 @@ class CurveBook:
         found.append(glue(b'},"participants":{'))
         for i, name in enumerate(participants):
             found.append(glue(f"{',' if i else ''}{json.dumps(name)}:{{".encode()))
-            found += self._columns(name, _PERSON, first, last, None)
+            found += self._columns(name, _PARTICIPANT, first, last, None)
             found.append(_CLOSE)
         found.append(glue(b"}}"))
         return found
 
     def _columns(
-        self, who: str | None, columns: Sequence[str], first: int, last: int, unfinished: int | None
+        self, participant: str | None, columns: Sequence[str], first: int, last: int, unfinished: int | None
     ) -> list[Piece]:
         """``"name":[...],...``; a column without any figure is left out."""
         found: list[Piece] = []
@@ -228,13 +228,13 @@ class CurveBook:
         for column in columns:
             texts: list[Piece] = []
             if old:
-                texts.append(self._old_piece(old, versions, who, column, first))
+                texts.append(self._old_piece(old, versions, participant, column, first))
             known = bool(old) and _holds_figures(texts[0])
             for start, block in blocks[len(old) :]:
                 low, high = max(0, first - start), min(BLOCK_ROUNDS, last + 1 - start)
                 masked = unfinished is not None and start <= unfinished < start + BLOCK_ROUNDS and column in _JUDGED
                 mask = unfinished - start if masked and unfinished is not None else None
-                piece = self._piece(block, who, column, low, high, mask)
+                piece = self._piece(block, participant, column, low, high, mask)
                 known = known or _holds_figures(piece)
                 texts += [_COMMA, piece] if texts else [piece]
             if known:
@@ -242,26 +242,31 @@ class CurveBook:
         return found
 
     def _piece(
-        self, block: _Block | None, who: str | None, column: str, low: int, high: int, mask: int | None
+        self, block: _Block | None, participant: str | None, column: str, low: int, high: int, mask: int | None
     ) -> Piece:
         """The cells [low, high) of a block's column."""
         if block is None:
             return glue(_nulls(high - low))
-        key, version = (who, column), (block.version, low, high)
+        key, version = (participant, column), (block.version, low, high)
         kept = block.pieces.get(key)
         if kept is not None and kept[0] == version and mask is None:
             return kept[1]
-        piece = pack(_text_of(block, who, column, low, high, mask))
+        piece = pack(_text_of(block, participant, column, low, high, mask))
         # Only whole blocks and the one that grows.
         if mask is None and (low == 0 or low == self.first % BLOCK_ROUNDS):
             block.pieces[key] = (version, piece)
         return piece
 
     def _old_piece(
-        self, old: Sequence[tuple[int, _Block | None]], versions: Version, who: str | None, column: str, first: int
+        self,
+        old: Sequence[tuple[int, _Block | None]],
+        versions: Version,
+        participant: str | None,
+        column: str,
+        first: int,
     ) -> Piece:
         """The cells of the whole blocks ``old``, from round ``first``."""
-        key = (who, column)
+        key = (participant, column)
         kept = self._old.get(key)
         if kept is not None and kept[0] == versions:
             return kept[1]
@@ -273,7 +278,7 @@ class CurveBook:
                 continue
             known = block.texts.get(key)
             if known is None or known[0] != (version, low):
-                known = block.texts[key] = (version, low), _text_of(block, who, column, low, BLOCK_ROUNDS, None)
+                known = block.texts[key] = (version, low), _text_of(block, participant, column, low, BLOCK_ROUNDS, None)
             texts.append(known[1])
         piece = pack(b",".join(texts))
         self._old[key] = versions, piece
@@ -296,7 +301,7 @@ class CurveBook:
         _put(block.job, at, cells)
         block.digests[at] = head.digest[:_SHORT_DIGEST]
         for update in commit.accepted:
-            _put(block.person(update.participant), at, {name: get(update) for name, get in _OF_UPDATE.items()})
+            _put(block.participant(update.participant), at, {name: get(update) for name, get in _OF_UPDATE.items()})
         self._changed(block)
 
     def _changed(self, block: _Block) -> None:
@@ -317,11 +322,11 @@ def _holds_figures(piece: Piece) -> bool:
     return piece.text.strip(b"nul,") != b""
 
 
-def _text_of(block: _Block, who: str | None, column: str, low: int, high: int, mask: int | None) -> bytes:
+def _text_of(block: _Block, participant: str | None, column: str, low: int, high: int, mask: int | None) -> bytes:
     """The cells [low, high) of a block's column; ``mask`` is shown as if it had none."""
-    if column == "digest" and who is None:
+    if column == "digest" and participant is None:
         return json.dumps(block.digests[low:high], separators=(",", ":"))[1:-1].encode()
-    numbers = block.numbers(who, column)
+    numbers = block.numbers(participant, column)
     if numbers is None:
         return _nulls(high - low)
     cells = numbers[low:high].tolist()
@@ -340,7 +345,10 @@ def _put(columns: Mapping[str, Numbers], at: int, cells: Mapping[str, float | No
 
 
 def _results(block: _Block, at: int) -> dict[str, HeldOutResult]:
-    known = {name: [person[column][at] for column in _RESULT] for name, person in sorted(block.people.items())}
+    known = {
+        name: [participant[column][at] for column in _RESULT]
+        for name, participant in sorted(block.participants.items())
+    }
     return {
         name: HeldOutResult(loss_sum=float(loss_sum), tokens=int(tokens), bytes=int(size))
         for name, (loss_sum, tokens, size) in known.items()

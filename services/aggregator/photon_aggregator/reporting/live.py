@@ -57,12 +57,12 @@ def revision(view: View) -> str:
     """Another one whenever a commit, a log or an evaluation came, or none is expected any more."""
     judged = under_evaluation(view.state, view.clock()) is None
     ended = "e" if view.state.outcome is not None else ""
-    return f"{view.board.curves.revision}{'j' if judged else ''}{ended}"
+    return f"{view.books.curves.revision}{'j' if judged else ''}{ended}"
 
 
 def live(view: View, status: JobStatus, instance: str) -> Live:
     """The answer of /v1/live."""
-    state, board, local = view.state, view.board, view.job.spec.local
+    state, books, local = view.state, view.books, view.job.spec.local
     now = view.clock()
     open_round = state.open
     running = None
@@ -86,13 +86,13 @@ def live(view: View, status: JobStatus, instance: str) -> Live:
         local_steps=local.steps,
         round_tokens=local.steps * local.batch_size * local.sequence_length,
         running=running,
-        seconds_per_round=board.seconds_per_round(),
+        seconds_per_round=books.seconds_per_round(),
         phases={
-            name: {phase: round(seconds, 2) for phase, seconds in desk.round_share.seconds.items()}
-            for name, desk in board.desks()
-            if desk.round_share.seconds
+            name: {phase: round(seconds, 2) for phase, seconds in book.round_usage.seconds.items()}
+            for name, book in books.participants()
+            if book.round_usage.seconds
         },
-        own_phases={phase: round(seconds, 2) for phase, seconds in board.aggregator_seconds.items()},
+        own_phases={phase: round(seconds, 2) for phase, seconds in books.aggregator_seconds.items()},
         curves=revision(view),
-        last_event=board.last_sequence,
+        last_event=books.last_sequence,
     )

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one job, read from its state, the board and the totals when they are asked for.
+"""Prometheus metrics of one job, read from its state, the books and the totals when they are asked for.
 
 Nothing is counted for the metrics' sake. The series end with the process: an aggregator lives as long as its job.
 """
@@ -99,7 +99,7 @@ class JobCollector(Collector):
         yield self._one(names.ROUND, status.round)
         yield self._one(names.ROUNDS, status.rounds)
         yield self._one(names.COMMITTED_ROUNDS, status.committed_rounds)
-        rollbacks = self._view.board.rollbacks
+        rollbacks = self._view.books.rollbacks
         yield self._family(names.ROLLBACKS, [((reason.value,), rollbacks[reason.value]) for reason in RollbackReason])
         yield self._one(names.TOKENS, status.tokens)
         yield self._one(names.SEQUENTIAL_STEPS, state.head.commit.sequential_steps if state.head is not None else 0)
@@ -113,7 +113,7 @@ class JobCollector(Collector):
         yield self._one(names.PARTICIPANTS, len(status.participants))
 
     def _of_round(self) -> Iterator[Family]:
-        state, board = self._view.state, self._view.board
+        state, books = self._view.state, self._view.books
         open_round = state.open
         if open_round is not None:
             accepted = {admission.participant for admission in open_round.admissions}
@@ -125,16 +125,16 @@ class JobCollector(Collector):
             yield self._one(names.ATTAINABLE_UPDATES, len(accepted) + len(waited))
             yield self._one(names.ROUND_OPENED, open_round.opened_at)
             yield self._one(names.ROUND_DEADLINE, state.deadline(open_round))
-        yield self._one(names.LAST_COMMIT, board.committed_at)
-        yield self._one(names.ROUND_PACE, board.seconds_per_round())
-        totals = board.totals
+        yield self._one(names.LAST_COMMIT, books.committed_at)
+        yield self._one(names.ROUND_PACE, books.seconds_per_round())
+        totals = books.totals
         if totals.complete:
             yield self._durations()
             phases = sorted(totals.seconds.items())
             yield self._family(names.PHASE_SECONDS, [((phase,), sum_) for phase, sum_ in phases])
 
     def _durations(self) -> Family:
-        totals, below, buckets = self._view.board.totals, 0, []
+        totals, below, buckets = self._view.books.totals, 0, []
         for bound, count in zip([*names.ROUND_BUCKETS, math.inf], totals.rounds, strict=True):
             below += count
             buckets.append((str(float(bound)) if bound < math.inf else "+Inf", float(below)))
@@ -162,32 +162,37 @@ class JobCollector(Collector):
         yield self._one(names.OUTER_LEARNING_RATE, spec.outer.learning_rate * scale)
 
     def _of_participants(self, status: JobStatus) -> Iterator[Family]:
-        state, board, people = self._view.state, self._view.board, status.participants
+        state, books, participants = self._view.state, self._view.books, status.participants
         # Counters that would jump once older rounds are counted are not there until then.
-        complete = board.totals.complete
+        complete = books.totals.complete
         for metric, value_of in _PARTICIPANT_FIGURES:
             if metric.kind == "counter" and not complete:
                 continue
-            yield self._family(metric, [((person.name,), value_of(person)) for person in people])
-        yield self._family(names.PARTICIPANT_STATE, [((person.name, person.state.value), 1.0) for person in people])
+            yield self._family(metric, [((participant.name,), value_of(participant)) for participant in participants])
+        yield self._family(
+            names.PARTICIPANT_STATE,
+            [((participant.name, participant.state.value), 1.0) for participant in participants],
+        )
         yield self._family(names.PARTICIPANT_LAST_SEEN, [((name,), at) for name, at in sorted(state.seen.items())])
         if complete:
-            yield self._family(names.PARTICIPANT_ROUNDS, sorted(board.totals.outcomes.items()))
-        yield self._family(names.REFUSED_UPDATES, sorted(board.refusals.items()))
+            yield self._family(names.PARTICIPANT_ROUNDS, sorted(books.totals.outcomes.items()))
+        yield self._family(names.REFUSED_UPDATES, sorted(books.refusals.items()))
         accepted = state.head.commit.accepted if state.head is not None else []
         yield self._family(names.PARTICIPANT_UPDATE_NORM, [((u.participant,), u.norm) for u in accepted])
         yield self._family(names.PARTICIPANT_UPDATE_CLIP, [((u.participant,), u.clip) for u in accepted])
         yield self._family(names.PARTICIPANT_COSINE, [((u.participant,), u.cosine_to_mean) for u in accepted])
 
     def _of_exchange(self) -> Iterator[Family]:
-        view, board = self._view, self._view.board
-        totals, participants = board.totals, view.state.settings.participants
+        view, books = self._view, self._view.books
+        totals, participants = books.totals, view.state.settings.participants
         if totals.complete:
             yield from self._of_totals(totals, participants)
         yield self._family(names.STORAGE_RETRIES, [((work,), view.retries.counts[work]) for work in WORK])
         failures = view.chore_failures
         yield self._family(names.HOUSEKEEPING_FAILURES, [((chore,), count) for chore, count in failures.items()])
-        tasks = [(name, desk.progress) for name, desk in board.desks() if desk.progress is not None and not desk.idle]
+        tasks = [
+            (name, book.progress) for name, book in books.participants() if book.progress is not None and not book.idle
+        ]
         moved = [((name, "up"), float(task.bytes_up)) for name, task in tasks]
         moved += [((name, "down"), float(task.bytes_down)) for name, task in tasks]
         yield self._family(names.PARTICIPANT_TASK_BYTES, moved)
@@ -208,7 +213,7 @@ class JobCollector(Collector):
         yield self._one(names.AGGREGATOR_CPU, time.process_time())
 
     def _compression(self) -> Rows:
-        context, head, last = self._view.context, self._view.state.head, self._view.board.totals.last
+        context, head, last = self._view.context, self._view.state.head, self._view.books.totals.last
         if context is None or head is None:
             return
         dense = 4 * context.layout.elements

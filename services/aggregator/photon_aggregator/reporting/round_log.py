@@ -10,29 +10,29 @@ from photon.protocol.ranges import MAX_COUNT
 from photon.protocol.records import ParticipantLog, Phase, RoundLog
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator.reporting.books import Board, EventRecord, iso
+from photon_aggregator.reporting.books import EventRecord, JobBooks, iso
 from photon_aggregator.rounds.events import Admission, Head
-from photon_aggregator.rounds.state import Check, OpenRound
+from photon_aggregator.rounds.state import CheckState, OpenRound
 
 Amount = TypeVar("Amount", int, float)
 
 
-def round_log(board: Board, head: Head, open_round: OpenRound | None, at: float) -> RoundLog:
+def round_log(books: JobBooks, head: Head, open_round: OpenRound | None, at: float) -> RoundLog:
     """The log of the round that ``head`` committed; ``open_round`` is how it stood before.
 
     The seconds of a phase are those of the slowest participant, and the aggregator's own for admit, merge and commit;
     ``wait`` is the time that these do not account for. A participant's ``wait`` is the time in which it did nothing.
     """
     cohort = open_round.plan.cohort if open_round is not None else [u.participant for u in head.commit.accepted]
-    opened_at = board.opened_at if board.opened_at is not None else at
-    participants = {name: _participant(board, name, head, open_round, at - opened_at) for name in _who(board, cohort)}
+    opened_at = books.opened_at if books.opened_at is not None else at
+    participants = {name: _participant(books, name, head, open_round, at - opened_at) for name in _names(books, cohort)}
     seconds: dict[Phase, float] = {}
     for entry in participants.values():
         for phase, spent in entry.seconds.items():
             if phase == "wait":
                 continue
             seconds[phase] = max(seconds.get(phase, 0.0), spent)
-    seconds.update(board.aggregator_seconds)
+    seconds.update(books.aggregator_seconds)
     seconds["wait"] = _rest(at - opened_at, seconds)
     return RoundLog(
         round=head.round,
@@ -51,11 +51,11 @@ def nothing(round_number: int, at: float) -> RoundLog:
     return RoundLog(round=round_number, started_at=iso(at), committed_at=iso(at))
 
 
-def with_evaluations(log: RoundLog, board: Board) -> RoundLog:
+def with_evaluations(log: RoundLog, books: JobBooks) -> RoundLog:
     """The last round's log once more, with what participants did after its commit."""
     participants = dict(log.participants)
-    for name in _who(board, list(participants)):
-        entry, share = participants.get(name, ParticipantLog(outcome="Idle")), board.desk(name).round_share
+    for name in _names(books, list(participants)):
+        entry, share = participants.get(name, ParticipantLog(outcome="Idle")), books.book(name).round_usage
         # Validated like every record that is written: a copy would take any value.
         participants[name] = ParticipantLog.model_validate(
             dict(entry)
@@ -106,8 +106,8 @@ def _event_lines(events: Sequence[EventRecord]) -> bytes:
     return "".join(record.model_dump_json(by_alias=True) + "\n" for record in events).encode()
 
 
-def _who(board: Board, cohort: Sequence[str]) -> list[str]:
-    return sorted({*cohort, *(name for name, desk in board.desks() if desk.round_share.seconds)})
+def _names(books: JobBooks, cohort: Sequence[str]) -> list[str]:
+    return sorted({*cohort, *(name for name, book in books.participants() if book.round_usage.seconds)})
 
 
 def _merged(head: Head, open_round: OpenRound | None) -> list[Admission]:
@@ -116,14 +116,16 @@ def _merged(head: Head, open_round: OpenRound | None) -> list[Admission]:
     return [a for a in open_round.admissions if a.digest in manifests] if open_round is not None else []
 
 
-def _participant(board: Board, name: str, head: Head, open_round: OpenRound | None, duration: float) -> ParticipantLog:
-    desk = board.desk(name)
+def _participant(
+    books: JobBooks, name: str, head: Head, open_round: OpenRound | None, duration: float
+) -> ParticipantLog:
+    book = books.book(name)
     accepted = {update.participant: update for update in head.commit.accepted}
     submission = open_round.submissions.get(name) if open_round is not None else None
     message = ""
     if name in accepted:
         outcome = "Accepted"
-    elif submission is not None and submission.check is Check.REFUSED and submission.reason is not None:
+    elif submission is not None and submission.check is CheckState.REFUSED and submission.reason is not None:
         outcome, message = submission.reason.value, submission.message
     elif open_round is not None and name not in open_round.plan.cohort:
         outcome = "NotInCohort"
@@ -131,18 +133,18 @@ def _participant(board: Board, name: str, head: Head, open_round: OpenRound | No
         outcome = "RolledBack"
     else:
         outcome = "Late"
-    progress = desk.progress
+    progress = book.progress
     return ParticipantLog(
         outcome=outcome,
         message=message,
-        seconds={**desk.round_share.seconds, "wait": _rest(duration, desk.round_share.seconds)},
-        retries=desk.round_share.retries,
+        seconds={**book.round_usage.seconds, "wait": _rest(duration, book.round_usage.seconds)},
+        retries=book.round_usage.retries,
         tokens=accepted[name].tokens if name in accepted else 0,
         tokens_per_second=progress.tokens_per_second if progress is not None else None,
         mfu=progress.mfu if progress is not None else None,
         memory_bytes=progress.memory_bytes if progress is not None else None,
-        bytes_up=desk.round_share.bytes_up,
-        bytes_down=desk.round_share.bytes_down,
+        bytes_up=book.round_usage.bytes_up,
+        bytes_down=book.round_usage.bytes_down,
     )
 
 

@@ -1,4 +1,4 @@
-"""JobStatus from the machine's state and the board: the same figures for the terminal, the CRD and the web."""
+"""JobStatus from the machine's state and the books: the same figures for the terminal, the CRD and the web."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from photon.api.status import (
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Phase, coverage_of
 from photon.store.objects import ObjectStore
-from photon_aggregator.reporting.books import Board, Desk, iso
+from photon_aggregator.reporting.books import JobBooks, ParticipantBook, iso
 from photon_aggregator.rounds.rollback import abandoned
-from photon_aggregator.rounds.state import Check, JobState, Stage
+from photon_aggregator.rounds.state import CheckState, JobState, Stage
 from photon_aggregator.rounds.stopping import awaited, evaluation_due, mean_loss, perplexity, short_of_quorum
 from photon_aggregator.rounds.waiting import lacks_quorum
 
@@ -112,13 +112,13 @@ def evaluated_round(state: JobState, at: float) -> int | None:
     return max((r for r, results in state.evaluations.items() if results and r not in passed_over), default=None)
 
 
-def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Conditions, at: float) -> JobStatus:
+def job_status(state: JobState, books: JobBooks, store: ObjectStore, conditions: Conditions, at: float) -> JobStatus:
     """All figures of the job now."""
     head = state.head
     measured = evaluated_round(state, at)
     results = state.evaluations[measured] if measured is not None else {}
     loss, baseline = mean_loss(results), mean_loss(state.baseline)
-    people = [_participant(state, board, name, results, at) for name in state.settings.participants]
+    participants = [_participant(state, books, name, results, at) for name in state.settings.participants]
     committed = head.round if head is not None else 0
     under_way = committed if state.outcome is not None or head is None else committed + 1
     return JobStatus(
@@ -126,8 +126,8 @@ def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Co
         round=min(under_way, max(committed, state.settings.rounds)),
         committed_rounds=committed,
         rounds=state.settings.rounds,
-        participants=people,
-        participants_present=sum(person.state is not ParticipantState.ABSENT for person in people),
+        participants=participants,
+        participants_present=sum(participant.state is not ParticipantState.ABSENT for participant in participants),
         tokens=head.commit.tokens if head is not None else 0,
         train_loss=head.commit.metrics.train_loss if head is not None and head.commit.metrics is not None else None,
         validation_loss=loss,
@@ -136,32 +136,32 @@ def job_status(state: JobState, board: Board, store: ObjectStore, conditions: Co
         evaluated_participants=len(results) if measured is not None else None,
         coverage=coverage_of(results.values()),
         baseline_perplexity=perplexity(baseline) if baseline is not None else None,
-        bytes_up=sum(person.bytes_up for person in people),
-        bytes_down=sum(person.bytes_down for person in people),
-        eta_seconds=_eta(state, board, at),
+        bytes_up=sum(participant.bytes_up for participant in participants),
+        bytes_down=sum(participant.bytes_down for participant in participants),
+        eta_seconds=_eta(state, books, at),
         checkpoint=store.uri(head.commit.folder) if head is not None else None,
         last_commit=head.digest if head is not None else None,
     )
 
 
-def _eta(state: JobState, board: Board, at: float) -> float | None:
-    pace = board.seconds_per_round()
+def _eta(state: JobState, books: JobBooks, at: float) -> float | None:
+    pace = books.seconds_per_round()
     if state.outcome is not None:
         return 0.0
     if pace is None or state.head is None:
         return None
-    running = at - board.committed_at if board.committed_at is not None else 0.0
+    running = at - books.committed_at if books.committed_at is not None else 0.0
     left = state.settings.rounds - state.head.round
     return max(0.0, left * pace - min(running, pace))
 
 
 def _participant(
-    state: JobState, board: Board, name: str, results: Mapping[str, HeldOutResult], at: float
+    state: JobState, books: JobBooks, name: str, results: Mapping[str, HeldOutResult], at: float
 ) -> ParticipantStatus:
-    desk, totals = board.desk(name), board.totals
-    progress = desk.progress
-    where, reason, message = participant_state(state, desk, name, at)
-    before, text = last_round_of(state, board, name)
+    book, totals = books.book(name), books.totals
+    progress = book.progress
+    where, reason, message = participant_state(state, book, name, at)
+    before, text = last_round_of(state, books, name)
     if reason is not None and before is not None:
         text = f"{text} ({before})"
     message = "; ".join(filter(None, (message, text)))
@@ -178,26 +178,26 @@ def _participant(
         step=progress.step if progress is not None and training else 0,
         tokens=totals.tokens[name],
         tokens_per_second=progress.tokens_per_second if progress is not None else None,
-        learning_rate=desk.learning_rate,
+        learning_rate=book.learning_rate,
         memory_bytes=progress.memory_bytes if progress is not None else None,
         mfu=progress.mfu if progress is not None else None,
-        loss=desk.loss,
-        skipped_steps=desk.skipped_steps,
+        loss=book.loss,
+        skipped_steps=book.skipped_steps,
         perplexity=perplexity(loss) if loss is not None else None,
         coverage=coverage_of([result]) if result is not None else None,
         sources=_sources(result) if result is not None else [],
         last_seen_seconds=max(0.0, at - state.seen[name]) if name in state.seen else None,
-        bytes_up=desk.shares.bytes_up,
-        bytes_down=desk.shares.bytes_down,
+        bytes_up=book.usage.bytes_up,
+        bytes_down=book.usage.bytes_down,
     )
 
 
-def last_round_of(state: JobState, board: Board, name: str) -> tuple[str | None, str]:
+def last_round_of(state: JobState, books: JobBooks, name: str) -> tuple[str | None, str]:
     """What became of a participant's update in the last round, where it is not simply in the model: reason, message."""
     head = state.head
     if head is None:
         return None, ""
-    log = board.logs.get(head.round)
+    log = books.logs.get(head.round)
     entry = log.participants.get(name) if log is not None else None
     if entry is not None and entry.outcome in _REFUSALS:
         return entry.outcome, ": ".join(filter(None, (f"round {head.round} did not take its update", entry.message)))
@@ -221,13 +221,13 @@ def _sources(result: HeldOutResult) -> list[SourceStatus]:
     return found
 
 
-def _absence(state: JobState, desk: Desk, name: str) -> str:
+def _absence(state: JobState, book: ParticipantBook, name: str) -> str:
     """Since when a participant is silent, and what it did last: a person who looks for it knows where to begin."""
     heard = state.seen.get(name)
     if heard is None:
         return f"not heard of since the aggregator started at {_second(state.started_at)}"
-    progress = desk.progress
-    if desk.idle or progress is None:
+    progress = book.progress
+    if book.idle or progress is None:
         doing = "waiting for work"
     else:
         step = f", step {progress.step}" if progress.phase == "train" else ""
@@ -239,23 +239,25 @@ def _second(at: float) -> str:
     return f"{iso(at)[:19]}Z"
 
 
-def participant_state(state: JobState, desk: Desk, name: str, at: float) -> tuple[ParticipantState, str | None, str]:
+def participant_state(
+    state: JobState, book: ParticipantBook, name: str, at: float
+) -> tuple[ParticipantState, str | None, str]:
     """What a participant does now, and why it was left out where it was: a reason, and a message."""
     open_round = state.open
     submission = open_round.submissions.get(name) if open_round is not None else None
     why: tuple[str | None, str] = (None, "")
-    if submission is not None and submission.check is Check.REFUSED and submission.reason is not None:
+    if submission is not None and submission.check is CheckState.REFUSED and submission.reason is not None:
         why = submission.reason.value, submission.message
     elif open_round is not None and name in open_round.plan.left_out:
         why = open_round.plan.left_out[name].value, f"left out of round {open_round.round}"
     if name not in state.seen or not state.present(name, at):
-        return ParticipantState.ABSENT, *(why if why[0] else (None, _absence(state, desk, name)))
-    if submission is not None and submission.check is Check.CHECKING:
+        return ParticipantState.ABSENT, *(why if why[0] else (None, _absence(state, book, name)))
+    if submission is not None and submission.check is CheckState.CHECKING:
         return ParticipantState.CHECKING, *why
-    if not desk.idle and desk.progress is not None:
-        return _BY_PHASE.get(desk.progress.phase, ParticipantState.IDLE), *why
+    if not book.idle and book.progress is not None:
+        return _BY_PHASE.get(book.progress.phase, ParticipantState.IDLE), *why
     if submission is not None:
-        accepted = submission.check is Check.ACCEPTED
+        accepted = submission.check is CheckState.ACCEPTED
         return (ParticipantState.SUBMITTED if accepted else ParticipantState.REFUSED), *why
     if open_round is not None and state.stage is Stage.MERGE and name in open_round.plan.cohort:
         return ParticipantState.LATE, None, f"round {open_round.round} was closed without its update"

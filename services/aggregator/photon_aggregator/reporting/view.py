@@ -8,7 +8,7 @@ from typing import Protocol
 from photon.api.job import FederatedTrainingJob
 from photon_aggregator.bucket.job import JobContext
 from photon_aggregator.bucket.records import Retries
-from photon_aggregator.reporting.books import Board
+from photon_aggregator.reporting.books import JobBooks
 from photon_aggregator.rounds.state import JobState
 
 
@@ -26,7 +26,7 @@ class View(Protocol):
     def state(self) -> JobState: ...
 
     @property
-    def board(self) -> Board: ...
+    def books(self) -> JobBooks: ...
 
     @property
     def clock(self) -> Callable[[], float]: ...

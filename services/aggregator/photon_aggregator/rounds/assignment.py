@@ -8,7 +8,7 @@ from typing import Final
 from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason, UpdateReply
 from photon_aggregator.rounds.events import Outcome
-from photon_aggregator.rounds.state import Check, JobState, OpenRound, Stage
+from photon_aggregator.rounds.state import CheckState, JobState, OpenRound, Stage
 from photon_aggregator.rounds.stopping import evaluation_due
 
 # Another aggregator of the same job is at most so far ahead: what is said of still later rounds is an error.
@@ -73,7 +73,7 @@ def wants_update(state: JobState, participant: str) -> bool:
     if state.stage is not Stage.TRAIN or state.open is None or not state.open.takes(participant):
         return False
     submission = state.open.submissions.get(participant)
-    return submission is None or (submission.check is Check.REFUSED and not submission.final)
+    return submission is None or (submission.check is CheckState.REFUSED and not submission.final)
 
 
 def cancelled(state: JobState, participant: str, task_id: str) -> bool:
@@ -88,7 +88,7 @@ def cancelled(state: JobState, participant: str, task_id: str) -> bool:
         # The plan may be on its way, or another aggregator ahead of us: let the worker go on.
         return state.outcome is not None and not state.superseded
     submission = open_round.submissions.get(participant)
-    accepted = submission is not None and submission.check is Check.ACCEPTED
+    accepted = submission is not None and submission.check is CheckState.ACCEPTED
     return not accepted and (state.stage is not Stage.TRAIN or not open_round.takes(participant))
 
 
@@ -136,10 +136,10 @@ def verdict(state: JobState, participant: str, round_number: int, digest: str) -
     if participant not in open_round.plan.cohort:
         return _refuse(RefusalReason.NOT_IN_COHORT, f"{participant} is not in the cohort of round {round_number}")
     submission = open_round.submissions.get(participant)
-    if submission is not None and submission.check is Check.ACCEPTED and open_round.takes(participant):
+    if submission is not None and submission.check is CheckState.ACCEPTED and open_round.takes(participant):
         if submission.digest == digest:
             # An aggregator before us may have closed the round without it.
-            return UpdateReply(state="accepted") if open_round.looked else None
+            return UpdateReply(state="accepted") if open_round.scanned else None
         return _refuse(
             RefusalReason.ALREADY_SUBMITTED, f"round {round_number} has another update of {participant} already"
         )
@@ -162,7 +162,7 @@ def under_check(state: JobState, participant: str, round_number: int, digest: st
     if state.open is None or state.open.round != round_number:
         return False
     submission = state.open.submissions.get(participant)
-    return submission is not None and submission.digest == digest and submission.check is not Check.REFUSED
+    return submission is not None and submission.digest == digest and submission.check is not CheckState.REFUSED
 
 
 def _refuse(reason: RefusalReason, message: str) -> UpdateReply:

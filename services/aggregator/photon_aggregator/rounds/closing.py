@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from photon.api.participation import WhenQuorumLost
 from photon.protocol.messages import RefusalReason
-from photon_aggregator.rounds.events import Admission, Closed, Head, Merge, Note, NoteKind
-from photon_aggregator.rounds.state import Check, JobState, OpenRound, Stage, Submission
+from photon_aggregator.rounds.events import Admission, Closed, EventKind, Head, JobEvent, Merge
+from photon_aggregator.rounds.state import CheckState, JobState, OpenRound, Stage, Submission
 from photon_aggregator.rounds.steps import Step, end, soon
 from photon_aggregator.rounds.stopping import quorum_lost, short_of_quorum
 
@@ -19,7 +19,7 @@ def closed(state: JobState, event: Closed) -> Step:
     if state.stage is not Stage.TRAIN or open_round is None or open_round.round != event.round:
         return state, []
     refused = {
-        name: Submission(digest=event.updates[name], check=Check.REFUSED, reason=RefusalReason.INVALID_MANIFEST)
+        name: Submission(digest=event.updates[name], check=CheckState.REFUSED, reason=RefusalReason.INVALID_MANIFEST)
         for name in event.unreadable
     }
     submissions = {**open_round.submissions, **refused}
@@ -57,17 +57,17 @@ def maybe_close(state: JobState, at: float) -> Step:
 def _without_quorum(state: JobState, open_round: OpenRound, at: float) -> Step:
     """The deadline is over and the quorum is not there: wait for it, or fail, as the job says."""
     if state.settings.when_quorum_lost is WhenQuorumLost.FAIL:
-        if any(submission.check is Check.CHECKING for submission in open_round.submissions.values()):
+        if any(submission.check is CheckState.CHECKING for submission in open_round.submissions.values()):
             return state, []
-        if state.looked_at >= state.deadline(open_round):
+        if state.scanned_at >= state.deadline(open_round):
             return end(state, quorum_lost(state, open_round, at), at)
-        # Another aggregator may have admitted what is missing: one look that began after the deadline decides.
+        # Another aggregator may have admitted what is missing: one scan that began after the deadline decides.
         state = soon(state, at)
     if open_round.overdue:
         return state, []
-    note = Note(
+    note = JobEvent(
         at=at,
-        kind=NoteKind.WAITING_FOR_QUORUM,
+        kind=EventKind.WAITING_FOR_QUORUM,
         round=open_round.round,
         message=short_of_quorum(state, open_round, at)[:1024],
     )
@@ -80,7 +80,7 @@ def _close_as_decided(
     """Close with exactly the updates that the bucket names, once they are admitted here too."""
     chosen = tuple(one for one in open_round.admissions if closing.get(one.participant) == one.digest)
     checks = [open_round.submissions.get(name) for name in closing]
-    under_way = any(one is None or one.check is Check.CHECKING for one in checks)
+    under_way = any(one is None or one.check is CheckState.CHECKING for one in checks)
     # At the deadline the merge fetches what is missing. What is refused today, it drops.
     if under_way and (at < state.deadline(open_round) or state.away is not None):
         return state, []
@@ -90,9 +90,9 @@ def _close_as_decided(
 def _close(state: JobState, open_round: OpenRound, head: Head, chosen: tuple[Admission, ...], at: float) -> Step:
     have = open_round.closing or {one.participant for one in chosen}
     left_out = [name for name in open_round.plan.cohort if name not in have]
-    note = Note(
+    note = JobEvent(
         at=at,
-        kind=NoteKind.ROUND_CLOSED,
+        kind=EventKind.ROUND_CLOSED,
         round=open_round.round,
         message=f"without {', '.join(left_out)}" if left_out else "",
     )

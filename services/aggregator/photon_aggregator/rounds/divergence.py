@@ -29,7 +29,7 @@ from photon.protocol.rollback import rollback_commit
 from photon_aggregator.rounds.events import Head, Outcome
 from photon_aggregator.rounds.retention import keeps_model
 from photon_aggregator.rounds.rollback import lineage, outer_scale
-from photon_aggregator.rounds.state import JobState, Settings
+from photon_aggregator.rounds.state import JobState, RoundSettings
 
 # The standard deviation of a normal distribution in units of its MAD.
 _SIGMA: Final = 1.4826
@@ -185,7 +185,7 @@ def _answer(
     )
 
 
-def _spare(settings: Settings) -> int:
+def _spare(settings: RoundSettings) -> int:
     """How many may be left out of a cohort that still has its quorum."""
     cohort = min(settings.cohort_size, len(settings.participants))
     return cohort - min(settings.quorum, cohort)

@@ -99,7 +99,7 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class ManifestFound:
     """The bucket holds a manifest: it was admitted before a restart, or by another aggregator."""
 
     at: float
@@ -119,7 +119,7 @@ class Admitted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class UpdateRefused:
     """The check of an update ended badly."""
 
     at: float
@@ -131,7 +131,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class RefusalSeen:
     """The participant has read the refusal: the same manifest, sent again, is a new attempt."""
 
     at: float
@@ -186,7 +186,7 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class Heartbeat:
     """A heartbeat. ``done``: id of the task that the participant has completed."""
 
     at: float
@@ -202,8 +202,8 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
-    """The look into the bucket that was asked for is over; what it found came as events of its own."""
+class Scanned:
+    """The scan of the bucket that was asked for is over; what it found came as events of its own."""
 
     at: float
     open_round: int | None = None
@@ -261,17 +261,17 @@ Event = (
     Recovered
     | PlanReady
     | Submitted
-    | Found
+    | ManifestFound
     | Admitted
-    | Refused
-    | Told
+    | UpdateRefused
+    | RefusalSeen
     | Closed
     | Committed
     | NotFinite
     | Evaluated
-    | Heard
+    | Heartbeat
     | Ahead
-    | Looked
+    | Scanned
     | Tick
     | Broken
     | Ended
@@ -296,7 +296,7 @@ class WritePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class CheckUpdate:
     """Check an update against the plan; answer with Admitted or Refused."""
 
     plan: Plan
@@ -307,7 +307,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Scan:
     """See what others wrote: closing, manifests and commit of ``open_round``, evaluations of ``evaluated_round``."""
 
     open_round: int | None
@@ -343,7 +343,7 @@ class Finish:
     outcome: Outcome
 
 
-class NoteKind(StrEnum):
+class EventKind(StrEnum):
     """What is worth telling people; the word in the event log."""
 
     ROUND_PLANNED = "RoundPlanned"
@@ -363,11 +363,11 @@ class NoteKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class JobEvent:
     """An entry for the event log and the metrics."""
 
     at: float
-    kind: NoteKind
+    kind: EventKind
     round: int
     participant: str | None = None
     reason: str = ""
@@ -377,4 +377,4 @@ class Note:
         object.__setattr__(self, "message", printable(self.message))
 
 
-Action = WritePlan | WriteRollback | Check | Look | Merge | Finish | Note
+Action = WritePlan | WriteRollback | CheckUpdate | Scan | Merge | Finish | JobEvent

@@ -25,48 +25,48 @@ from photon_aggregator.rounds.events import (
     Ended,
     Evaluated,
     Event,
-    Found,
-    Heard,
+    EventKind,
+    Heartbeat,
+    JobEvent,
     Jumped,
-    Looked,
-    Note,
-    NoteKind,
+    ManifestFound,
     NotFinite,
     Outcome,
     PlanReady,
     Recovered,
-    Refused,
+    RefusalSeen,
+    Scanned,
     StorageAway,
     StorageBack,
     Submitted,
     Tick,
-    Told,
+    UpdateRefused,
 )
 from photon_aggregator.rounds.opening import committed, ended, not_finite, plan_ready, recovered, settle
-from photon_aggregator.rounds.presence import evaluated, heard
+from photon_aggregator.rounds.presence import evaluated, heartbeat
 from photon_aggregator.rounds.state import JobState, Stage
-from photon_aggregator.rounds.steps import Step, end, look_wanted, soon
-from photon_aggregator.rounds.submissions import admitted, refused, submitted, told
+from photon_aggregator.rounds.steps import Step, end, scan_wanted, soon
+from photon_aggregator.rounds.submissions import admitted, refusal_seen, refused, submitted
 from photon_aggregator.rounds.waiting import jumped, lacks_quorum, storage_away, storage_back
 
 
 def advance(state: JobState, event: Event) -> Step:
     """What the job is after ``event``, and what is to be done about it."""
-    if state.stage is Stage.DONE and not isinstance(event, Heard | Evaluated):
+    if state.stage is Stage.DONE and not isinstance(event, Heartbeat | Evaluated):
         return state, []
     match event:
         case Recovered():
             return recovered(state, event)
         case PlanReady():
             return plan_ready(state, event)
-        case Submitted() | Found():
+        case Submitted() | ManifestFound():
             return submitted(state, event)
         case Admitted():
             return admitted(state, event)
-        case Refused():
+        case UpdateRefused():
             return refused(state, event)
-        case Told():
-            return told(state, event)
+        case RefusalSeen():
+            return refusal_seen(state, event)
         case Closed():
             return closed(state, event)
         case Committed():
@@ -75,12 +75,12 @@ def advance(state: JobState, event: Event) -> Step:
             return not_finite(state, event)
         case Evaluated():
             return evaluated(state, event)
-        case Heard():
-            return heard(state, event)
+        case Heartbeat():
+            return heartbeat(state, event)
         case Ahead():
             return soon(state, event.at), []
-        case Looked():
-            return _looked(state, event)
+        case Scanned():
+            return _scanned(state, event)
         case Tick():
             return _tick(state, event.at)
         case Ended():
@@ -107,19 +107,19 @@ def next_wake(state: JobState) -> float | None:
             times.append(state.open.quorum_at + state.settings.grace_seconds)
     if state.stage is Stage.EVALUATE and state.away is None:
         times.append(state.evaluate_until)
-    if state.stage in (Stage.TRAIN, Stage.EVALUATE) and not state.looking:
-        times.append(state.next_look_at)
+    if state.stage in (Stage.TRAIN, Stage.EVALUATE) and not state.scanning:
+        times.append(state.next_scan_at)
     if state.stage is not Stage.DONE:
         silent = state.settings.absent_seconds
-        times += [state.last_heard(n) + silent for n in state.settings.participants if n not in state.absent]
+        times += [state.last_heartbeat(n) + silent for n in state.settings.participants if n not in state.absent]
     return min(times, default=None)
 
 
-def _looked(state: JobState, event: Looked) -> Step:
+def _scanned(state: JobState, event: Scanned) -> Step:
     at = event.at
-    if state.open is not None and not state.open.looked and state.open.round == event.open_round:
-        state = replace(state, open=replace(state.open, looked=True))
-    state = replace(state, looking=False, looked_at=at, next_look_at=at + state.settings.look_seconds)
+    if state.open is not None and not state.open.scanned and state.open.round == event.open_round:
+        state = replace(state, open=replace(state.open, scanned=True))
+    state = replace(state, scanning=False, scanned_at=at, next_scan_at=at + state.settings.scan_seconds)
     waiting = lacks_quorum(state)
     if waiting is not None and at < state.deadline(waiting):
         # It began before the deadline: the next one sees all that was in time.
@@ -131,9 +131,9 @@ def _tick(state: JobState, at: float) -> Step:
     gone = frozenset(n for n in state.settings.participants if not state.present(n, at)) - state.absent
     round_number = state.head.round if state.head is not None else 0
     actions: list[Action] = [
-        Note(
+        JobEvent(
             at=at,
-            kind=NoteKind.PARTICIPANT_ABSENT,
+            kind=EventKind.PARTICIPANT_ABSENT,
             round=round_number,
             participant=name,
             message=f"no word for {at - state.seen[name]:.0f} s",
@@ -147,7 +147,7 @@ def _tick(state: JobState, at: float) -> Step:
     if not more:
         state, more = settle(state, at)
         actions += more
-    if state.stage in (Stage.TRAIN, Stage.EVALUATE) and not state.looking and at >= state.next_look_at:
-        state = replace(state, looking=True)
-        actions.append(look_wanted(state))
+    if state.stage in (Stage.TRAIN, Stage.EVALUATE) and not state.scanning and at >= state.next_scan_at:
+        state = replace(state, scanning=True)
+        actions.append(scan_wanted(state))
     return state, actions

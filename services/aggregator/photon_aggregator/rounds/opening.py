@@ -12,9 +12,9 @@ from photon_aggregator.rounds import divergence, rollback
 from photon_aggregator.rounds.events import (
     Committed,
     Ended,
+    EventKind,
     Head,
-    Note,
-    NoteKind,
+    JobEvent,
     NotFinite,
     Outcome,
     PlanReady,
@@ -23,7 +23,7 @@ from photon_aggregator.rounds.events import (
     WriteRollback,
 )
 from photon_aggregator.rounds.state import JobState, OpenRound, Stage
-from photon_aggregator.rounds.steps import Step, end, look_wanted
+from photon_aggregator.rounds.steps import Step, end, scan_wanted
 from photon_aggregator.rounds.stopping import (
     awaited,
     bounded,
@@ -115,7 +115,7 @@ def committed(state: JobState, event: Committed) -> Step:
         trail=rollback.extended(state.trail, head),
         open=None,
         declined=frozenset(),
-        looking=False,
+        scanning=False,
         written_at=event.written_at,
     )
     if event.foreign and head.commit.rollback is None and not state.anybody_present(event.at):
@@ -125,16 +125,16 @@ def committed(state: JobState, event: Committed) -> Step:
     return state, [_commit_note(head, event.at), *actions]
 
 
-def _commit_note(head: Head, at: float) -> Note:
+def _commit_note(head: Head, at: float) -> JobEvent:
     returned = head.commit.rollback
     if returned is None:
         accepted = ", ".join(
             update.participant if update.clip == 1.0 else f"{update.participant} (scaled by {update.clip:.3g})"
             for update in head.commit.accepted
         )
-        return Note(at=at, kind=NoteKind.ROUND_COMMITTED, round=head.round, message=f"accepted: {accepted}")
+        return JobEvent(at=at, kind=EventKind.ROUND_COMMITTED, round=head.round, message=f"accepted: {accepted}")
     message = ": ".join(filter(None, (f"the model is that of round {returned.to} again", returned.message)))
-    return Note(at=at, kind=NoteKind.ROLLED_BACK, round=head.round, reason=returned.reason.value, message=message)
+    return JobEvent(at=at, kind=EventKind.ROLLED_BACK, round=head.round, reason=returned.reason.value, message=message)
 
 
 def not_finite(state: JobState, event: NotFinite) -> Step:
@@ -168,7 +168,7 @@ def after_commit(state: JobState, at: float) -> Step:
         state,
         stage=Stage.EVALUATE,
         evaluate_until=at + state.settings.deadline_seconds,
-        next_look_at=at + state.settings.look_seconds,
+        next_scan_at=at + state.settings.scan_seconds,
     )
     return settle(state, at)
 
@@ -221,19 +221,19 @@ def plan_ready(state: JobState, event: PlanReady) -> Step:
         plan_digest=event.digest,
         opened_at=event.at,
         counts_from=event.at + state.settings.deadline_seconds if evaluation_due(state) else None,
-        looked=False,
+        scanned=False,
     )
     state = replace(
         state,
         stage=Stage.TRAIN,
         open=open_round,
         first_planned_at=event.planned_at if event.plan.round == 1 else state.first_planned_at,
-        looking=True,
+        scanning=True,
     )
-    note = Note(
+    note = JobEvent(
         at=event.at,
-        kind=NoteKind.ROUND_PLANNED,
+        kind=EventKind.ROUND_PLANNED,
         round=event.plan.round,
         message=f"cohort: {', '.join(event.plan.cohort)}",
     )
-    return counted(state, event.at), [note, look_wanted(state)]
+    return counted(state, event.at), [note, scan_wanted(state)]

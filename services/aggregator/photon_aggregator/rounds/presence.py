@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from photon_aggregator.rounds import assignment
-from photon_aggregator.rounds.events import Action, Evaluated, Heard, Note, NoteKind
+from photon_aggregator.rounds.events import Action, Evaluated, EventKind, Heartbeat, JobEvent
 from photon_aggregator.rounds.opening import settle
 from photon_aggregator.rounds.state import JobState
 from photon_aggregator.rounds.steps import Step, soon
@@ -25,9 +25,9 @@ def evaluated(state: JobState, event: Evaluated) -> Step:
         state = replace(state, baseline={**state.baseline, event.participant: event.result})
     state = bounded(replace(state, evaluations={**state.evaluations, event.round: results}))
     loss = mean_loss({event.participant: event.result})
-    note = Note(
+    note = JobEvent(
         at=event.at,
-        kind=NoteKind.EVALUATED,
+        kind=EventKind.EVALUATED,
         round=event.round,
         participant=event.participant,
         message=f"perplexity {perplexity(loss):.3f}" if loss is not None else "no held-out text",
@@ -41,7 +41,7 @@ def _is_forgotten(state: JobState, round_number: int) -> bool:
     return round_number <= state.past_losses.through and round_number not in state.evaluations
 
 
-def heard(state: JobState, event: Heard) -> Step:
+def heartbeat(state: JobState, event: Heartbeat) -> Step:
     if event.participant not in state.settings.participants:
         return state, []
     first = event.participant not in state.seen or event.participant in state.absent
@@ -54,7 +54,7 @@ def heard(state: JobState, event: Heard) -> Step:
     if first:
         round_number = state.head.round if state.head is not None else 0
         notes.append(
-            Note(at=event.at, kind=NoteKind.PARTICIPANT_JOINED, round=round_number, participant=event.participant)
+            JobEvent(at=event.at, kind=EventKind.PARTICIPANT_JOINED, round=round_number, participant=event.participant)
         )
     if event.done is not None:
         state = _says_done(state, event.participant, event.done, event.at)
@@ -63,7 +63,7 @@ def heard(state: JobState, event: Heard) -> Step:
 
 
 def _says_done(state: JobState, participant: str, done: str, at: float) -> JobState:
-    """It may have handed its work to another aggregator: look, rather than have it done twice."""
+    """It may have handed its work to another aggregator: scan, rather than have it done twice."""
     head, open_round = state.head, state.open
     if head is None:
         return state

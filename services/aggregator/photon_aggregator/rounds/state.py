@@ -20,8 +20,8 @@ from photon_aggregator.rounds.losses import PastLosses
 # it is gone, for now. People are promised to see it within 15 s.
 ABSENT_SECONDS: Final = 12.0
 # How often the bucket is read for what another aggregator wrote. Nothing waits for it when there is only one.
-LOOK_SECONDS: Final = 5.0
-SHORTEST_LOOK_SECONDS: Final = 0.5
+SCAN_SECONDS: Final = 5.0
+SHORTEST_SCAN_SECONDS: Final = 0.5
 
 # A check reads a whole update. A worker that was refused may do better after a restart; one that is refused more often
 # in one round is broken, or means to keep the store busy.
@@ -43,7 +43,7 @@ class Stage(StrEnum):
     DONE = "Done"
 
 
-class Check(StrEnum):
+class CheckState(StrEnum):
     """Where the check of an update stands."""
 
     CHECKING = "Checking"
@@ -52,7 +52,7 @@ class Check(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class RoundSettings:
     """What the machine must know of the job. ``participants`` is sorted; times are in seconds.
 
     ``job`` is the digest of job.json, which is known once the bucket was read. ``baseline``: round 0 is a checkpoint,
@@ -76,10 +76,10 @@ class Settings:
     sample: SampleFrom = SampleFrom.ALL
     baseline: bool = False
     absent_seconds: float = ABSENT_SECONDS
-    look_seconds: float = LOOK_SECONDS
+    scan_seconds: float = SCAN_SECONDS
 
     @classmethod
-    def of(cls, job: FederatedTrainingJob) -> Settings:
+    def of(cls, job: FederatedTrainingJob) -> RoundSettings:
         """The settings of a job file."""
         spec = job.spec
         return cls(
@@ -116,21 +116,21 @@ class Settings:
 class Submission:
     """The latest update of a participant in the open round.
 
-    ``told``: it has read the refusal. ``checks``: of updates of this participant in this round, this one's too.
+    ``refusal_seen``: it has read the refusal. ``checks``: of updates of this participant in this round, this one's too.
     """
 
     digest: str
-    check: Check
+    check: CheckState
     admission: Admission | None = None
     reason: RefusalReason | None = None
     message: str = ""
-    told: bool = False
+    refusal_seen: bool = False
     checks: int = 1
 
     @property
     def final(self) -> bool:
         """Whether it was refused, and no other update of this participant is checked in this round."""
-        return self.check is Check.REFUSED and self.checks >= CHECKS_A_ROUND
+        return self.check is CheckState.REFUSED and self.checks >= CHECKS_A_ROUND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +140,7 @@ class OpenRound:
     ``counts_from``: when its deadline starts to count, if that is later: no worker that still evaluates can train.
 
     ``closing``: the updates that it takes (digests by participant), when that is decided already. ``overdue``: its
-    deadline was over before it had its quorum, and that was said. ``looked``: whether it is known what the bucket held
+    deadline was over before it had its quorum, and that was said. ``scanned``: whether it is known what the bucket held
     when this aggregator opened it; until then no one is told that an update counts.
     """
 
@@ -151,7 +151,7 @@ class OpenRound:
     quorum_at: float | None = None
     closing: Mapping[str, str] | None = None
     overdue: bool = False
-    looked: bool = True
+    scanned: bool = True
     submissions: Mapping[str, Submission] = field(default_factory=dict)
 
     @property
@@ -192,7 +192,7 @@ class JobState:
     ``trail``: the commits up to the head (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by
     the store's clock, all other times by ours."""
 
-    settings: Settings
+    settings: RoundSettings
     started_at: float
     stage: Stage = Stage.INIT
     head: Head | None = None
@@ -210,16 +210,16 @@ class JobState:
     away: Away | None = None
     ending: Outcome | None = None
     outcome: Outcome | None = None
-    looking: bool = False
-    looked_at: float = 0.0
-    next_look_at: float = 0.0
+    scanning: bool = False
+    scanned_at: float = 0.0
+    next_scan_at: float = 0.0
 
-    def last_heard(self, participant: str) -> float:
+    def last_heartbeat(self, participant: str) -> float:
         """When a participant spoke last; a restart of the aggregator counts as a word of everyone."""
         return max(self.seen.get(participant, self.started_at), self.started_at)
 
     def present(self, participant: str, at: float) -> bool:
-        return at - self.last_heard(participant) < self.settings.absent_seconds
+        return at - self.last_heartbeat(participant) < self.settings.absent_seconds
 
     @property
     def superseded(self) -> bool:

@@ -1,11 +1,11 @@
-"""What every part of the round machine is made of: a step, the end of a job, and when to look into the bucket."""
+"""What every part of the round machine is made of: a step, the end of a job, and when to scan the bucket."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from photon_aggregator.rounds.events import Action, Finish, Look, Note, NoteKind, Outcome
-from photon_aggregator.rounds.state import SHORTEST_LOOK_SECONDS, JobState, Stage
+from photon_aggregator.rounds.events import Action, EventKind, Finish, JobEvent, Outcome, Scan
+from photon_aggregator.rounds.state import SHORTEST_SCAN_SECONDS, JobState, Stage
 from photon_aggregator.rounds.stopping import evaluation_due
 
 Step = tuple[JobState, list[Action]]
@@ -14,20 +14,20 @@ Step = tuple[JobState, list[Action]]
 def end(state: JobState, outcome: Outcome, at: float) -> Step:
     state = replace(state, stage=Stage.DONE, ending=None, outcome=outcome)
     round_number = state.head.round if state.head is not None else 0
-    note = Note(
-        at=at, kind=NoteKind.JOB_ENDED, round=round_number, reason=outcome.reason.value, message=outcome.message
+    note = JobEvent(
+        at=at, kind=EventKind.JOB_ENDED, round=round_number, reason=outcome.reason.value, message=outcome.message
     )
     return state, [note, Finish(outcome=outcome)]
 
 
-def look_wanted(state: JobState) -> Look:
-    return Look(
+def scan_wanted(state: JobState) -> Scan:
+    return Scan(
         open_round=state.open.round if state.open is not None else None,
         evaluated_round=state.head.round if state.head is not None and evaluation_due(state) else None,
     )
 
 
 def soon(state: JobState, at: float) -> JobState:
-    """Look into the bucket as soon as that may tell something new."""
-    soon = max(at, state.looked_at + SHORTEST_LOOK_SECONDS)
-    return replace(state, next_look_at=soon) if state.next_look_at > soon else state
+    """Scan the bucket as soon as that may tell something new."""
+    soon = max(at, state.scanned_at + SHORTEST_SCAN_SECONDS)
+    return replace(state, next_scan_at=soon) if state.next_scan_at > soon else state

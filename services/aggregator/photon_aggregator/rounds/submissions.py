@@ -8,13 +8,22 @@ from dataclasses import replace
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import UpdateManifest
 from photon_aggregator.rounds.closing import maybe_close
-from photon_aggregator.rounds.events import Action, Admitted, Check, Found, Note, NoteKind, Refused, Submitted, Told
-from photon_aggregator.rounds.state import Check as CheckState
-from photon_aggregator.rounds.state import JobState, OpenRound, Stage, Submission
+from photon_aggregator.rounds.events import (
+    Action,
+    Admitted,
+    CheckUpdate,
+    EventKind,
+    JobEvent,
+    ManifestFound,
+    RefusalSeen,
+    Submitted,
+    UpdateRefused,
+)
+from photon_aggregator.rounds.state import CheckState, JobState, OpenRound, Stage, Submission
 from photon_aggregator.rounds.steps import Step
 
 
-def submitted(state: JobState, event: Submitted | Found) -> Step:
+def submitted(state: JobState, event: Submitted | ManifestFound) -> Step:
     open_round = state.open
     if state.stage is not Stage.TRAIN or open_round is None or open_round.round != event.round:
         return state, []
@@ -31,7 +40,7 @@ def submitted(state: JobState, event: Submitted | Found) -> Step:
             return state, []
         checks += before.checks
     submission = Submission(digest=event.digest, check=CheckState.CHECKING, checks=checks)
-    check = Check(
+    check = CheckUpdate(
         plan=open_round.plan,
         plan_digest=open_round.plan_digest,
         participant=event.participant,
@@ -41,10 +50,10 @@ def submitted(state: JobState, event: Submitted | Found) -> Step:
     return replace(state, open=_with(open_round, event.participant, submission)), [check]
 
 
-def _may_differ_now(before: Submission, event: Submitted | Found) -> bool:
+def _may_differ_now(before: Submission, event: Submitted | ManifestFound) -> bool:
     """Whether another check of the same update may end otherwise: only where a part was missing, which may be there by
     now. What bytes are, they stay."""
-    return isinstance(event, Submitted) and before.told and before.reason is RefusalReason.MISSING_PART
+    return isinstance(event, Submitted) and before.refusal_seen and before.reason is RefusalReason.MISSING_PART
 
 
 def _checked(state: JobState, round_number: int, participant: str, digest: str) -> OpenRound | None:
@@ -65,9 +74,9 @@ def admitted(state: JobState, event: Admitted) -> Step:
     submission = replace(open_round.submissions[admission.participant], check=CheckState.ACCEPTED, admission=admission)
     open_round = _with(open_round, admission.participant, submission)
     notes: list[Action] = [
-        Note(
+        JobEvent(
             at=event.at,
-            kind=NoteKind.UPDATE_ACCEPTED,
+            kind=EventKind.UPDATE_ACCEPTED,
             round=event.round,
             participant=admission.participant,
             message=", ".join([f"norm {admission.norm:.6g}", *_noteworthy(admission.manifest)]),
@@ -75,7 +84,7 @@ def admitted(state: JobState, event: Admitted) -> Step:
     ]
     if open_round.quorum_at is None and len(open_round.admissions) >= state.quorum_of(open_round.plan):
         open_round = replace(open_round, quorum_at=event.at)
-        notes.append(Note(at=event.at, kind=NoteKind.QUORUM_REACHED, round=event.round))
+        notes.append(JobEvent(at=event.at, kind=EventKind.QUORUM_REACHED, round=event.round))
     state, actions = maybe_close(replace(state, open=open_round), event.at)
     return state, [*notes, *actions]
 
@@ -89,7 +98,7 @@ def _noteworthy(manifest: UpdateManifest) -> Iterator[str]:
         yield "trained with a fresh inner optimizer"
 
 
-def refused(state: JobState, event: Refused) -> Step:
+def refused(state: JobState, event: UpdateRefused) -> Step:
     open_round = _checked(state, event.round, event.participant, event.digest)
     if open_round is None:
         return state, []
@@ -99,9 +108,9 @@ def refused(state: JobState, event: Refused) -> Step:
         reason=event.reason,
         message=event.message,
     )
-    note = Note(
+    note = JobEvent(
         at=event.at,
-        kind=NoteKind.UPDATE_REFUSED,
+        kind=EventKind.UPDATE_REFUSED,
         round=event.round,
         participant=event.participant,
         reason=event.reason.value,
@@ -110,21 +119,21 @@ def refused(state: JobState, event: Refused) -> Step:
     state = replace(state, open=_with(open_round, event.participant, submission))
     if event.reason is RefusalReason.ALREADY_SUBMITTED:
         # Another aggregator admitted this participant's earlier update: it counts, so find it now.
-        state = replace(state, next_look_at=event.at)
+        state = replace(state, next_scan_at=event.at)
     state, actions = maybe_close(state, event.at) if open_round.closing is not None else (state, [])
     return state, [note, *actions]
 
 
-def told(state: JobState, event: Told) -> Step:
+def refusal_seen(state: JobState, event: RefusalSeen) -> Step:
     open_round = state.open
     if open_round is None or open_round.round != event.round:
         return state, []
     submission = open_round.submissions.get(event.participant)
     if submission is None or submission.digest != event.digest or submission.check is not CheckState.REFUSED:
         return state, []
-    if submission.told:
+    if submission.refusal_seen:
         return state, []
-    return replace(state, open=_with(open_round, event.participant, replace(submission, told=True))), []
+    return replace(state, open=_with(open_round, event.participant, replace(submission, refusal_seen=True))), []
 
 
 def _with(open_round: OpenRound, participant: str, submission: Submission) -> OpenRound:

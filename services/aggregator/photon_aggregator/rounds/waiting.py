@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from photon_aggregator.rounds.events import Note, NoteKind, StorageAway
+from photon_aggregator.rounds.events import EventKind, JobEvent, StorageAway
 from photon_aggregator.rounds.state import Away, JobState, OpenRound, Stage
 from photon_aggregator.rounds.steps import Step
 from photon_aggregator.rounds.stopping import awaited
@@ -17,7 +17,7 @@ def storage_away(state: JobState, event: StorageAway) -> Step:
     state = replace(state, away=Away(since=since, reason=event.reason, message=event.message[:1024]))
     if not first:
         return state, []
-    return state, [_note(state, event.at, NoteKind.STORAGE_AWAY, event.reason.value, event.message[:1024])]
+    return state, [_note(state, event.at, EventKind.STORAGE_AWAY, event.reason.value, event.message[:1024])]
 
 
 def storage_back(state: JobState, at: float) -> Step:
@@ -26,7 +26,7 @@ def storage_back(state: JobState, at: float) -> Step:
         return state, []
     gone = max(0.0, at - state.away.since)
     state = replace(_shifted(state, gone, at), away=None)
-    return state, [_note(state, at, NoteKind.STORAGE_BACK, "", f"after {gone:.0f} s")]
+    return state, [_note(state, at, EventKind.STORAGE_BACK, "", f"after {gone:.0f} s")]
 
 
 def counted(state: JobState, at: float) -> JobState:
@@ -62,8 +62,8 @@ def jumped(state: JobState, seconds: float) -> JobState:
         open=open_round,
         seen={name: at + seconds for name, at in state.seen.items()},
         evaluate_until=state.evaluate_until + seconds,
-        looked_at=state.looked_at + seconds,
-        next_look_at=state.next_look_at + seconds,
+        scanned_at=state.scanned_at + seconds,
+        next_scan_at=state.next_scan_at + seconds,
         away=replace(state.away, since=state.away.since + seconds) if state.away is not None else None,
     )
 
@@ -90,6 +90,6 @@ def lacks_quorum(state: JobState) -> OpenRound | None:
     return open_round if open_round.quorum_at is None and open_round.closing is None else None
 
 
-def _note(state: JobState, at: float, kind: NoteKind, reason: str, message: str) -> Note:
+def _note(state: JobState, at: float, kind: EventKind, reason: str, message: str) -> JobEvent:
     round_number = state.head.round if state.head is not None else 0
-    return Note(at=at, kind=kind, round=round_number, reason=reason, message=message)
+    return JobEvent(at=at, kind=kind, round=round_number, reason=reason, message=message)

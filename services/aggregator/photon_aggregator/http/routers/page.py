@@ -73,7 +73,7 @@ async def get_curves(
     Of a round that was committed lately more may become known (evaluations), so ask for some rounds again. When what is
     before the dot in ``revision`` is another, there are more of the old rounds, or less.
     """
-    book = engine.board.curves
+    book = engine.books.curves
     known = frozenset(engine.state.settings.participants)
     ask = partial(
         book.pieces,

@@ -38,4 +38,4 @@ async def get_events(
     after: Annotated[int, Query(ge=0, le=2**62, description="Events with a larger sequence number.")] = 0,
 ) -> list[EventRecord]:
     """The last thousand are kept; all of a round are in its events.jsonl in the bucket."""
-    return engine.board.events(after)
+    return engine.books.events(after)

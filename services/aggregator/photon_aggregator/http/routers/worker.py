@@ -46,15 +46,15 @@ from photon_aggregator.http.errors import ApiError
 from photon_aggregator.http.model_urls import ModelUrls
 from photon_aggregator.reporting import spans
 from photon_aggregator.rounds import assignment
-from photon_aggregator.rounds.events import Ahead, Heard, Submitted, Told
-from photon_aggregator.rounds.state import Check, OpenRound
+from photon_aggregator.rounds.events import Ahead, Heartbeat, RefusalSeen, Submitted
+from photon_aggregator.rounds.state import CheckState, OpenRound
 from photon_aggregator.rounds.stopping import result_problem, was_due
 
 router = APIRouter(prefix="/v1", tags=["worker"], responses=ERRORS, dependencies=[bearer])
 
 MAX_WAIT_SECONDS: Final = 60.0
 # How long to wait before saying again that a round is not known here: another aggregator may have opened it.
-LOOK_AGAIN_SECONDS: Final = 5.0
+ASK_AGAIN_SECONDS: Final = 5.0
 
 Wait = Annotated[
     float, Query(ge=0, le=MAX_WAIT_SECONDS, description="Long-poll timeout in seconds; the answer may come sooner.")
@@ -102,7 +102,7 @@ async def get_task(
     sources: Sources = False,
 ) -> Response | TaskReply:
     """Evaluate the latest model if that is due, else train if the round waits for you, else finish; or 204."""
-    engine.board.asked(participant)
+    engine.books.asked(participant)
     arrived = engine.clock()
     # Only what arrives is a heartbeat: a request that is held may end at a machine that died. So none is held until
     # its participant would seem absent.
@@ -110,7 +110,7 @@ async def get_task(
     response.headers[ACCEPTS] = TRAINING_NOTES
     while True:
         now = engine.clock()
-        engine.send(Heard(at=arrived, participant=participant, done=done))
+        engine.send(Heartbeat(at=arrived, participant=participant, done=done))
         task = _task(engine, urls, participant, done, now)
         if task is not None:
             if isinstance(task, TrainTask) and not since:
@@ -157,8 +157,8 @@ def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, n
 )
 async def post_progress(engine: EngineDep, participant: ParticipantDep, progress: ProgressBody) -> ProgressReply:
     """Send it every second or two. ``cancel``: drop the task and ask for the next."""
-    engine.board.reported(participant, progress)
-    engine.send(Heard(at=engine.clock(), participant=participant))
+    engine.books.reported(participant, progress)
+    engine.send(Heartbeat(at=engine.clock(), participant=participant))
     return ProgressReply(cancel=assignment.cancelled(engine.state, participant, progress.task_id))
 
 
@@ -196,7 +196,7 @@ async def post_parts(
         raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round} has another plan: {open_round.plan_digest}")
     if not assignment.wants_update(engine.state, participant):
         raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round} waits for no update of {participant}")
-    engine.send(Heard(at=engine.clock(), participant=participant))
+    engine.send(Heartbeat(at=engine.clock(), participant=participant))
     try:
         uploads = await engine.in_thread(
             lambda: grant(request.parts, engine.bench, round_number=round, participant=participant)
@@ -223,7 +223,7 @@ async def post_update(
 ) -> UpdateReply:
     """Accepted, refused with its reason, or still being checked: then post the same again. It changes nothing."""
     if submission.progress is not None:
-        engine.board.reported(participant, submission.progress)
+        engine.books.reported(participant, submission.progress)
     manifest = submission.manifest
     if manifest.participant != participant:
         return _outright(
@@ -240,7 +240,7 @@ async def post_update(
     few = len(manifest.parts) <= FEW_PARTS
     name = digest(manifest) if few else await aside(lambda: digest(manifest))
     until = engine.steady() + wait_seconds
-    engine.send(Heard(at=engine.clock(), participant=participant))
+    engine.send(Heartbeat(at=engine.clock(), participant=participant))
     while True:
         pause = wait_seconds
         # Handed in once: its verdict wakes this request. To say it again at each change would be N events N times.
@@ -250,10 +250,10 @@ async def post_update(
             engine.send(Submitted(at=now, round=round, participant=participant, manifest=manifest, digest=name))
         elif not waits and assignment.may_come(engine.state, round):
             engine.send(Ahead(at=engine.clock()))
-            pause = LOOK_AGAIN_SECONDS
+            pause = ASK_AGAIN_SECONDS
         reply = assignment.verdict(engine.state, participant, round, name)
         if reply is not None:
-            return _told(engine, participant, round, name, reply)
+            return _answered(engine, participant, round, name, reply)
         left = until - engine.steady()
         if left <= 0 or engine.stopping:
             return UpdateReply(state="checking")
@@ -266,17 +266,17 @@ def _cohort(engine: Engine, round_number: int) -> list[str]:
 
 
 def _outright(engine: Engine, participant: str, round_number: int, reason: RefusalReason, message: str) -> UpdateReply:
-    engine.books.refused_outright(participant, round_number, reason, message, at=engine.clock())
+    engine.bookkeeper.refused_outright(participant, round_number, reason, message, at=engine.clock())
     return UpdateReply(state="refused", reason=reason, message=message)
 
 
-def _told(engine: Engine, participant: str, round_number: int, name: str, reply: UpdateReply) -> UpdateReply:
+def _answered(engine: Engine, participant: str, round_number: int, name: str, reply: UpdateReply) -> UpdateReply:
     """Note that a refusal was read; one that no check has noted is noted here."""
     if reply.state == "refused" and reply.reason is not None:
         open_round = engine.state.open
         submission = open_round.submissions.get(participant) if open_round is not None else None
-        if submission is not None and submission.check is Check.REFUSED and submission.digest == name:
-            engine.send(Told(at=engine.clock(), round=round_number, participant=participant, digest=name))
+        if submission is not None and submission.check is CheckState.REFUSED and submission.digest == name:
+            engine.send(RefusalSeen(at=engine.clock(), round=round_number, participant=participant, digest=name))
         else:
             _outright(engine, participant, round_number, reply.reason, reply.message)
     return reply
@@ -296,7 +296,7 @@ async def post_evaluation(
     context: ContextDep,
 ) -> Response:
     """The first result of a participant for a model counts; repeating changes nothing."""
-    head = engine.board.commits.get(round)
+    head = engine.books.commits.get(round)
     if head is None:
         _wait_for(engine, round)
         raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round} is not committed")
@@ -309,6 +309,6 @@ async def post_evaluation(
     problem = result_problem(evaluation.result, engine.job.spec.evaluation)
     if problem is not None:
         raise ApiError(ErrorReason.INVALID_REQUEST, problem)
-    engine.send(Heard(at=engine.clock(), participant=participant))
+    engine.send(Heartbeat(at=engine.clock(), participant=participant))
     await engine.record_evaluation(evaluation)
     return Response(status_code=204)
