@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOB ?= examples/demo.yaml
 NODES ?= 1
-# Tests that start whole runs have deadlines, so they run one after another; the rest runs in this many processes.
-TEST_WORKERS ?= 2
+# Tests that start whole runs have deadlines, so they run one after another; the rest mostly waits and runs in this many.
+TEST_WORKERS ?= 4
 SIGHT_PACKAGES = prometheus chromium
 CLUSTER_PACKAGES = $(shell cat tools/cluster/packages.txt)
 # Operator and gate touch no tensor, and a third of an image would be numpy.
@@ -140,7 +140,7 @@ bench-operator: $(STAMP) ## A thousand jobs before one operator: reconcile laten
 	$(BIN)/python -m benchmarks.operator
 
 fuzz-input: $(STAMP) ## 5,000 mutations of the files of each reader and of job documents
-	$(BIN)/python -m benchmarks.fuzz_input
+	$(BIN)/python -m tools.fuzz_input
 
 sweep: $(STAMP) ## The sweep that chose the demo's recipe
 	$(BIN)/python -m benchmarks.sweep

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.compare import Arm, first_commit, measure, program, run_together, run_watched, summary_of
-from benchmarks.demo_data import prepare_demo_data
 from benchmarks.telling import telling
 from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
+from tools.demo_data import prepare_demo_data
 
 FEDERATED: Final = "federated"
 CENTRALISED: Final = "centralised"

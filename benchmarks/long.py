@@ -1,6 +1,6 @@
 """`make bench-long`: restart an aggregator after 10,000 rounds with 64 participants.
 
-Starts the aggregator program on a synthetic history (benchmarks.long_history) in a real object store. Measures:
+Starts the aggregator program on a synthetic history (tools.histories.long) in a real object store. Measures:
 
 - ``first_task_seconds``: from process start until a participant has a task;
 - ``requests``: requests to the object store until then, counted on the network;
@@ -33,12 +33,12 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 import yaml
 
-from benchmarks.long_history import job_of, records, write
 from photon.api.placement import StorageSpec
 from photon.local.object_store import EmbeddedStore
 from photon.protocol.canonical import sha256_hex
 from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names_of_metrics
+from tools.histories.long import job_of, records, write
 
 RESULT: Final = Path("runs/bench/long.json")
 BUCKET: Final = "photon"

@@ -1,6 +1,6 @@
 """`make bench-page`: the aggregator page with a long history of many participants, in a real browser.
 
-A synthetic job with 64 participants and 1,000 rounds behind the real application (benchmarks.page_history) continues
+A synthetic job with 64 participants and 1,000 rounds behind the real application (tools.histories.page) continues
 during the measurement: reports every second, a round every few seconds. Measured in the browser:
 
 - bytes transferred until the page is complete, including scripts and history;
@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.browser import chromium, find_chromium
 from benchmarks.telling import telling
+from tools.browser import chromium, find_chromium
 
 RESULT: Final = Path("runs/bench/page.json")
 VIEWPORT: Final = {"width": 1360, "height": 900}
@@ -51,7 +51,7 @@ FRAMES: Final = """(milliseconds) => new Promise((done) => {
 @contextmanager
 def serving(*, participants: int, rounds: int, every_seconds: float) -> Iterator[str]:
     """The address of a made-up job, served by a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.page_history", "--listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "tools.histories.page", "--listen", "127.0.0.1:0"]
     command += ["--participants", str(participants), "--rounds", str(rounds), "--every-seconds", str(every_seconds)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.browser import chromium, find_chromium
+from tools.browser import chromium, find_chromium
 
 FOLDER: Final = Path("docs/images")
 DESK: Final = {"width": 1360, "height": 1680}

@@ -1,7 +1,7 @@
 """`make bench-sight`: the cost of observability as a share of a round.
 
 - **/metrics**: CPU time of one response of the real application, for synthetic jobs of several sizes
-  (benchmarks.page_history). It runs on the event loop of the aggregator, so its share of a scrape interval is the
+  (tools.histories.page). It runs on the event loop of the aggregator, so its share of a scrape interval is the
   maximum share of a round, independent of the round duration.
 - **The worker journal** (JSON lines, at most one per second) **and a tracker**: CPU time per training step, compared
   with the step time of a small and fast model (that of the demo).
@@ -22,7 +22,6 @@ from typing import Any, Final
 
 from prometheus_client.exposition import choose_encoder
 
-from benchmarks.page_history import made_up_engine, report
 from benchmarks.telling import telling
 from photon.protocol.messages import GlobalModel, TrainTask
 from photon.telemetry.traces import Traces
@@ -31,6 +30,7 @@ from photon_aggregator.http.app import create_app
 from photon_aggregator.http.auth import Tokens
 from photon_worker.round.journal import Journal
 from photon_worker.round.progress import TaskProgress
+from tools.histories.page import made_up_engine, report
 
 RESULT: Final = Path("runs/bench/sight.json")
 # What Prometheus' operator and chart ask for by default is 30 s; a careful site asks twice as often.

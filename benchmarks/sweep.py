@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.compare import Arm, measure, run_together, summary_of
-from benchmarks.demo_data import prepare_demo_data
 from benchmarks.telling import telling
 from photon.api.validate import load_job
+from tools.demo_data import prepare_demo_data
 
 RATE: Final = "spec.local.learningRate.max"
 FINAL: Final = "spec.local.learningRate.finalFraction"

@@ -13,6 +13,7 @@ PACKAGES = sorted(
     init.parent.relative_to(ROOT)
     for service in (
         "photon",
+        "tools/histories",
         "services/aggregator/photon_aggregator",
         "services/gate/photon_gate",
         "services/worker/photon_worker",
@@ -31,3 +32,20 @@ def test_the_map_of_a_package_names_its_modules(package: Path) -> None:
     files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     folders = {path.parent.name for path in folder.glob("*/__init__.py")}
     assert sorted(named) == sorted(files | folders)
+
+
+def test_tests_do_not_import_benchmarks() -> None:
+    imported = {
+        str(path.relative_to(ROOT)): name
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+        if name.partition(".")[0] == "benchmarks"
+    }
+    assert imported == {}

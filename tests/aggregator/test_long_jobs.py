@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.long_history import EVALUATE_EVERY, job_of, records
-from benchmarks.page_history import made_up_engine
 from photon.api.job import FederatedTrainingJob
 from photon.api.participation import PlateauSpec, StopSpec
 from photon.api.placement import StorageSpec
@@ -38,6 +36,8 @@ from tests.aggregator.machine import Machine, head, result, settings, train_roun
 from tests.aggregator.running import aggregator, working
 from tests.aggregator.test_metrics import counters, series
 from tests.faults import FaultProxy
+from tools.histories.long import EVALUATE_EVERY, job_of, records
+from tools.histories.page import made_up_engine
 
 SITES = 3
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.demo_data import prepare_demo_data
 from tests.cluster.fixtures import RunningCluster
 from tests.cluster.release import OPERATOR, Job, Release
 from tests.end_to_end.whole_runs import Run, prepare_data, write_job
 from tools.cluster.kube import Object
+from tools.demo_data import prepare_demo_data
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 

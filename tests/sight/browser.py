@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page
 
-from benchmarks.browser import find_chromium
+from tools.browser import find_chromium
 
 # Some of what is waited for is a round, on a machine that may be busy.
 DEADLINE_MS = 120_000

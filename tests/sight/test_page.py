@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from benchmarks.browser import chromium
 from photon.api.status import JobStatus
 from photon.terminal import units
 from tests.end_to_end.whole_runs import Run, prepare_data, write_job
 from tests.sight.browser import Watched, executable
 from tests.sight.running import REMOTE, LiveRun, children
+from tools.browser import chromium
 
 pytestmark = [pytest.mark.sight, pytest.mark.timeout(600)]
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from benchmarks.browser import chromium
-from benchmarks.page_history import MadeUp, made_up_engine, serve_made_up
 from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason
 from photon_aggregator.engine import Engine
 from photon_aggregator.http.server import listen
 from photon_aggregator.rounds.events import Broken, Submitted, UpdateRefused
 from tests.sight.browser import Watched, executable
+from tools.browser import chromium
+from tools.histories.page import MadeUp, made_up_engine, serve_made_up
 
 pytestmark = [pytest.mark.sight, pytest.mark.timeout(600)]
 

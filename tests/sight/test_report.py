@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from benchmarks.browser import chromium
 from photon.report.history import History, parse
 from photon.report.page import render
 from tests.cli.test_report import lines
 from tests.sight.browser import Watched, executable
+from tools.browser import chromium
 
 pytestmark = pytest.mark.sight
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.demo_data import HELD_OUT_BYTES, prepare_demo_data
 from photon_worker.data import Mixture, TokenDataset
+from tools.demo_data import HELD_OUT_BYTES, prepare_demo_data
 
 
 def text_of(dataset: TokenDataset) -> NDArray[np.int64]:

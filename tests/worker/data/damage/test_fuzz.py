@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import fuzz_input
 from photon_worker.data.findings import Findings
 from photon_worker.data.index import Settings
+from tools import fuzz_input
 
 
 @pytest.mark.parametrize("kind", fuzz_input.KINDS)

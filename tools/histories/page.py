@@ -3,7 +3,7 @@
 The state machine of the engine receives the events (plans, reports, commits) that a real job would send; only the
 bucket operations that it requests are skipped. All values are a function of the seed.
 
-    python -m benchmarks.page_history --participants 64 --rounds 1000 --listen 127.0.0.1:8080
+    python -m tools.histories.page --participants 64 --rounds 1000 --listen 127.0.0.1:8080
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class MadeUp:
 
     def loss(self, number: int) -> float:
         """A curve such as they are: a power law with some noise."""
-        return 2.6 + 7.5 * (number + 2) ** -0.45 + self.chance.gauss(0, 0.01)
+        return 2.6 + 7.5 * float((number + 2) ** -0.45) + self.chance.gauss(0, 0.01)
 
     def commit(self, number: int, previous: str | None) -> Head:
         """The record of round ``number``."""

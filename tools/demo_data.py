@@ -9,7 +9,7 @@ All text is part of the environment that `make` sets up:
 
 License texts are not used because they repeat: of 1.9 MB in the environment, 0.35 MB remain after deduplication.
 
-    python -m benchmarks.demo_data runs/demo/data
+    python -m tools.demo_data runs/demo/data
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.page_history import MadeUp
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import LearningJob, resolve
 from photon.api.placement import StorageSpec
@@ -35,6 +34,7 @@ from photon_aggregator.bucket.summary import summary_of
 from photon_aggregator.bucket.totals import Totals
 from photon_aggregator.rounds.events import Head
 from photon_aggregator.rounds.state import JobState, RoundSettings
+from tools.histories.page import MadeUp
 
 SHAPES: Final = {"model.embed.weight": (64, 32), "model.layers.0.w": (96, 96), "norm": (77,)}
 EVALUATE_EVERY: Final = 10

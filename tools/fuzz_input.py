@@ -3,7 +3,7 @@
 Each reader gets thousands of damaged files, plain and compressed; its output is compared with that of standard
 libraries for the same bytes. Job documents are only loaded: each must be either valid or rejected.
 
-    python -m benchmarks.fuzz_input            # 5,000 mutations per kind; writes runs/bench/fuzz-input.json
+    python -m tools.fuzz_input            # 5,000 mutations per kind; writes runs/bench/fuzz-input.json
 
 Each thousand mutations run in a separate process, so that a crash of a library is counted instead of ending the run.
 """
@@ -353,8 +353,10 @@ def _rows_without_text(plain: bytes) -> int | None:
         return None
     kinds = [kind.value_type if pyarrow.types.is_dictionary(kind) else kind for kind in kinds]
     types = pyarrow.types
-    readable = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
-    readable += (types.is_fixed_size_binary, types.is_null)
+    readable = (
+        *(types.is_string, types.is_large_string, types.is_binary, types.is_large_binary),
+        *(types.is_fixed_size_binary, types.is_null),
+    )
     if len(kinds) == 1 and any(is_one(kinds[0]) for is_one in readable):
         return None
     return int(file.metadata.num_rows)
@@ -390,7 +392,7 @@ def main() -> None:
             stop = min(first + _CHUNK, given.mutations)
             options = ["--only", kind, "--first", str(first), "--mutations", str(stop), "--seed", str(given.seed)]
             done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.fuzz_input", *options], stdout=subprocess.PIPE, check=False
+                [sys.executable, "-m", "tools.fuzz_input", *options], stdout=subprocess.PIPE, check=False
             )
             if done.returncode == 0:
                 total.add(json.loads(done.stdout))
