@@ -153,7 +153,7 @@ def test_books_that_cannot_be_kept_end_no_job(
 
     monkeypatch.setattr(round_log, "round_log", broken)
     monkeypatch.setattr(round_log, "with_evaluations", broken)
-    monkeypatch.setattr(JobBooks, "noted", broken)
+    monkeypatch.setattr(JobBooks, "entered", broken)
     with aggregator(job, store) as running, working(FakeWorker("north", [running.url])):
         running.wait()
     assert (running.error, running.code) == (None, 0)
