@@ -19,7 +19,7 @@ from photon_operator.cluster.aggregator_status import Polls
 from photon_operator.cluster.apply import Carried, carry_out
 from photon_operator.cluster.cache import CHILD_KINDS, Cache, Key
 from photon_operator.cluster.client import Api, ApiError
-from photon_operator.cluster.memory import Memos
+from photon_operator.cluster.memory import ChildrenCache, Memos
 from photon_operator.cluster.work_queue import WorkQueue
 from photon_operator.decide.observed import Observed
 from photon_operator.decide.plan import Plan
@@ -62,6 +62,7 @@ class Controller:
         self._queue = WorkQueue(self._reconcile, width=WIDTH, clock=time.monotonic)
         self._polls = Polls(self.cache, settings, lambda key: self._queue.wake(key))
         self._memos = Memos(time.monotonic)
+        self._children = ChildrenCache()
         self._failures: dict[Key, int] = {}
         self._threads = ThreadPoolExecutor(WIDTH, thread_name_prefix="api")
         self._list_tried_at = time.monotonic()
@@ -173,6 +174,7 @@ class Controller:
                 settings=self._settings,
             ),
             new_token=make_token,
+            children_of=self._children.of,
         )
         plan = self._memos.sensible(key, plan)
         if not plan.changes_nothing:
@@ -200,6 +202,7 @@ class Controller:
         self._failures.pop(key, None)
         self._polls.forget(key)
         self._memos.forget(key)
+        self._children.forget(key)
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -13,6 +13,7 @@ from photon.api.status import JobReason, JobStatus, ParticipantState
 from photon_operator.children import names
 from photon_operator.children.family import tokens_of
 from photon_operator.children.kinds import JOB, SECRET
+from photon_operator.decide.reconcile import reconcile
 from tests.operator.world import World, record, said, words
 
 Step = Callable[[World], None]
@@ -93,6 +94,9 @@ def test_carried_out_a_plan_leaves_nothing_to_do(data: st.DataObject) -> None:
         again = world.observed()
         assert world.once().changes_nothing
         assert world.observed() == again, "and nothing that is observed was changed"
+        fresh = reconcile(again, new_token=lambda: "token")
+        remembered = reconcile(again, new_token=lambda: "token", children_of=world.children_cache.of)
+        assert remembered == fresh, "children that were built before decide the same"
         if kept and world.status.conditions:
             after = tokens_of(world.children.get(SECRET, {}).get("first-tokens"))
             assert {n: t for n, t in before.items() if n in after}.items() <= after.items()

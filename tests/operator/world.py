@@ -24,6 +24,7 @@ from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.termination import Termination
 from photon_operator.children import names
 from photon_operator.children.kinds import JOB
+from photon_operator.cluster.memory import ChildrenCache
 from photon_operator.controller import make_token
 from photon_operator.decide.conditions import as_json
 from photon_operator.decide.observed import Answer, Observed, timestamp
@@ -74,6 +75,7 @@ class World:
         self.taken: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.closing: frozenset[str] = frozenset()
+        self.children_cache = ChildrenCache()
         self.deleted = False
         self.plans = 0
         self._uids = itertools.count(1)
@@ -99,7 +101,7 @@ class World:
 
     def once(self) -> Plan:
         """Reconcile once and carry the plan out."""
-        plan = reconcile(self.observed(), new_token=make_token)
+        plan = reconcile(self.observed(), new_token=make_token, children_of=self.children_cache.of)
         self.plans += 1
         if plan.finalizer is not None:
             self.raw["metadata"]["finalizers"] = [names.FINALIZER] if plan.finalizer else []

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
@@ -18,7 +18,7 @@ from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
 from photon_operator.children import names, pod_template
-from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE, Object
 from photon_operator.settings import Settings
 
 # Not what rounds depend on: changing it disturbs no aggregator.
@@ -46,6 +46,11 @@ class Family:
     worker_services: Mapping[str, dict[str, Any]]
     claims: Mapping[str, dict[str, Any]]
 
+    @property
+    def size(self) -> int:
+        """How many objects these are."""
+        return 6 + len(self.workers) + len(self.worker_services) + len(self.claims)
+
 
 def document_digest(job: FederatedTrainingJob) -> str:
     """Digest of what of a job rounds depend on: participants by name, no placement, not whether it is suspended."""
@@ -56,24 +61,35 @@ def document_digest(job: FederatedTrainingJob) -> str:
     return digest({**spec, "storage": storage, "participants": [p.name for p in job.spec.participants]})
 
 
-def make_family(
-    job: FederatedTrainingJob,
-    *,
-    uid: str,
-    namespace: str,
-    labels: Mapping[str, str],
-    tokens: Mapping[str, str],
-    read_token: str,
-    committed_rounds: int,
-    settings: Settings,
-) -> Family:
-    """The children of ``job``. ``tokens``: of every participant; ``read_token``: for those who look; ``labels``: the
-    job's own.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildrenInputs:
+    """All that children depend on: equal inputs make equal children.
+
+    ``spec``: the job's as the API server has it; ``job``: the same, parsed. ``tokens``: of every participant;
+    ``read_token``: for those who only read. ``labels``: the job's own. ``committed_rounds``: as the status says.
+    """
+
+    spec: Object
+    # As the spec and the name are: comparing it as well would take most of the time that is saved.
+    job: FederatedTrainingJob = field(compare=False)
+    name: str
+    namespace: str
+    uid: str
+    labels: Mapping[str, str]
+    tokens: Mapping[str, str]
+    read_token: str
+    committed_rounds: int
+    settings: Settings
+
+
+def make_children(inputs: ChildrenInputs) -> Family:
+    """The children of a job.
 
     Raises:
-        pods.InvalidPod: A pod cannot be made as the job says.
+        pod_template.InvalidPod: A pod cannot be made as the job says.
     """
-    name, spec = job.metadata.name, job.spec
+    job, settings, tokens = inputs.job, inputs.settings, inputs.tokens
+    name, spec, namespace = inputs.name, job.spec, inputs.namespace
     document = document_digest(job)
     version = digest({"document": document, "suspend": spec.suspend})[:_MARK]
     digests = json.dumps({p: hashlib.sha256(t.encode()).hexdigest() for p, t in sorted(tokens.items())}, indent=1)
@@ -87,13 +103,13 @@ def make_family(
         digests_key=f"digests-{digests_version}.json",
         storage_secret=spec.storage.credentials_secret_ref,
     )
-    maker = _Maker(job=name, uid=uid, from_round=committed_rounds)
+    maker = _Maker(job=name, uid=inputs.uid, from_round=inputs.committed_rounds)
     workers = {p.name: p.worker for p in spec.participants if p.worker is not None}
     launch = pod_template.launch_context(name, namespace, list(workers))
     plan = {process.name: process for process in processes(job, launch)}
     storage = _dump(spec.storage.credentials_secret_ref)
     init, aggregator = plan[INIT], plan[AGGREGATOR]
-    kueue = {key: value for key, value in labels.items() if key.startswith(names.KUEUE)}
+    kueue = {key: value for key, value in inputs.labels.items() if key.startswith(names.KUEUE)}
 
     def job_of(process: Process, child: str, placement: PodSettings, field: str, depends: Any, **more: Any) -> Any:
         template = pod_template.pod_template(
@@ -117,7 +133,7 @@ def make_family(
                 "type": "Opaque",
                 "data": {
                     **{names.token_key(p): _base64(token) for p, token in tokens.items()},
-                    names.READ_TOKEN: _base64(read_token),
+                    names.READ_TOKEN: _base64(inputs.read_token),
                     pod_template.DIGESTS_FILE: _base64(digests),
                     context.digests_key: _base64(digests),
                 },

@@ -46,13 +46,13 @@ class Polls:
         # Never by a proxy: these are addresses within the cluster.
         async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             while True:
-                pods = [(key, raw) for key, raw in self._cache.aggregator_pods() if Pod(raw).running]
+                pods = [(key, raw) for key, raw in self._cache.aggregator_pods() if Pod.of(raw).running]
                 gate = asyncio.Semaphore(WIDTH)
                 await asyncio.gather(*(self._ask(client, gate, key, raw) for key, raw in pods))
                 await asyncio.sleep(self._settings.poll_seconds)
 
     async def _ask(self, client: httpx.AsyncClient, gate: asyncio.Semaphore, key: Key, raw: Object) -> None:
-        pod = Pod(raw)
+        pod = Pod.of(raw)
         if pod.address is None:
             return
         address = f"[{pod.address}]" if ":" in pod.address else pod.address

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from photon_operator.children.family import ChildrenInputs, Family, make_children
 from photon_operator.cluster.apply import Carried
 from photon_operator.cluster.cache import Key
 from photon_operator.decide.plan import Apply, Plan
@@ -15,6 +16,8 @@ from photon_operator.decide.plan import Apply, Plan
 TRY_AGAIN_SECONDS: Final = 120.0
 LOOK_AGAIN_SECONDS: Final = 300.0
 _MOST: Final = 10_000
+# Of all jobs together, some 30 MiB.
+MOST_CHILDREN: Final = 4096
 
 
 @dataclass(slots=True)
@@ -25,6 +28,45 @@ class Memo:
     refused: dict[str, str] = field(default_factory=dict)
     closing: set[str] = field(default_factory=set)
     tried: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+
+class ChildrenCache:
+    """The children of jobs: built again only when something that they depend on differs, as building them is most of
+    the CPU time of an idle reconcile.
+
+    It holds at most ``most`` objects (of some 7 KiB); the jobs whose children were asked for longest ago lose theirs
+    first, and a job with more is never held. Used on the event loop only.
+    """
+
+    def __init__(self, most: int = MOST_CHILDREN) -> None:
+        self._most = most
+        self._made: OrderedDict[Key, tuple[ChildrenInputs, Family]] = OrderedDict()
+        self._size = 0
+
+    def of(self, inputs: ChildrenInputs) -> Family:
+        """As ``make_children``.
+
+        Raises:
+            InvalidPod: A pod cannot be made as the job says.
+        """
+        key = (inputs.namespace, inputs.name)
+        known = self._made.get(key)
+        if known is not None and known[0] == inputs:
+            self._made.move_to_end(key)
+            return known[1]
+        made = make_children(inputs)
+        self.forget(key)
+        if made.size <= self._most:
+            self._made[key] = inputs, made
+            self._size += made.size
+        while self._size > self._most:
+            self.forget(next(iter(self._made)))
+        return made
+
+    def forget(self, key: Key) -> None:
+        known = self._made.pop(key, None)
+        if known is not None:
+            self._size -= known[1].size
 
 
 class Memos:

@@ -3,7 +3,9 @@
 ::
 
     reconcile   the decision for one job
-    active      for a job that has not ended
+    active      for a job that has not ended: which condition holds, and what is to be done
+    situation   what is known of such a job, derived once
+    parts       the parts of its plan: which children are applied, adopted, deleted
     deleting    for a job that was deleted
     observed    what there is, and views of it
     plan        what is decided: objects, status, events, when to look again

@@ -33,12 +33,12 @@ def leave(observed: Observed, family_of: Callable[[], Family | None], before: Jo
     if family is None:
         return Plan(finalizer=False)
     name = observed.job["metadata"]["name"]
-    at_work = [work for job in observed.children.get(JOB, {}) if (work := observed.work(job)) and not work.ended]
-    others = [work for work in at_work if work.name != names.cleanup(name)]
+    jobs = observed.jobs()
+    others = [work for work in jobs.values() if not work.ended and work.name != names.cleanup(name)]
     if others:
         deletes = [Delete(kind=JOB, name=w.name, uid=w.uid) for w in others if not w.deleting]
         return Plan(delete=tuple(deletes))
-    cleanup = observed.work(names.cleanup(name))
+    cleanup = jobs.get(names.cleanup(name))
     refused = "; ".join(observed.refused.values())
     if observed.closing:
         told = EventNote(

@@ -46,88 +46,67 @@ class Observed:
     def child(self, kind: str, name: str) -> Object | None:
         return self.children.get(kind, {}).get(name)
 
-    def work(self, name: str) -> Work | None:
-        """The Job of this name, with its pods."""
-        found = self.child(JOB, name)
-        if found is None:
-            return None
-        uid = found["metadata"].get("uid")
-        mine = [Pod(pod) for pod in self.pods if owner_uid(pod) == uid]
-        return Work(job=found, pods=tuple(sorted(mine, key=lambda pod: (pod.created_at, pod.name))))
+    def jobs(self) -> dict[str, Work]:
+        """The child Jobs by name, each with its pods."""
+        pods: dict[str | None, list[Pod]] = {}
+        for raw in self.pods:
+            pods.setdefault(owner_uid(raw), []).append(Pod.of(raw))
+        return {name: Work.of(raw, pods) for name, raw in self.children.get(JOB, {}).items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod of a Job."""
+    """A pod of a Job.
+
+    ``running``: its phase is Running and it is not being deleted. ``container``: the state of the container that runs
+    our program (``waiting``, ``running`` or ``terminated``), and ``image`` what is to run in it. ``index``: of an
+    Indexed Job's pod; a pod that is made after another failed takes the index of that one. ``terminated``: how our
+    program ended in it; None while it has not. ``termination_message``: the record of our program, or how its log ends
+    where it left none.
+    """
 
     raw: Object
+    name: str
+    uid: str
+    created_at: float
+    deleting: bool
+    phase: str
+    running: bool
+    address: str | None
+    container: Object
+    image: str
+    index: str
+    terminated: Object | None
+    termination_message: str
 
-    @property
-    def name(self) -> str:
-        return str(self.raw["metadata"]["name"])
-
-    @property
-    def uid(self) -> str:
-        return str(self.raw["metadata"].get("uid", ""))
-
-    @property
-    def created_at(self) -> float:
-        return seconds(self.raw["metadata"].get("creationTimestamp")) or 0.0
-
-    @property
-    def deleting(self) -> bool:
-        return bool(self.raw["metadata"].get("deletionTimestamp"))
-
-    @property
-    def phase(self) -> str:
-        return str(self.raw.get("status", {}).get("phase", "Pending"))
-
-    @property
-    def running(self) -> bool:
-        return self.phase == "Running" and not self.deleting
-
-    @property
-    def address(self) -> str | None:
-        found: str | None = self.raw.get("status", {}).get("podIP")
-        return found
+    @classmethod
+    def of(cls, raw: Object) -> Pod:
+        metadata, status = raw["metadata"], raw.get("status", {})
+        role = (metadata.get("labels") or {}).get(names.ROLE)
+        program: Object = next((c for c in status.get("containerStatuses") or () if c.get("name") == role), {})
+        state: Object = program.get("state") or {}
+        ended: Object | None = state.get("terminated")
+        phase, deleting = str(status.get("phase", "Pending")), bool(metadata.get("deletionTimestamp"))
+        return cls(
+            raw=raw,
+            name=str(metadata["name"]),
+            uid=str(metadata.get("uid", "")),
+            created_at=seconds(metadata.get("creationTimestamp")) or 0.0,
+            deleting=deleting,
+            phase=phase,
+            running=phase == "Running" and not deleting,
+            address=status.get("podIP"),
+            container=state,
+            image=str(program.get("image") or ""),
+            index=(metadata.get("annotations") or {}).get("batch.kubernetes.io/job-completion-index", ""),
+            terminated=ended,
+            termination_message=str((ended or {}).get("message") or "").strip(),
+        )
 
     def condition(self, kind: str) -> Object | None:
-        return condition_of(self.raw, kind)
-
-    @property
-    def container(self) -> Object:
-        """The state of the container that runs our program: ``waiting``, ``running`` or ``terminated``."""
-        state: Object = self._program.get("state") or {}
-        return state
-
-    @property
-    def _program(self) -> Object:
-        """The status of that container."""
-        role = (self.raw["metadata"].get("labels") or {}).get(names.ROLE)
-        statuses: list[Object] = self.raw.get("status", {}).get("containerStatuses") or []
-        return next((status for status in statuses if status.get("name") == role), {})
-
-    @property
-    def image(self) -> str:
-        """What is to run in that container."""
-        return str(self._program.get("image") or "")
-
-    @property
-    def index(self) -> str:
-        """Of an Indexed Job's pod: whose place a pod takes that is made after it failed."""
-        found: str = (self.raw["metadata"].get("annotations") or {}).get("batch.kubernetes.io/job-completion-index", "")
-        return found
-
-    @property
-    def terminated(self) -> Object | None:
-        """How our program ended in it; None while it has not."""
-        found: Object | None = self.container.get("terminated")
-        return found
-
-    @property
-    def termination_message(self) -> str:
-        """Its termination message: the record of our program, or how its log ends where it left none."""
-        return str((self.terminated or {}).get("message") or "").strip()
+        """Its condition of this type."""
+        conditions = self.raw.get("status", {}).get("conditions") or ()
+        return next((each for each in conditions if each.get("type") == kind), None)
 
     @property
     def termination(self) -> Termination | None:
@@ -137,86 +116,61 @@ class Pod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A child Job and its pods, oldest first."""
+    """A child Job and its pods, oldest first.
+
+    ``from_round``: rounds that were committed when it was made. ``failed``: the condition that says why it is not tried
+    again. ``ended_at``: when it completed or failed for good. ``suspended``: Kueue holds it. ``newest``: its newest
+    pod; ``running``: the newest that runs.
+    """
 
     job: Object
     pods: tuple[Pod, ...]
+    name: str
+    uid: str
+    owner_uid: str | None
+    deleting: bool
+    spec_hash: str | None
+    from_round: int
+    created_at: float
+    complete: bool
+    failed: Object | None
+    ended: bool
+    ended_at: float | None
+    suspended: bool
+    newest: Pod | None
+    running: Pod | None
 
-    @property
-    def name(self) -> str:
-        return str(self.job["metadata"]["name"])
-
-    @property
-    def uid(self) -> str:
-        return str(self.job["metadata"].get("uid", ""))
-
-    @property
-    def deleting(self) -> bool:
-        return bool(self.job["metadata"].get("deletionTimestamp"))
-
-    @property
-    def spec_hash(self) -> str | None:
-        return self._annotation(names.SPEC_HASH)
-
-    @property
-    def from_round(self) -> int:
-        """Rounds that were committed when it was made."""
-        text = self._annotation(names.FROM_ROUND) or ""
-        return int(text) if text.isdecimal() else 0
-
-    def _annotation(self, name: str) -> str | None:
-        found: str | None = (self.job["metadata"].get("annotations") or {}).get(name)
-        return found
-
-    @property
-    def created_at(self) -> float:
-        return seconds(self.job["metadata"].get("creationTimestamp")) or 0.0
-
-    def _holds(self, kind: str) -> Object | None:
-        found = condition_of(self.job, kind)
-        return found if found is not None and found.get("status") == "True" else None
-
-    @property
-    def complete(self) -> bool:
-        return self._holds("Complete") is not None
-
-    @property
-    def failed(self) -> Object | None:
-        """The condition that says why it is not tried again."""
-        return self._holds("Failed")
-
-    @property
-    def ended(self) -> bool:
-        return self.complete or self.failed is not None
-
-    @property
-    def ended_at(self) -> float | None:
-        """When it completed or failed for good."""
-        ending = self._holds("Complete") or self._holds("Failed")
-        return seconds(ending.get("lastTransitionTime")) if ending is not None else None
-
-    @property
-    def suspended(self) -> bool:
-        """Kueue holds it."""
-        return bool(self.job.get("spec", {}).get("suspend")) and not self.ended
-
-    @property
-    def newest(self) -> Pod | None:
-        return self.pods[-1] if self.pods else None
-
-    @property
-    def running(self) -> Pod | None:
-        """The newest pod that runs."""
-        return next((pod for pod in reversed(self.pods) if pod.running), None)
-
-
-def condition_of(raw: Object, kind: str) -> Object | None:
-    """An object's condition of type ``kind``."""
-    found: Object
-    for found in raw.get("status", {}).get("conditions") or ():
-        if found.get("type") == kind:
-            return found
-    return None
+    @classmethod
+    def of(cls, raw: Object, pods: Mapping[str | None, Sequence[Pod]]) -> Work:
+        """``pods``: all pods, by the uid of their Job."""
+        metadata = raw["metadata"]
+        mine = sorted(pods.get(metadata.get("uid"), ()), key=lambda pod: (pod.created_at, pod.name))
+        annotations = metadata.get("annotations") or {}
+        from_round = annotations.get(names.FROM_ROUND) or ""
+        held = {c.get("type"): c for c in reversed(raw.get("status", {}).get("conditions") or ())}
+        complete, failed = (
+            found if (found := held.get(kind)) is not None and found.get("status") == "True" else None
+            for kind in ("Complete", "Failed")
+        )
+        ending = complete or failed
+        return cls(
+            job=raw,
+            pods=tuple(mine),
+            name=str(metadata["name"]),
+            uid=str(metadata.get("uid", "")),
+            owner_uid=owner_uid(raw),
+            deleting=bool(metadata.get("deletionTimestamp")),
+            spec_hash=annotations.get(names.SPEC_HASH),
+            from_round=int(from_round) if from_round.isdecimal() else 0,
+            created_at=seconds(metadata.get("creationTimestamp")) or 0.0,
+            complete=complete is not None,
+            failed=failed,
+            ended=complete is not None or failed is not None,
+            ended_at=seconds(ending.get("lastTransitionTime")) if ending is not None else None,
+            suspended=bool(raw.get("spec", {}).get("suspend")) and complete is None and failed is None,
+            newest=mine[-1] if mine else None,
+            running=next((pod for pod in reversed(mine) if pod.running), None),
+        )
 
 
 def owner_uid(raw: Object) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from photon.api.status import JobStatus
@@ -65,10 +65,11 @@ class EventNote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """``status``: None to leave it as it is. ``look``: uids whose events are worth reading.
+    """What is to be done, or a part of it: each decision returns its part, and ``joined`` makes one of them.
 
-    ``again_in_seconds``: when to reconcile again although nothing has changed. ``delete_job``: the job's time is over.
-    ``finalizer``: whether the job is to be kept, when it is deleted, until its data is; None to leave it as it is.
+    ``status``: None to leave it as it is. ``look``: uids whose events are worth reading. ``again_in_seconds``: when to
+    reconcile again although nothing has changed. ``delete_job``: the job's time is over. ``finalizer``: whether the job
+    is to be kept, when it is deleted, until its data is; None to leave it as it is.
     """
 
     apply: tuple[Apply, ...] = ()
@@ -88,17 +89,14 @@ class Plan:
         )
 
 
-@dataclass(slots=True, kw_only=True)
-class Draft:
-    """A plan in the making."""
-
-    apply: list[Apply] = field(default_factory=list)
-    adopt: list[Adopt] = field(default_factory=list)
-    delete: list[Delete] = field(default_factory=list)
-    look: list[str] = field(default_factory=list)
-    again_in_seconds: float | None = None
-
-    def again(self, seconds: float) -> None:
-        """Reconcile again after at most ``seconds``."""
-        known = self.again_in_seconds
-        self.again_in_seconds = max(0.0, seconds if known is None else min(known, seconds))
+def joined(parts: Iterable[Plan]) -> Plan:
+    """One plan with the objects of all parts, in their order, and the earliest time to reconcile again."""
+    each = tuple(parts)
+    times = [part.again_in_seconds for part in each if part.again_in_seconds is not None]
+    return Plan(
+        apply=tuple(entry for part in each for entry in part.apply),
+        adopt=tuple(entry for part in each for entry in part.adopt),
+        delete=tuple(entry for part in each for entry in part.delete),
+        look=tuple(uid for part in each for uid in part.look),
+        again_in_seconds=max(0.0, min(times)) if times else None,
+    )

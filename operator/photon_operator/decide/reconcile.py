@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from photon.api.document import JobFileError
 from photon.api.job import FederatedTrainingJob
@@ -18,24 +19,32 @@ from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon.api.validate import parse_job
 from photon_operator.children import family as children
 from photon_operator.children import names
-from photon_operator.children.family import Family
+from photon_operator.children.family import ChildrenInputs, Family
 from photon_operator.children.kinds import SECRET, Object
 from photon_operator.children.pod_template import InvalidPod
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide.active import Active
+from photon_operator.decide import parts
+from photon_operator.decide.active import decide
 from photon_operator.decide.deleting import leave
 from photon_operator.decide.diagnosis import Trouble, reason_of
 from photon_operator.decide.observed import Observed, seconds
-from photon_operator.decide.plan import Draft, Plan
+from photon_operator.decide.plan import Plan, joined
+from photon_operator.decide.situation import derive
 
 # How long workers may take to leave a job that has ended; then their pods are removed.
 LEAVE_SECONDS = 60.0
 
 
-def reconcile(observed: Observed, *, new_token: Callable[[], str]) -> Plan:
-    """The plan for ``observed.job``; carried out and observed again, it is empty but for what has changed since.
+def reconcile(
+    observed: Observed,
+    *,
+    new_token: Callable[[], str],
+    children_of: Callable[[ChildrenInputs], Family] = children.make_children,
+) -> Plan:
+    """The plan for ``observed.job``; applied and observed again, it is empty but for what has changed since.
 
-    ``new_token`` makes a bearer token, for a participant that has none yet.
+    ``new_token`` makes a bearer token, for a participant that has none yet. ``children_of``: ``make_children``, or a
+    cache of what it made.
     """
     metadata = observed.job["metadata"]
     manager = (observed.job.get("spec") or {}).get("managedBy")
@@ -43,10 +52,10 @@ def reconcile(observed: Observed, *, new_token: Callable[[], str]) -> Plan:
         return Plan()
     before = statuses.stored_status(observed.job)
     if metadata.get("deletionTimestamp"):
-        return leave(observed, lambda: _doomed_family(observed, before, new_token), before)
+        return leave(observed, lambda: _doomed_family(observed, before, new_token, children_of), before)
     try:
         job = parse(observed.job)
-        family = _family(job, observed, before, new_token)
+        family = children_of(_inputs(job, observed, before, new_token))
     except JobFileError as error:
         return _invalid(observed, before, "; ".join(f"{m.path}: {m.problem}" for m in error.errors))
     except InvalidPod as error:
@@ -56,17 +65,22 @@ def reconcile(observed: Observed, *, new_token: Callable[[], str]) -> Plan:
     if kept is not keep:
         return Plan(finalizer=keep)  # before anything is written that would have to be deleted
     if statuses.finished(before) is not None and before.document_digest == family.document:
-        return _finished(observed, job, before)
+        return _finished(observed, job, family, before)
     return _active(observed, job, family, before)
 
 
-def _doomed_family(observed: Observed, before: JobStatus, new_token: Callable[[], str]) -> Family | None:
+def _doomed_family(
+    observed: Observed,
+    before: JobStatus,
+    new_token: Callable[[], str],
+    children_of: Callable[[ChildrenInputs], Family],
+) -> Family | None:
     """The children of a job whose data is to go with it; None when it is to stay, or the job says nothing sensible."""
     try:
         job = parse(observed.job)
         if job.spec.storage.deletion_policy is DeletionPolicy.RETAIN:
             return None
-        return _family(job, observed, before, new_token)
+        return children_of(_inputs(job, observed, before, new_token))
     except (JobFileError, InvalidPod):
         return None
 
@@ -94,14 +108,18 @@ def parse(raw: Object) -> FederatedTrainingJob:
     return job
 
 
-def _family(job: FederatedTrainingJob, observed: Observed, before: JobStatus, new_token: Callable[[], str]) -> Family:
+def _inputs(
+    job: FederatedTrainingJob, observed: Observed, before: JobStatus, new_token: Callable[[], str]
+) -> ChildrenInputs:
     secret = observed.child(SECRET, names.tokens(job.metadata.name))
     known = children.tokens_of(secret)
     metadata = observed.job["metadata"]
-    return children.make_family(
-        job,
-        uid=metadata["uid"],
+    return ChildrenInputs(
+        spec=observed.job["spec"],
+        job=job,
+        name=job.metadata.name,
         namespace=metadata["namespace"],
+        uid=metadata["uid"],
         labels=metadata.get("labels") or {},
         tokens={p.name: known.get(p.name) or new_token() for p in job.spec.participants},
         read_token=children.read_token_of(secret) or new_token(),
@@ -120,61 +138,48 @@ def _invalid(observed: Observed, before: JobStatus, problem: str) -> Plan:
         kind = ConditionType(holds.type)
         why = Trouble(reason=why.reason, message=f"going on as before the last edit, which cannot be: {why.message}")
     status = statuses.with_condition(before, before, kind, why, now=observed.now, generation=generation)
-    return _plan(Draft(), before, status)
+    return _plan(Plan(), before, status)
 
 
-def _finished(observed: Observed, job: FederatedTrainingJob, before: JobStatus) -> Plan:
+def _finished(observed: Observed, job: FederatedTrainingJob, family: Family, before: JobStatus) -> Plan:
     """A job that has ended keeps its status; its pods leave, and at the end of its time it goes."""
-    draft = Draft()
     ended = statuses.finished(before)
     assert ended is not None, "only finished jobs come here"
     at = seconds(ended.last_transition_time) or observed.now
     generation = observed.job["metadata"].get("generation", 0)
-    active = Active(observed, job, None, before, draft)
-    if ended.type == ConditionType.FAILED or observed.now >= at + LEAVE_SECONDS:
-        active.stop_all()
-    elif active.anything_runs:
-        draft.again(at + LEAVE_SECONDS - observed.now)
     status = before
     if before.observed_generation != generation:
-        status = statuses.with_condition(
-            before,
-            before,
-            ConditionType(ended.type),
-            Trouble(reason=reason_of(ended.reason), message=ended.message),
-            now=observed.now,
-            generation=generation,
-        )
-    plan = _plan(draft, before, status)
-    if job.spec.ttl_seconds_after_finished is None:
-        return plan
-    left = at + job.spec.ttl_seconds_after_finished - observed.now
-    if left <= 0:
+        why = Trouble(reason=reason_of(ended.reason), message=ended.message)
+        kind = ConditionType(ended.type)
+        status = statuses.with_condition(before, before, kind, why, now=observed.now, generation=generation)
+    ttl = job.spec.ttl_seconds_after_finished
+    left = None if ttl is None else at + ttl - observed.now
+    if left is not None and left <= 0:
         return Plan(delete_job=True)
-    draft.again(left)
-    return _plan(draft, before, status)
+    plans = [Plan(again_in_seconds=left)]
+    found = observed.jobs()
+    own = (body["metadata"]["name"] for body in (family.init, family.aggregator, *family.workers.values()))
+    jobs = [found[name] for name in own if name in found]
+    if ended.type == ConditionType.FAILED or observed.now >= at + LEAVE_SECONDS:
+        plans.append(parts.stop(jobs))
+    elif any(not work.ended for work in jobs):
+        plans.append(Plan(again_in_seconds=at + LEAVE_SECONDS - observed.now))
+    return _plan(joined(plans), before, status)
 
 
 def _active(observed: Observed, job: FederatedTrainingJob, family: Family, before: JobStatus) -> Plan:
-    draft = Draft()
-    active = Active(observed, job, family, before, draft)
-    kind, why = active.decide()
-    figures = active.figures
-    status = statuses.with_participants(figures, job, active.troubles, aggregating=active.aggregating)
+    situation = derive(observed, job, family, before)
+    conclusion, plan = decide(situation)
+    status = statuses.with_participants(situation.figures, job, conclusion.troubles, aggregating=situation.aggregating)
     status = status.model_copy(update={"document_digest": family.document, "rounds": job.spec.rounds})
     generation = observed.job["metadata"].get("generation", 0)
-    status = statuses.with_condition(status, before, kind, why, now=observed.now, generation=generation)
-    return _plan(draft, before, status, participant=why.participant)
-
-
-def _plan(draft: Draft, before: JobStatus, status: JobStatus, *, participant: str | None = None) -> Plan:
-    changed = not statuses.same(before, status)
-    return Plan(
-        apply=tuple(draft.apply),
-        adopt=tuple(draft.adopt),
-        delete=tuple(draft.delete),
-        status=status if changed else None,
-        events=tuple(statuses.events(before, status, participant=participant)) if changed else (),
-        look=tuple(draft.look),
-        again_in_seconds=draft.again_in_seconds,
+    status = statuses.with_condition(
+        status, before, conclusion.kind, conclusion.why, now=observed.now, generation=generation
     )
+    return _plan(plan, before, status, participant=conclusion.why.participant)
+
+
+def _plan(plan: Plan, before: JobStatus, status: JobStatus, *, participant: str | None = None) -> Plan:
+    if statuses.same(before, status):
+        return plan
+    return replace(plan, status=status, events=tuple(statuses.events(before, status, participant=participant)))

@@ -1,0 +1,99 @@
+"""What is known of a job that has not ended: derived once from what was observed. Nothing is decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from photon.api.job import FederatedTrainingJob
+from photon.api.status import Condition, JobStatus, ParticipantState
+from photon_operator.children.family import Family
+from photon_operator.decide import conditions as statuses
+from photon_operator.decide import diagnosis
+from photon_operator.decide.diagnosis import Trouble
+from photon_operator.decide.observed import Observed, Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """A job, the children that it should have, the Jobs that it has, and what each of them says.
+
+    ``before``: the status as it was last written; ``held``: its condition that holds. ``jobs``: all child Jobs that
+    rounds depend on, init first. ``reported``: what the aggregator of the current Job said last; None before it says
+    anything. ``figures``: the latest figures; those that were written last, where no aggregator says any.
+    ``aggregating``: an aggregator is at work, so that what it says of participants holds. ``troubles``: what keeps
+    workers from working, by participant; ``init_trouble`` and ``aggregator_trouble`` likewise.
+    """
+
+    observed: Observed
+    job: FederatedTrainingJob
+    children: Family
+    before: JobStatus
+    held: Condition | None
+    init: Work | None
+    aggregator: Work | None
+    workers: Mapping[str, Work | None]
+    jobs: tuple[Work, ...]
+    reported: JobStatus | None
+    figures: JobStatus
+    aggregating: bool
+    troubles: Mapping[str, Trouble]
+    init_trouble: Trouble | None
+    aggregator_trouble: Trouble | None
+
+    @property
+    def somebody_runs(self) -> bool:
+        """Whether a worker of ours runs."""
+        return any(work is not None and work.running is not None for work in self.workers.values())
+
+
+def derive(observed: Observed, job: FederatedTrainingJob, children: Family, before: JobStatus) -> Situation:
+    """The situation of a job that has not ended."""
+    jobs = observed.jobs()
+    init, aggregator = (jobs.get(body["metadata"]["name"]) for body in (children.init, children.aggregator))
+    workers = {name: jobs.get(body["metadata"]["name"]) for name, body in children.workers.items()}
+    reported = _reported(observed, aggregator)
+    aggregating = (
+        aggregator is not None and not aggregator.deleting and not aggregator.ended and aggregator.running is not None
+    )
+    # A termination message omits participants that do not fit: those keep their previous state.
+    figures = (
+        reported.model_copy(update={"participants": list(reported.participants or before.participants)})
+        if reported is not None
+        else before
+    )
+    people = reported.participants if reported is not None and aggregating else ()
+    heard = {person.name for person in people if person.state is not ParticipantState.ABSENT}
+    found = {
+        participant: diagnosis.trouble(work, observed.notes, heard=participant in heard)
+        for participant, work in workers.items()
+        if work is not None
+    }
+    return Situation(
+        observed=observed,
+        job=job,
+        children=children,
+        before=before,
+        held=statuses.holding(before),
+        init=init,
+        aggregator=aggregator,
+        workers=workers,
+        jobs=tuple(work for work in (init, aggregator, *workers.values()) if work is not None),
+        reported=reported,
+        figures=figures,
+        aggregating=aggregating,
+        troubles={participant: trouble for participant, trouble in found.items() if trouble is not None},
+        init_trouble=diagnosis.trouble(init, observed.notes) if init is not None else None,
+        aggregator_trouble=diagnosis.trouble(aggregator, observed.notes) if aggregator is not None else None,
+    )
+
+
+def _reported(observed: Observed, aggregator: Work | None) -> JobStatus | None:
+    """A termination message takes precedence over an answer."""
+    for pod in reversed(aggregator.pods if aggregator is not None else ()):
+        if pod.termination_message and (status := statuses.parse_last(pod.termination_message)) is not None:
+            return status
+        answer = observed.answer
+        if answer is not None and answer.pod_uid == pod.uid:
+            return answer.status
+    return None
