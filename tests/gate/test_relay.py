@@ -307,10 +307,21 @@ def test_a_worker_that_sends_a_byte_now_and_then_is_cut(gate_to: OpenGate, store
     assert store.head("part") is None
 
 
-def test_a_worker_that_never_ends_its_head_or_never_asks_again_is_cut(gate_to: OpenGate, store: ObjectStore) -> None:
-    gate = gate_to(store, Limits(idle_seconds=0.5, grace_seconds=0.3))
-    with socket.create_connection(("127.0.0.1", gate.relay.port), timeout=20) as worker:
+def test_a_worker_that_never_ends_its_head_is_cut(gate_to: OpenGate, store: ObjectStore) -> None:
+    gate = gate_to(store, Limits(idle_seconds=0.9, grace_seconds=0.1))
+    with socket.create_connection(("127.0.0.1", gate.relay.port), timeout=20) as worker, suppress(OSError):
         worker.sendall(b"GET /o/x HTTP/1.1\r\n")
+        while gate.relay.connections == 0:
+            time.sleep(0.01)
+        while gate.relay.connections:
+            worker.sendall(b"x")
+            time.sleep(0.05)
+    wait_until(lambda: gate.relay.connections == 0)
+
+
+def test_a_worker_that_asks_nothing_more_is_cut(gate_to: OpenGate, store: ObjectStore) -> None:
+    gate = gate_to(store, Limits(idle_seconds=0.2))
+    with socket.create_connection(("127.0.0.1", gate.relay.port), timeout=20) as worker:
         assert worker.recv(1) == b""
 
 

@@ -2,8 +2,9 @@
 
 ::
 
-    relay    bytes between the worker and the hub's presigned URLs, bounded and checked on the way
-    ledger   what crossed the border, in a chain of lines that shows every change
-    main     options and exit codes of ``photon-gate``
-    entry    the entry point: nothing heavy is imported before it
+    relay      bytes between the worker and the hub's presigned URLs, bounded and checked on the way
+    ledger     what crossed the border, in a chain of lines that shows every change
+    recording  uploads of the relay, in the ledger
+    main       options and exit codes of ``photon-gate``
+    entry      the entry point: nothing heavy is imported before it
 """

@@ -47,6 +47,9 @@ WRONG_LENGTH: Final = Answer(HTTPStatus.BAD_REQUEST, "BadDigest", "Content-Lengt
 WRONG_BYTES: Final = Answer(
     HTTPStatus.BAD_REQUEST, "BadDigest", "the bytes are not those that were announced: nothing was written"
 )
+UNRECORDED: Final = Answer(
+    HTTPStatus.SERVICE_UNAVAILABLE, "ServiceUnavailable", "the gate cannot record what leaves: its log says why"
+)
 EXISTS: Final = Answer(HTTPStatus.PRECONDITION_FAILED, "PreconditionFailed", "the object exists already")
 WRONG_REQUEST: Final = Answer(HTTPStatus.BAD_REQUEST, "InvalidRequest", "the gate does not understand this request")
 WRONG_RANGE: Final = Answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "InvalidRange", "one range within the object")

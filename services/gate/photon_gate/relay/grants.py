@@ -55,10 +55,11 @@ def origin_of(url: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """One object that may pass. ``what`` names it in records; ``sha256`` is that of a PUT's body."""
+    """One object that may pass. ``what`` and ``round`` are for records; ``sha256`` is that of a PUT's body."""
 
     method: Literal["GET", "PUT"]
     what: str
+    round: int | None
     url: str
     headers: Mapping[str, str]
     size_bytes: int
@@ -77,10 +78,10 @@ class Grants:
         self._lock = Lock()
         self._grants: dict[str, Grant] = {}
 
-    def get(self, url: str, *, what: str, size_bytes: int, valid_seconds: float) -> str:
+    def get(self, url: str, *, what: str, size_bytes: int, valid_seconds: float, round: int | None = None) -> str:
         """Allow reads of an object of ``size_bytes``, whole or in ranges; returns the id. Raises GrantRefused."""
         self._check(url, size_bytes, MAX_GET_BYTES)
-        return self._add("GET", what, url, {}, size_bytes, None, valid_seconds)
+        return self._add("GET", what, round, url, {}, size_bytes, None, valid_seconds)
 
     def put(
         self,
@@ -91,6 +92,7 @@ class Grants:
         size_bytes: int,
         sha256: str,
         valid_seconds: float,
+        round: int | None = None,
     ) -> str:
         """Allow one object of this size and sha256 (hex) to be written; returns the id. Raises GrantRefused."""
         self._check(url, size_bytes, MAX_PUT_BYTES)
@@ -108,7 +110,7 @@ class Grants:
                 f"headers: {', '.join(wrong) or 'a name given twice'}: a PUT has exactly Content-Length, "
                 "If-None-Match: * and x-amz-checksum-sha256 of what was announced"
             )
-        return self._add("PUT", what, url, dict(headers), size_bytes, sha256, valid_seconds)
+        return self._add("PUT", what, round, url, dict(headers), size_bytes, sha256, valid_seconds)
 
     def find(self, identifier: str) -> Grant | None:
         """The grant of an id; None when there is none, or no longer."""
@@ -140,6 +142,7 @@ class Grants:
         self,
         method: Literal["GET", "PUT"],
         what: str,
+        round: int | None,
         url: str,
         headers: Mapping[str, str],
         size_bytes: int,
@@ -152,6 +155,7 @@ class Grants:
         grant = Grant(
             method=method,
             what=what,
+            round=round,
             url=url,
             headers=headers,
             size_bytes=size_bytes,

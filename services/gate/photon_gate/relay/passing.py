@@ -29,6 +29,7 @@ class Outcome(StrEnum):
     COMPLETE = "Complete"
     ALREADY_THERE = "AlreadyThere"
     WRONG_BYTES = "WrongBytes"
+    UNRECORDED = "Unrecorded"
     REFUSED = "Refused"
     BROKEN = "Broken"
 
@@ -73,17 +74,21 @@ def span_of(header: str | None, size_bytes: int) -> tuple[int, int] | None:
 
 
 class Upload:
-    """The body of a PUT on its way: read from the worker, hashed, handed on."""
+    """The body of a PUT on its way: read from the worker, hashed, handed on; ``leaving`` is asked before its end is."""
 
-    def __init__(self, grant: Grant, read: Reads) -> None:
+    def __init__(self, grant: Grant, read: Reads, leaving: Callable[[Grant], object]) -> None:
         self._grant = grant
+        self._leaving = leaving
         self._read = read
         self.left = grant.size_bytes
         self.sent = 0
         self.sha256: str | None = None
 
     def pieces(self) -> Iterator[memoryview]:
-        """The body, piece by piece; the last one only when the sha256 is right. Raises WorkerGone, WrongBytes."""
+        """The body, piece by piece; the last one only when the sha256 is right, and it is on record.
+
+        Raises WorkerGone, WrongBytes, and what ``leaving`` raises (no OSError).
+        """
         digest = hashlib.sha256()
         buffer = memoryview(bytearray(min(BLOCK_BYTES, self._grant.size_bytes)))
         while self.left:
@@ -93,6 +98,7 @@ class Upload:
                 self.sha256 = digest.hexdigest()
                 if self.sha256 != self._grant.sha256:
                     raise WrongBytes
+                self._leaving(self._grant)
             self.sent += len(piece)
             yield piece
 

@@ -20,6 +20,7 @@ from threading import Event, Lock, Thread, current_thread
 from types import TracebackType
 from typing import Any, Final, Self
 
+from photon.errors import PhotonError
 from photon.store.errors import StoreError
 from photon.store.retry import TryAgain
 from photon_gate.relay import answers
@@ -34,13 +35,15 @@ _PATH: Final = re.compile(r"/o/([A-Za-z0-9_-]{22})")
 LOOK_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 5.0
 OnPassed = Callable[[Passed], None]
+OnLeaving = Callable[[Grant], None]
 
 
 class Relay:
     """Serves the grants between ``start`` and ``close``, or in a ``with`` block.
 
-    ``on_passed`` is told of every transfer that began, from the thread that made it. ``context``: how the stores'
-    certificates are verified; by default as the environment says.
+    ``on_passed`` is told of every transfer that began, from the thread that made it. ``on_leaving`` is asked before the
+    end of an upload leaves: what it raises (a PhotonError: it cannot be recorded) ends the upload. ``context``: how
+    certificates of stores are verified; by default as the environment says.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class Relay:
         port: int = 0,
         limits: Limits | None = None,
         on_passed: OnPassed | None = None,
+        on_leaving: OnLeaving | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
         """Listen at ``host:port`` (0: any free one). Raises OSError when the address is taken."""
         self.grants = grants
         self.limits = limits or Limits()
         self._on_passed = on_passed or (lambda _: None)
+        self.leaving = on_leaving or (lambda _: None)
         self._context = context
         self._lock = Lock()
         self._exchanges: set[Exchange] = set()
@@ -128,7 +133,10 @@ class Relay:
 
     def passed(self, passed: Passed) -> None:
         """Tell of a transfer."""
-        self._on_passed(passed)
+        try:
+            self._on_passed(passed)
+        except PhotonError as error:
+            log.error("relay: a transfer ended as %s: %s", passed.outcome, error)
 
     def _look(self) -> None:
         while not self._closing.wait(min(LOOK_SECONDS, self.limits.grace_seconds)):
@@ -229,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
         if length != [str(grant.size_bytes)] or "Transfer-Encoding" in self.headers:
             self._refuse(answers.WRONG_LENGTH)
             return
-        upload = Upload(grant, self.rfile.readinto1)
+        upload = Upload(grant, self.rfile.readinto1, self.server.relay.leaving)
         self.exchange.begin(grant.size_bytes)
         try:
             outcome, answer = self._put(grant, upload)
@@ -261,6 +269,9 @@ class _Handler(BaseHTTPRequestHandler):
         except StoreError as error:
             log.info("relay: %s", error)
             return Outcome.REFUSED, answer_for(error)
+        except PhotonError as error:
+            log.error("relay: %s", error)
+            return Outcome.UNRECORDED, answers.UNRECORDED
         return Outcome.COMPLETE if created else Outcome.ALREADY_THERE, answers.EXISTS
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
