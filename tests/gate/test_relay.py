@@ -387,3 +387,39 @@ def test_bytes_pass_a_proxy_with_credentials_and_a_private_authority(
         assert (response.status, body) == (200, DATA)
         assert set(proxy.seen) == {"CONNECT store.invalid"}
         gate.relay.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\r\n\r\n",
+        b"GET /o/x\r\n",
+        b"GET /o/x HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /o/x HTTP/1.1\r\n" + b"a: b\r\n" * 200 + b"\r\n",
+        b"GET /o/x HTTP/1.1\r\n" + b"a: " + b"b" * 70_000 + b"\r\n\r\n",
+        b"GET http://hub.example.org/o/x HTTP/1.1\r\nHost: hub.example.org\r\n\r\n",
+        b"CONNECT hub.example.org:443 HTTP/1.1\r\n\r\n",
+        b"PUT /o/x HTTP/1.1\r\nContent-Length: -5\r\n\r\nabcde",
+        b"PUT /o/x HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"PUT /o/x HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"PUT /o/x HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n",
+    ],
+    ids=range(13),
+)
+def test_what_is_no_request_is_refused_and_leaves_nothing(gate_to: OpenGate, store: ObjectStore, sent: bytes) -> None:
+    gate = gate_to(store)
+    with socket.create_connection(("127.0.0.1", gate.relay.port), timeout=20) as worker:
+        with suppress(OSError):
+            worker.sendall(sent)
+            worker.shutdown(socket.SHUT_WR)
+        answer = b""
+        with suppress(ConnectionResetError):
+            while piece := worker.recv(65536):
+                answer += piece
+    assert answer[:9] in (b"HTTP/1.1 ", b"<Error><C", b"")
+    assert answer[9:12] not in (b"200", b"500", b"502", b"503")
+    assert b"html" not in answer.lower()
+    wait_until(lambda: gate.relay.connections == 0)
+    assert gate.passed == []

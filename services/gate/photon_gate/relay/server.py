@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -95,6 +96,9 @@ class Relay:
     def close(self) -> None:
         """End all transfers and stop; returns when no thread serves any more, after a few seconds in any case."""
         self._closing.set()
+        with suppress(OSError):
+            # Wakes the thread that listens, which would look only at its next turn.
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._server.server_close()
         with self._lock:
