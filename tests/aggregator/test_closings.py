@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,10 @@ from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.store.tensors import Header
 from photon_aggregator.actions import closings
-from photon_aggregator.actions.commit import clip_factors
 from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.faults import FaultPoint
+from photon_aggregator.rounds.taking import clip_factors
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
-from tests.aggregator.machine import admission
 from tests.aggregator.running import KillAt, Killed, aggregator, chain, working
 from tests.aggregator.test_refusals import values_of, with_values
 
@@ -161,9 +159,7 @@ def test_the_bytes_of_a_closing_without_news_are_what_they_were(plan: Plan) -> N
 
 
 def clips(*norms: float, limit: float | None = 8.0) -> list[float]:
-    plan = Plan(job="a" * 64, round=1, base="b" * 64, participants=[], cohort=[], first_step=0, local_steps=4)
-    given = [replace(admission(f"p{index}", plan), norm=norm) for index, norm in enumerate(norms)]
-    return list(clip_factors(given, limit).values())
+    return list(clip_factors({f"p{index}": norm for index, norm in enumerate(norms)}, limit).values())
 
 
 def test_only_what_is_far_longer_than_the_median_is_scaled_down() -> None:

@@ -7,17 +7,14 @@ same place; the one that creates commit.json wins, and the other adopts its comm
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from photon.api.participation import Weighting
 from photon.api.status import JobReason
-from photon.api.training import OuterSpec
-from photon.protocol.canonical import digest, sha256_hex
+from photon.protocol.canonical import sha256_hex
 from photon.protocol.ranges import MAX_COUNT
-from photon.protocol.records import AcceptedUpdate, Commit, FileRecord, LearningMetrics, Phase, RollbackReason
+from photon.protocol.records import Commit, FileRecord, LearningMetrics, Phase, RollbackReason
 from photon.protocol.rollback import rollback_commit, since
 from photon.store import keys
 from photon.store.objects import ObjectStore
@@ -45,6 +42,7 @@ from photon_aggregator.merge import (
 )
 from photon_aggregator.merge.outer import state_names
 from photon_aggregator.rounds.events import Admission, Broken, Committed, Event, Head, Merge, NotFinite
+from photon_aggregator.rounds.taking import clip_factors, inputs_digest, outer_of, train_loss, weight_of
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +54,6 @@ class CommitResult:
     head: Head
     ours: bool
     seconds: dict[Phase, float] = field(default_factory=dict)
-
-
-def inputs_digest(merge: Merge, clips: Mapping[str, float]) -> str:
-    """Digest of what goes into a merge: the plan (hence the base), the manifests, and how some were scaled down."""
-    manifests = {admission.participant: admission.digest for admission in merge.admissions}
-    clipped = {name: clip for name, clip in clips.items() if clip != 1.0}
-    return digest({"plan": merge.plan_digest, "manifests": manifests} | ({"clips": clipped} if clipped else {}))
 
 
 def commit_round(action: Merge, bench: Workbench) -> list[Event]:
@@ -108,8 +99,8 @@ def merge_and_commit(merge: Merge, bench: Workbench) -> CommitResult:
     result: MergeResult | None = None
     while decided.has_quorum and result is None:
         taken = decided.merge
-        clips = clip_factors(taken.admissions, decided.link.closing.clip_to_median)
-        folder = keys.global_folder(round_number, inputs_digest(taken, clips))
+        clips = clip_factors(_norms(taken), decided.link.closing.clip_to_median)
+        folder = keys.global_folder(round_number, _inputs(taken, clips))
         try:
             result = retries(partial(_merge, taken, clips, folder, bench), "merge")
         except UpdateFault as fault:
@@ -147,21 +138,6 @@ def merge_and_commit(merge: Merge, bench: Workbench) -> CommitResult:
     )
 
 
-def clip_factors(admissions: Sequence[Admission], clip_to_median: float | None) -> dict[str, float]:
-    """By what each update is scaled before it is averaged: down to ``clip_to_median`` times the round's median norm.
-
-    The lower median: of two updates the longer must not set the measure for itself. Updates of zeros set none.
-    """
-    lengths = sorted(admission.norm for admission in admissions if admission.norm > 0)
-    if clip_to_median is None or not lengths:
-        return {admission.participant: 1.0 for admission in admissions}
-    longest = clip_to_median * lengths[(len(lengths) - 1) // 2]
-    return {
-        admission.participant: min(1.0, longest / admission.norm) if admission.norm > 0 else 1.0
-        for admission in admissions
-    }
-
-
 def _without(decided: Decided, fault: UpdateFault, bench: Workbench) -> Decided:
     """What the round takes when an update could not be merged: it is checked again, and dropped if it is not good."""
     logger.warning("round %d: %s", decided.merge.plan.round, fault)
@@ -188,6 +164,15 @@ def _given_up(decided: Decided) -> Commit:
         message=f"{len(decided.merge.admissions)} of {decided.merge.quorum} updates can be merged; dropped: {why}",
         offenders=list(dropped),
     )
+
+
+def _norms(merge: Merge) -> dict[str, float]:
+    return {admission.participant: admission.norm for admission in merge.admissions}
+
+
+def _inputs(merge: Merge, clips: Mapping[str, float]) -> str:
+    manifests = {admission.participant: admission.digest for admission in merge.admissions}
+    return inputs_digest(merge.plan_digest, manifests, clips)
 
 
 def discard(store: ObjectStore, folder: str) -> None:
@@ -220,7 +205,7 @@ def _merge(merge: Merge, clips: Mapping[str, float], folder: str, bench: Workben
         model=context.source(f"{base.folder}/{weights.name}", weights.size_bytes),
         state=state,
         digests=digests,
-        outer=_outer(merge, context),
+        outer=outer_of(merge.plan, context.learning.outer),
         step=base.outer_steps + 1,
         open_sink=open_sink,
         settings=FROM_STORE,
@@ -229,16 +214,9 @@ def _merge(merge: Merge, clips: Mapping[str, float], folder: str, bench: Workben
     )
 
 
-def _outer(merge: Merge, context: JobContext) -> OuterSpec:
-    """The outer optimizer of the round: after a rollback its plan may lower the learning rate."""
-    outer, scale = context.learning.outer, merge.plan.outer_scale
-    return outer if scale is None else outer.model_copy(update={"learning_rate": outer.learning_rate * scale})
-
-
 def _input(admission: Admission, clip: float, round_number: int, context: JobContext) -> UpdateInput:
     manifest = admission.manifest
     names = part_keys(round_number, admission.participant, manifest.parts)
-    by_tokens = context.learning.weighting is Weighting.TOKENS
     return UpdateInput(
         participant=admission.participant,
         parts=[
@@ -247,7 +225,7 @@ def _input(admission: Admission, clip: float, round_number: int, context: JobCon
         ],
         ranges=[(part.start, part.stop) for part in manifest.parts],
         codec=context.layout.codec,
-        weight=float(manifest.tokens) if by_tokens else 1.0,
+        weight=weight_of(manifest.tokens, context.learning.weighting),
         clip=clip,
         norm=admission.norm,
         tokens=manifest.tokens,
@@ -288,11 +266,5 @@ def _record(merge: Merge, clips: Mapping[str, float], context: JobContext, folde
         tokens=min(MAX_COUNT, base.tokens + sum(update.tokens for update in taken)),
         sequential_steps=base.sequential_steps + merge.plan.local_steps,
         since=since(base),
-        metrics=LearningMetrics.model_validate(dict(result.metrics) | {"train_loss": _train_loss(taken)}),
+        metrics=LearningMetrics.model_validate(dict(result.metrics) | {"train_loss": train_loss(taken)}),
     )
-
-
-def _train_loss(accepted: Sequence[AcceptedUpdate]) -> float:
-    """Mean training loss by tokens, nats a token."""
-    tokens = sum(update.tokens for update in accepted)
-    return math.fsum(update.loss_mean * update.tokens for update in accepted) / tokens

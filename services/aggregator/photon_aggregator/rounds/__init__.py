@@ -10,6 +10,7 @@
     assignment   which task a participant gets
     submissions  updates: handed in, admitted, refused
     closing      when a round closes, and with which updates: quorum, grace, deadline
+    taking       what a round takes: weights, clipping, the digest of its inputs
     presence     heartbeats, evaluations, silent participants
     waiting      what a job waits for: the store, its quorum
     stopping     stop conditions, mean loss, perplexity
