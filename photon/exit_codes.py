@@ -15,6 +15,9 @@ EXIT_JOB_FAILED: Final = 3
 EXIT_STORE_REFUSES: Final = 4
 # Another aggregator runs the rounds of this job and all participants speak with it: this one has left.
 EXIT_SUPERSEDED: Final = 5
+# `photon audit`: what is in the bucket is not what the job wrote (0: it is), or there is nothing that can be checked.
+EXIT_TAMPERED: Final = 1
+EXIT_NOT_CHECKABLE: Final = 3
 # Stopped by Ctrl-C or another signal, after all that was started has ended.
 EXIT_STOPPED: Final = 130
 # As a shell counts them: SIGINT and SIGTERM. A process that ends so was asked to, and may be started again.

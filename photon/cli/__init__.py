@@ -5,6 +5,8 @@
     main         the commands and their options
     status       ``photon status``
     rollback     ``photon rollback``
+    audit        ``photon audit``
+    places       where a job's bucket is
     check        ``photon validate``: what the worker checks of a model
     check_store  ``photon check-store``
     advice       ``photon validate``: settings that are valid and known to end badly

@@ -187,6 +187,28 @@ def rollback(
         print(line)
 
 
+@app.command()
+def audit(
+    place: Annotated[
+        str,
+        typer.Argument(metavar="PLACE", help="Folder of a run (runs/demo), job file, or s3://bucket/prefix."),
+    ],
+    recompute: Annotated[
+        str, typer.Option(metavar="all|N|none", help="Make the merge of all, of the last N, or of no rounds again.")
+    ] = "all",
+    deep: Annotated[bool, typer.Option("--deep", help="Also hash every part and every model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Check from its bucket alone that a job, running or not, is what its records say.
+
+    Exit codes: 0 it holds; 1 a file does not; 3 nothing can be checked (no access, no job).
+    """
+    from photon.cli import audit as auditing
+
+    options = ["--recompute", recompute, *(["--deep"] if deep else ()), *(["--json"] if as_json else ())]
+    raise typer.Exit(auditing.audit(place, options))
+
+
 @app.command("check-store")
 def check_store(job_file: JobFile, overrides: Overrides = None) -> None:
     """Try what the object store of a job can do. The exit code is 2 when it cannot hold the job."""

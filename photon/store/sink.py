@@ -244,6 +244,19 @@ class MultipartSink(_Stripes):
         self._upload.abort()
 
 
+class DigestSink(_Stripes):
+    """Keeps nothing but size and sha256: what would have been written."""
+
+    def _store(self, index: int, data: memoryview) -> None:
+        pass
+
+    def _publish(self) -> None:
+        pass
+
+    def _drop(self) -> None:
+        pass
+
+
 def multipart_stripe_bytes(size_bytes: int, *, least: int = 8 * 2**20) -> int:
     """The smallest power of two from ``least`` that keeps a file of ``size_bytes`` within S3's 10,000 parts."""
     stripe = least

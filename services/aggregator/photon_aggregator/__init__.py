@@ -6,6 +6,7 @@
     actions    does: what the machine asks for, one file an action; blocking, safe to repeat
     bucket     keeps: typed records in object storage, and what a job is once its bucket was read
     merge      computes: updates, model and outer state in, the next model out; numpy only
+    audit      verifies: from the bucket alone, that a job is what its records say
     reporting  shows: status, metrics, curves, logs; reads state and books, decides nothing
     http       speaks: routes, authentication, limits, the page
     engine     the loop that joins them: an event in, actions done (ACTIONS), waiting requests woken
