@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 import ssl
 from enum import StrEnum
@@ -124,6 +125,19 @@ class JoinSpec(ApiModel):
         ),
     ] = BytesBy.RELAY
     gate: Annotated[PodSettings, Field(description="The gate's pod.")] = PodSettings()
+
+    @property
+    def hub_key_id(self) -> str:
+        """The first 16 bytes of the sha256 of the hub's key, as people compare it: ``9f86 d081 ...``."""
+        raw = base64.urlsafe_b64decode(self.hub_key.removeprefix(KEY_PREFIX) + "=")
+        digits = hashlib.sha256(raw).hexdigest()[:32]
+        return " ".join(digits[start : start + 4] for start in range(0, 32, 4))
+
+    @property
+    def origin(self) -> str:
+        """``https://HOST[:PORT]`` of the hub's door."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}".lower()
 
     @property
     def host(self) -> str:

@@ -209,6 +209,22 @@ def audit(
     raise typer.Exit(auditing.audit(place, options))
 
 
+@app.command("check")
+def check_invitation(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An invitation to a job of another institution.")],
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="The institution's policy.")] = None,
+) -> None:
+    """Say what a job of another institution would be and use here. The exit code is 2 when the policy refuses it."""
+    from datetime import UTC, datetime
+
+    from photon.cli import joining
+
+    lines, allowed = joining.check(file, policy, now=datetime.now(UTC))
+    print("\n".join(lines))
+    if not allowed:
+        raise typer.Exit(EXIT_USER_ERROR)
+
+
 @app.command("check-store")
 def check_store(job_file: JobFile, overrides: Overrides = None) -> None:
     """Try what the object store of a job can do. The exit code is 2 when it cannot hold the job."""

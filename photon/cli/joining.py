@@ -1,0 +1,57 @@
+"""``photon check``: what a job of another institution would be and use here, before it is applied."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from photon.api.invitation import Invitation, read_invitation
+from photon.api.text import printable
+from photon.policy.document import Policy, load_policy
+from photon.policy.hours import is_open, next_change
+from photon.policy.verdict import Hub, Refusal, of_invitation
+
+
+def check(file: Path, policy_file: Path | None, *, now: datetime) -> tuple[list[str], bool]:
+    """Lines for a person, and whether the policy allows it. Raises UserError: the file or the policy is wrong."""
+    invitation = read_invitation(file)
+    policy = load_policy(policy_file) if policy_file is not None else Policy()
+    join, metadata = invitation.job.spec.join, invitation.job.metadata
+    hub = Hub(key_id=join.hub_key_id, host=join.host)
+    refusals = of_invitation(policy, hub, name=metadata.name, namespace=metadata.namespace or "")
+    return [*_facts(invitation), *_verdict(policy, policy_file, refusals, now)], not refusals
+
+
+def _facts(invitation: Invitation) -> list[str]:
+    job = invitation.job
+    join, here = job.spec.join, job.spec.participants[0]
+    assert here.worker is not None, "JoinedSpec requires it"
+    needs, data = here.worker.resources, here.worker.data
+    folders = [data.uri] if data.uri else [source.uri for source in data.sources or ()]
+    memory = f", {needs.memory} of memory" if needs.memory else ""
+    if invitation.token is not None:
+        token = "a token in this file, for one use: keep the file private until it was applied"
+    elif join.invitation_secret_ref is not None:
+        token = f"the token in the Secret {join.invitation_secret_ref.name}"
+    else:
+        token = "none: the hub must know this institution's key already"
+    return [
+        f"job          {job.metadata.name}, coordinated at {join.url}",
+        f"hub's key    {join.hub_key_id}: compare it by telephone before you apply the file",
+        f"connections  outbound only, to {', '.join(sorted({join.origin, *join.objects}))}",
+        f"takes part   {here.name}: {here.worker.nodes} x ({needs.cpus} CPUs, {needs.gpus} GPUs{memory})",
+        f"data         {printable(', '.join(str(folder) for folder in folders))}: it does not leave this institution",
+        f"invitation   {token}",
+    ]
+
+
+def _verdict(policy: Policy, policy_file: Path | None, refusals: list[Refusal], now: datetime) -> list[str]:
+    name = "the default policy" if policy_file is None else str(policy_file)
+    lines = [f"policy       {name} refuses: {refusal}" for refusal in refusals]
+    if not refusals:
+        lines.append(f"policy       {name} allows this hub and this job")
+    if policy.hours:
+        change = next_change(policy.hours, now)
+        until = "" if change is None else f" until {change:%Y-%m-%d %H:%M} UTC"
+        lines.append(f"hours        {'open' if is_open(policy.hours, now) else 'closed'}{until}")
+    return [*lines, "not checked  the model and its size: the hub is not asked before the job is joined"]
