@@ -15,11 +15,11 @@ from typing import Any, Final
 from photon.api.job import KIND
 from photon_operator.children import names
 from photon_operator.children.kinds import POD, Object
-from photon_operator.cluster.aggregator_status import Polls
-from photon_operator.cluster.apply import Carried, carry_out
+from photon_operator.cluster.aggregator_status import StatusPoller
+from photon_operator.cluster.apply import Applied, apply_plan
 from photon_operator.cluster.cache import CHILD_KINDS, Cache, Key
 from photon_operator.cluster.client import Api, ApiError
-from photon_operator.cluster.memory import ChildrenCache, Memos
+from photon_operator.cluster.memory import ChildrenCache, RetryMemory
 from photon_operator.cluster.work_queue import WorkQueue
 from photon_operator.decide.observed import Observed
 from photon_operator.decide.plan import Plan
@@ -60,15 +60,15 @@ class Controller:
         self._api = api
         self._settings = settings
         self._queue = WorkQueue(self._reconcile, width=WIDTH, clock=time.monotonic)
-        self._polls = Polls(self.cache, settings, lambda key: self._queue.wake(key))
-        self._memos = Memos(time.monotonic)
+        self._poller = StatusPoller(self.cache, settings, lambda key: self._queue.wake(key))
+        self._memory = RetryMemory(time.monotonic)
         self._children = ChildrenCache()
         self._failures: dict[Key, int] = {}
         self._threads = ThreadPoolExecutor(WIDTH, thread_name_prefix="api")
         self._list_tried_at = time.monotonic()
         self._owed_since: dict[str, float] = {}
 
-    def told(self, kind: str, raw: Object, *, gone: bool) -> None:
+    def on_event(self, kind: str, raw: Object, *, gone: bool) -> None:
         """A watch tells of an object."""
         self._owed_since.pop(kind, None)
         key = self.cache.drop(kind, raw) if gone else self.cache.put(kind, raw)
@@ -92,7 +92,7 @@ class Controller:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._keep_listing())
                 group.create_task(self._queue.run())
-                group.create_task(self._polls.run())
+                group.create_task(self._poller.run())
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -158,17 +158,17 @@ class Controller:
         self.metrics.reconciled(time.monotonic() - began, error)
 
     async def _once(self, key: Key, job: Object) -> None:
-        memo = self._memos.of(key)
+        retries = self._memory.of(key)
         plan = reconcile(
             Observed(
                 job=job,
                 children=self.cache.children(key),
                 pods=self.cache.pods(key),
-                answer=self._polls.answer(key),
-                notes=self._memos.notes,
-                taken=memo.taken,
-                refused=memo.refused,
-                closing=frozenset(memo.closing),
+                aggregator_status=self._poller.status(key),
+                warnings=self._memory.warnings,
+                taken=retries.taken,
+                refused=retries.refused,
+                closing=frozenset(retries.closing),
                 began=self._began,
                 now=time.time(),
                 settings=self._settings,
@@ -176,32 +176,32 @@ class Controller:
             new_token=make_token,
             children_of=self._children.of,
         )
-        plan = self._memos.sensible(key, plan)
+        plan = self._memory.due(key, plan)
         if not plan.changes_nothing:
-            self._take_in(key, plan, await self._in_thread(partial(carry_out, plan, job, self._api)))
-        for uid in plan.look:
-            await self._look(key, uid)
+            self._take_in(key, plan, await self._in_thread(partial(apply_plan, plan, job, self._api)))
+        for uid in plan.read_events_of:
+            await self._read_events(key, uid)
         self._queue.wake(key, min(plan.again_in_seconds or IDLE_SECONDS, IDLE_SECONDS) + 0.01)
 
-    def _take_in(self, key: Key, plan: Plan, done: Carried) -> None:
+    def _take_in(self, key: Key, plan: Plan, done: Applied) -> None:
         for kind, raw in done.seen:
             self.cache.put(kind, raw)
-        changed = self._memos.carried(key, plan, done)
+        changed = self._memory.applied(key, plan, done)
         # What an apply was answered with is in the cache now, and the next step may follow from it.
         if changed or done.seen:
             self._queue.wake(key, GATHER_SECONDS)
 
-    async def _look(self, key: Key, uid: str) -> None:
-        if not self._memos.may_look(uid):
+    async def _read_events(self, key: Key, uid: str) -> None:
+        if not self._memory.may_read_events(uid):
             return
         message = await self._in_thread(lambda: self._api.last_warning(key[0], uid))
-        if self._memos.noted(uid, message):
+        if self._memory.take_warning(uid, message):
             self._queue.wake(key)
 
     def _forget(self, key: Key) -> None:
         self._failures.pop(key, None)
-        self._polls.forget(key)
-        self._memos.forget(key)
+        self._poller.forget(key)
+        self._memory.forget(key)
         self._children.forget(key)
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:

@@ -16,15 +16,16 @@ from urllib3.exceptions import HTTPError
 from photon.api.job import KIND
 from photon.api.status import ClusterReason
 from photon.ending import Ended, exit_with_mistake, leave, record_of
+from photon.errors import UserError
 from photon.exit_codes import EXIT_FAILED
 from photon.protocol.termination import Termination
 from photon.telemetry.logging import configure
 from photon.version import release
 from photon_operator.cluster.cache import Cache
-from photon_operator.cluster.client import Api, ApiError, NoKubernetes, connect
+from photon_operator.cluster.client import Api, ApiError, connect
 from photon_operator.controller import Controller
 from photon_operator.metrics import OperatorMetrics
-from photon_operator.settings import VARIABLES, Settings, SettingsError
+from photon_operator.settings import VARIABLES, Settings
 from photon_operator.watch import registry_of
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def _run() -> None:
     configure("operator")
     try:
         settings = Settings.of(os.environ)
-    except SettingsError as error:
+    except UserError as error:
         exit_with_mistake(str(error))
     logging.getLogger("photon_operator").setLevel(settings.log_level)
     for name in _CHATTY:
@@ -96,7 +97,7 @@ def _run() -> None:
     metrics = OperatorMetrics(cache)
     try:
         api = Api(connect(), on_request=metrics.requested)
-    except NoKubernetes as error:
+    except UserError as error:
         exit_with_mistake(str(error))
     _wait_for_definition(api, settings)
     controller = Controller(api=api, cache=cache, settings=settings, metrics=metrics)

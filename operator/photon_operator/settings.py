@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from photon.errors import UserError
 from photon.version import release
+from photon_operator.errors import OperatorError
 
 VARIABLES: Final = {
     "PHOTON_NAMESPACES": "whose jobs it runs: a,b; empty for all",
@@ -26,7 +28,7 @@ VARIABLES: Final = {
 }
 
 
-class SettingsError(ValueError):
+class SettingsError(OperatorError, UserError):
     """An environment variable cannot be used; the message names it and the fix."""
 
 

@@ -61,16 +61,16 @@ def registry_of(controller: Controller, own: Settings) -> kopf.OperatorRegistry:
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
-    kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="job")(_teller(controller, KIND))
+    kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="job")(_handler(controller, KIND))
     for kind, group, plural in _CHILDREN:
         ours = {names.MANAGED_BY: names.MANAGER}
-        kopf.on.event(group, "v1", plural, labels=ours, registry=registry, id=plural)(_teller(controller, kind))
+        kopf.on.event(group, "v1", plural, labels=ours, registry=registry, id=plural)(_handler(controller, kind))
     return registry
 
 
-def _teller(controller: Controller, kind: str) -> Callable[..., Awaitable[None]]:
+def _handler(controller: Controller, kind: str) -> Callable[..., Awaitable[None]]:
     async def tell(event: kopf.RawEvent, **_: Any) -> None:
-        controller.told(kind, event["object"], gone=event["type"] == "DELETED")
+        controller.on_event(kind, event["object"], gone=event["type"] == "DELETED")
 
     return tell
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from photon_operator.children.family import ChildrenInputs, Family, make_children
+from photon_operator.children.build import Children, ChildrenInputs, make_children
 from photon_operator.children.kinds import SECRET
 from photon_operator.cluster import memory
 from photon_operator.cluster.memory import ChildrenCache
@@ -20,7 +20,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the jobs whose children were built."""
     found: list[str] = []
 
-    def counted(inputs: ChildrenInputs) -> Family:
+    def counted(inputs: ChildrenInputs) -> Children:
         found.append(inputs.name)
         return make_children(inputs)
 

@@ -139,11 +139,11 @@ def test_a_container_that_cannot_be_made(waiting: str, message: str, reason: str
 def test_what_only_events_tell_is_looked_for_after_a_while(job: str) -> None:
     world = started() if job != "first-init" else World()
     plan = world.settle()
-    assert not plan.look
+    assert not plan.read_events_of
     assert plan.again_in_seconds is not None
     plan = world.after(10)
-    assert world.pod(job)["metadata"]["uid"] in plan.look
-    world.notes[world.pod(job)["metadata"]["uid"]] = 'MountVolume.SetUp failed: configmap "institution-ca" not found'
+    assert world.pod(job)["metadata"]["uid"] in plan.read_events_of
+    world.warnings[world.pod(job)["metadata"]["uid"]] = 'MountVolume.SetUp failed: configmap "institution-ca" not found'
     world.settle()
     assert world.state == ("Pending", "PodRefused")
     assert "institution-ca" in world.message
@@ -154,8 +154,8 @@ def test_a_job_whose_pods_are_refused_by_a_quota() -> None:
     job = world.children["Job"]["first-worker-north"]
     world.pods = [p for p in world.pods if p["metadata"]["ownerReferences"][0]["uid"] != job["metadata"]["uid"]]
     plan = world.after(10)
-    assert job["metadata"]["uid"] in plan.look
-    world.notes[job["metadata"]["uid"]] = 'pods "x" is forbidden: exceeded quota: compute'
+    assert job["metadata"]["uid"] in plan.read_events_of
+    world.warnings[job["metadata"]["uid"]] = 'pods "x" is forbidden: exceeded quota: compute'
     world.settle()
     assert world.state == ("Pending", "PodRefused")
     assert "exceeded quota" in world.message

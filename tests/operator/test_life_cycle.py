@@ -8,7 +8,7 @@ import pytest
 
 from photon.api.status import JobReason
 from photon.exit_codes import EXIT_JOB_FAILED
-from photon_operator.children.family import tokens_of
+from photon_operator.children.build import tokens_of
 from photon_operator.children.kinds import CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.decide.conditions import finite
 from photon_operator.decide.observed import timestamp
@@ -71,7 +71,7 @@ def test_a_loss_that_diverged_does_not_stop_the_status() -> None:
     world.says(
         said("Running", JobReason.TRAINING, validation_perplexity=float("inf"), train_loss=float("nan"), round=2)
     )
-    world.says(finite(world.answer.status))  # type: ignore[union-attr]
+    world.says(finite(world.aggregator_status.status))  # type: ignore[union-attr]
     world.settle()
     assert world.status.round == 2
     assert world.status.validation_perplexity is None
@@ -92,14 +92,14 @@ def test_it_ends_as_the_aggregator_says(by: str) -> None:
 
 def test_the_end_is_learnt_although_the_operator_was_down_and_the_answers_are_old() -> None:
     world = World().training()
-    world.answer = None
+    world.aggregator_status = None
     finish(world)
     assert world.state == ("Complete", "RoundsDone")
 
 
 def test_an_aggregator_of_the_previous_release_left_its_status_alone() -> None:
     world = World().training(round=10, committed=9)
-    world.answer = None
+    world.aggregator_status = None
     world.succeed("first-aggregator", COMPLETE.model_dump_json(by_alias=True, exclude_none=True))
     world.settle()
     assert world.state == ("Complete", "RoundsDone")
@@ -109,7 +109,7 @@ def test_an_aggregator_of_the_previous_release_left_its_status_alone() -> None:
 def test_an_operator_that_was_just_started_says_nothing_else() -> None:
     world = World().training(round=4, committed=3)
     told = len(world.events)
-    world.answer = None
+    world.aggregator_status = None
     assert world.after(600).changes_nothing
     assert world.state == ("Running", "Training")
     assert len(world.events) == told

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from photon.api.status import JobReason, ParticipantState
-from photon_operator.children.family import tokens_of
+from photon_operator.children.build import tokens_of
 from photon_operator.children.kinds import CONFIG_MAP, JOB, SECRET, SERVICE
 from tests.operator.world import ABSENT, World, job_object, record, said
 
@@ -95,7 +95,7 @@ def test_a_mistake_is_not_tried_again_however_far_its_worker_got() -> None:
 
 def test_an_aggregator_whose_last_words_are_lost_is_asked_again_after_a_minute() -> None:
     world = World().training()
-    world.answer = None
+    world.aggregator_status = None
     world.succeed("first-aggregator", "")
     world.settle()
     assert "status" in world.children[JOB]["first-aggregator"]

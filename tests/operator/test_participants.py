@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from photon_operator.children.family import read_token_of, tokens_of
+from photon_operator.children.build import read_token_of, tokens_of
 from photon_operator.children.kinds import CLAIM, JOB, SECRET
 from photon_operator.decide.observed import timestamp
 from photon_operator.settings import Settings
@@ -134,7 +134,7 @@ def test_a_claim_that_exists_keeps_its_size_when_the_default_is_another(monkeypa
     """An upgrade of the operator must not ask storage that cannot grow to grow below a running job."""
     world = World()
     world.raw["spec"]["model"] = {"preset": "llama-7b"}
-    monkeypatch.setattr("photon_operator.children.family.BYTES_A_PARAMETER", 32)
+    monkeypatch.setattr("photon_operator.children.build.BYTES_A_PARAMETER", 32)
     world.training()
     before = copy.deepcopy(world.children[CLAIM])
     monkeypatch.undo()

@@ -15,12 +15,12 @@ from prometheus_client import generate_latest
 from photon.api.job import KIND
 from photon.telemetry.metric_names import operator_metrics
 from photon_operator.children import names
-from photon_operator.children.family import read_token_of
+from photon_operator.children.build import read_token_of
 from photon_operator.children.kinds import JOB, POD, SECRET
-from photon_operator.cluster.aggregator_status import Polls
-from photon_operator.cluster.apply import Carried
+from photon_operator.cluster.aggregator_status import StatusPoller
+from photon_operator.cluster.apply import Applied
 from photon_operator.cluster.cache import Cache, Key
-from photon_operator.cluster.memory import LOOK_AGAIN_SECONDS, TRY_AGAIN_SECONDS, Memos
+from photon_operator.cluster.memory import READ_EVENTS_AGAIN_SECONDS, TRY_AGAIN_SECONDS, RetryMemory
 from photon_operator.cluster.work_queue import WorkQueue
 from photon_operator.decide.plan import Apply, Plan
 from photon_operator.metrics import OperatorMetrics
@@ -223,7 +223,7 @@ def test_no_more_than_the_width_at_a_time() -> None:
     assert asyncio.run(scenario()) == (3, 50)
 
 
-# --- memos ------------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def wanted(name: str, version: str = "1") -> Apply:
@@ -233,33 +233,33 @@ def wanted(name: str, version: str = "1") -> Apply:
 
 def test_what_was_refused_is_tried_again_after_a_while_or_when_it_is_edited() -> None:
     now = 0.0
-    memos = Memos(lambda: now)
+    memory = RetryMemory(lambda: now)
     plan = Plan(apply=(wanted("a"), wanted("b")))
-    assert memos.carried(FIRST, plan, Carried(refused={"Job a": "no"}))
-    assert memos.of(FIRST).refused == {"Job a": "no"}
-    assert [w.name for w in memos.sensible(FIRST, plan).apply] == ["b"]
-    assert memos.sensible(FIRST, Plan(apply=(wanted("a", "2"),))).apply
+    assert memory.applied(FIRST, plan, Applied(refused={"Job a": "no"}))
+    assert memory.of(FIRST).refused == {"Job a": "no"}
+    assert [w.name for w in memory.due(FIRST, plan).apply] == ["b"]
+    assert memory.due(FIRST, Plan(apply=(wanted("a", "2"),))).apply
     now = TRY_AGAIN_SECONDS
-    assert memos.sensible(FIRST, plan) == plan
-    assert memos.carried(FIRST, plan, Carried())
-    assert memos.of(FIRST).refused == {}
+    assert memory.due(FIRST, plan) == plan
+    assert memory.applied(FIRST, plan, Applied())
+    assert memory.of(FIRST).refused == {}
 
 
 def test_events_are_not_read_again_and_again() -> None:
     now = 0.0
-    memos = Memos(lambda: now)
-    assert memos.may_look("u1")
-    assert not memos.may_look("u1")
-    assert memos.noted("u1", "no room")
-    assert not memos.noted("u1", "no room")
-    assert memos.notes == {"u1": "no room"}
-    now = LOOK_AGAIN_SECONDS
-    assert memos.may_look("u1")
-    assert memos.noted("u1", None)
-    assert memos.notes == {}
+    memory = RetryMemory(lambda: now)
+    assert memory.may_read_events("u1")
+    assert not memory.may_read_events("u1")
+    assert memory.take_warning("u1", "no room")
+    assert not memory.take_warning("u1", "no room")
+    assert memory.warnings == {"u1": "no room"}
+    now = READ_EVENTS_AGAIN_SECONDS
+    assert memory.may_read_events("u1")
+    assert memory.take_warning("u1", None)
+    assert memory.warnings == {}
 
 
-# --- polls ------------------------------------------------------------------------------------------------------------
+# --- the poller of aggregators ----------------------------------------------------------------------------------------
 
 
 def test_an_aggregator_is_asked_with_its_jobs_token() -> None:
@@ -282,10 +282,10 @@ def test_an_aggregator_is_asked_with_its_jobs_token() -> None:
 
     with http.server.HTTPServer(("127.0.0.1", 0), Answering) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        polls = Polls(cache, Settings(aggregator_url=f"http://127.0.0.1:{server.server_port}"), lambda _: None)
+        poller = StatusPoller(cache, Settings(aggregator_url=f"http://127.0.0.1:{server.server_port}"), lambda _: None)
 
         async def ask() -> None:
-            running = asyncio.create_task(polls.run())
+            running = asyncio.create_task(poller.run())
             while not said:
                 await asyncio.sleep(0.01)
             running.cancel()

@@ -9,7 +9,8 @@ import pytest
 
 from photon_operator.children import names
 from photon_operator.children.kinds import CLAIM, JOB, SERVICE
-from photon_operator.children.strategic_merge import PatchError, merge
+from photon_operator.children.strategic_merge import merge
+from photon_operator.errors import PatchError
 from photon_operator.settings import Settings
 from tests.operator.world import World, job_object
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from photon.api.status import JobReason, JobStatus, ParticipantState
 from photon_operator.children import names
-from photon_operator.children.family import tokens_of
+from photon_operator.children.build import tokens_of
 from photon_operator.children.kinds import JOB, SECRET
 from photon_operator.decide.reconcile import reconcile
 from tests.operator.world import World, record, said, words
@@ -73,7 +73,7 @@ def step(kind: str, world: World, draw: Any) -> None:
                 kind, name = draw(st.sampled_from(found))
                 world._delete(kind, name, world.children[kind][name]["metadata"]["uid"])
         case "lose":
-            world.answer = None
+            world.aggregator_status = None
         case "time":
             world.now += draw(st.sampled_from([1.0, 15.0, 61.0, 3600.0]))
 
@@ -111,7 +111,7 @@ def test_nothing_is_remembered_so_a_restart_decides_the_same(data: st.DataObject
     world.settle()
     other = World(copy.deepcopy(world.raw))
     other.children, other.pods = copy.deepcopy(world.children), copy.deepcopy(world.pods)
-    other.now, other.answer = world.now, world.answer
+    other.now, other.aggregator_status = world.now, world.aggregator_status
     assert other.once().changes_nothing
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import kubernetes
 import pytest
 
-from photon_operator.cluster.apply import Carried, carry_out
+from photon_operator.cluster.apply import Applied, apply_plan
 from photon_operator.cluster.client import Api
 from photon_operator.decide.plan import Apply, Plan
 
@@ -48,7 +48,7 @@ QUOTA = {
 
 
 @pytest.fixture
-def apply() -> Iterator[Callable[[bytes], Carried]]:
+def apply() -> Iterator[Callable[[bytes], Applied]]:
     """Apply a Job at an API server that refuses it with ``body``."""
     bodies: list[bytes] = []
 
@@ -69,10 +69,10 @@ def apply() -> Iterator[Callable[[bytes], Carried]]:
         configuration.no_proxy = "127.0.0.1"
         api = Api(kubernetes.client.ApiClient(configuration), on_request=lambda _: None)
 
-        def once(body: bytes) -> Carried:
+        def once(body: bytes) -> Applied:
             bodies.append(body)
             job = {"metadata": {"name": "first", "namespace": "lab"}}
-            return carry_out(Plan(apply=(Apply(body=JOB, known=False),)), job, api)
+            return apply_plan(Plan(apply=(Apply(body=JOB, known=False),)), job, api)
 
         yield once
         server.shutdown()
@@ -80,7 +80,7 @@ def apply() -> Iterator[Callable[[bytes], Carried]]:
 
 @pytest.mark.parametrize(("answer", "closing"), [(CLOSING, {"Job first-cleanup"}), (QUOTA, set())])
 def test_a_namespace_that_is_deleted_is_known_by_its_cause(
-    apply: Callable[[bytes], Carried], answer: dict[str, Any], closing: set[str]
+    apply: Callable[[bytes], Applied], answer: dict[str, Any], closing: set[str]
 ) -> None:
     done = apply(json.dumps(answer).encode())
     assert done.closing == closing
@@ -88,7 +88,7 @@ def test_a_namespace_that_is_deleted_is_known_by_its_cause(
 
 
 @pytest.mark.parametrize("body", [b"<html>no</html>", b"", b"[]", b'{"message": "no", "details": {"causes": [1]}}'])
-def test_another_answer_is_a_refusal_without_a_cause(apply: Callable[[bytes], Carried], body: bytes) -> None:
+def test_another_answer_is_a_refusal_without_a_cause(apply: Callable[[bytes], Applied], body: bytes) -> None:
     done = apply(body)
     assert done.closing == set()
     assert list(done.refused) == ["Job first-cleanup"]

@@ -27,8 +27,8 @@ from photon_operator.children.kinds import JOB
 from photon_operator.cluster.memory import ChildrenCache
 from photon_operator.controller import make_token
 from photon_operator.decide.conditions import as_json
-from photon_operator.decide.observed import Answer, Observed, timestamp
-from photon_operator.decide.plan import EventNote, Plan
+from photon_operator.decide.observed import AggregatorStatus, Observed, timestamp
+from photon_operator.decide.plan import KubeEvent, Plan
 from photon_operator.decide.reconcile import reconcile
 from photon_operator.settings import Settings
 
@@ -69,9 +69,9 @@ class World:
         self.began = START
         self.children: dict[str, dict[str, dict[str, Any]]] = {}
         self.pods: list[dict[str, Any]] = []
-        self.answer: Answer | None = None
-        self.events: list[EventNote] = []
-        self.notes: dict[str, str] = {}
+        self.aggregator_status: AggregatorStatus | None = None
+        self.events: list[KubeEvent] = []
+        self.warnings: dict[str, str] = {}
         self.taken: dict[str, str] = {}
         self.refused: dict[str, str] = {}
         self.closing: frozenset[str] = frozenset()
@@ -88,8 +88,8 @@ class World:
                 job=self.raw,
                 children=self.children,
                 pods=self.pods,
-                answer=self.answer,
-                notes=self.notes,
+                aggregator_status=self.aggregator_status,
+                warnings=self.warnings,
                 taken=self.taken,
                 refused=self.refused,
                 closing=self.closing,
@@ -235,7 +235,9 @@ class World:
 
     def says(self, status: JobStatus) -> None:
         """The aggregator's pod answers a poll."""
-        self.answer = Answer(pod_uid=self.pod(f"{self.name}-aggregator")["metadata"]["uid"], status=status)
+        self.aggregator_status = AggregatorStatus(
+            pod_uid=self.pod(f"{self.name}-aggregator")["metadata"]["uid"], status=status
+        )
 
     # --- shortcuts ----------------------------------------------------------------------------------------------------
 

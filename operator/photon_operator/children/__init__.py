@@ -2,7 +2,7 @@
 
 ::
 
-    family           all of them, from job, settings and tokens
+    build            all of them, from job, settings and tokens
     pod_template     a pod from a process of the launch plan
     pod_security     the restricted Pod Security Standard, also after patches
     strategic_merge  patches as ``kubectl patch`` applies them

@@ -12,7 +12,8 @@ from photon.api.placement import DataSpec, PodSettings, SecretRef, WorkDirType, 
 from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretSource
 from photon.protocol.termination import TERMINATION_LOG
 from photon_operator.children import names, pod_security
-from photon_operator.children.strategic_merge import PatchError, merge
+from photon_operator.children.strategic_merge import merge
+from photon_operator.errors import InvalidPod, PatchError
 from photon_operator.settings import Settings
 
 JOB_FOLDER: Final = "/etc/photon/job"
@@ -27,10 +28,6 @@ WORKER_GRACE_SECONDS: Final = 60
 GRACE_SECONDS: Final = 30
 
 _CA_VARIABLES: Final = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-
-
-class InvalidPod(ValueError):
-    """What the job says of its pods cannot be; the message names the field and the fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

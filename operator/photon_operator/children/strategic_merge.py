@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from photon_operator.errors import PatchError
+
 _KEYS: Final[Mapping[str, str]] = {
     "containers": "name",
     "env": "name",
@@ -26,10 +28,6 @@ _KEYS: Final[Mapping[str, str]] = {
 }
 _DIRECTIVE: Final = "$patch"
 _ENV_VALUES: Final = ("value", "valueFrom")
-
-
-class PatchError(ValueError):
-    """The patch has not the form of a pod template; the message names the field below podTemplatePatch."""
 
 
 def merge(base: Mapping[str, Any], patch: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -6,6 +6,6 @@
     apply              carries out a plan
     cache              jobs, children and pods as the watches told them
     work_queue         which job is due when
-    aggregator_status  polls aggregators for their status
-    memory             what is remembered for some minutes; may be lost
+    aggregator_status  asks aggregators for their status
+    memory             what is remembered for some minutes, and children that were built; may be lost
 """

@@ -10,11 +10,11 @@ from typing import Final
 import httpx
 
 from photon_operator.children import names
-from photon_operator.children.family import read_token_of
+from photon_operator.children.build import read_token_of
 from photon_operator.children.kinds import SECRET, Object
 from photon_operator.cluster.cache import Cache, Key
 from photon_operator.decide import conditions
-from photon_operator.decide.observed import Answer, Pod
+from photon_operator.decide.observed import AggregatorStatus, Pod
 from photon_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -24,21 +24,21 @@ WIDTH: Final = 32
 _MOST_BYTES: Final = 2**21
 
 
-class Polls:
-    """The last answer of each job's aggregator. ``news`` is told of a job whose aggregator says something else."""
+class StatusPoller:
+    """The last status of each job's aggregator. ``news`` is called with each job of which it has changed."""
 
     def __init__(self, cache: Cache, settings: Settings, news: Callable[[Key], None]) -> None:
         self._cache = cache
         self._settings = settings
         self._news = news
-        self._answers: dict[Key, Answer] = {}
+        self._statuses: dict[Key, AggregatorStatus] = {}
         self._texts: dict[Key, bytes] = {}
 
-    def answer(self, key: Key) -> Answer | None:
-        return self._answers.get(key)
+    def status(self, key: Key) -> AggregatorStatus | None:
+        return self._statuses.get(key)
 
     def forget(self, key: Key) -> None:
-        self._answers.pop(key, None)
+        self._statuses.pop(key, None)
         self._texts.pop(key, None)
 
     async def run(self) -> None:
@@ -67,7 +67,7 @@ class Polls:
             return
         if response.status_code != httpx.codes.OK or len(response.content) > _MOST_BYTES:
             return
-        known = self._answers.get(key)
+        known = self._statuses.get(key)
         if known is not None and known.pod_uid == pod.uid and self._texts.get(key) == response.content:
             return
         said = conditions.parse_answer(response.content)
@@ -75,6 +75,6 @@ class Polls:
             log.debug("%s/%s: %s answers something that is no status", *key, url)
             return
         self._texts[key] = response.content
-        self._answers[key] = Answer(pod_uid=pod.uid, status=said)
+        self._statuses[key] = AggregatorStatus(pod_uid=pod.uid, status=said)
         if known is None or known.pod_uid != pod.uid or not conditions.same(known.status, said):
             self._news(key)

@@ -10,7 +10,7 @@ from photon.api.job import KIND
 from photon_operator.children import names
 from photon_operator.children.kinds import CLAIM, JOB, Object
 from photon_operator.cluster.client import NAMESPACE_TERMINATING, Api, ApiError
-from photon_operator.decide.plan import Apply, EventNote, Plan
+from photon_operator.decide.plan import Apply, KubeEvent, Plan
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ MADE_ONCE: Final = (CLAIM, JOB)
 
 
 @dataclass(slots=True, kw_only=True)
-class Carried:
+class Applied:
     """What came of a plan. ``seen``: objects as the API server has them now. For the others see Observed."""
 
     seen: list[tuple[str, Object]] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Carried:
     closing: set[str] = field(default_factory=set)
 
 
-def carry_out(plan: Plan, job: Object, api: Api) -> Carried:
+def apply_plan(plan: Plan, job: Object, api: Api) -> Applied:
     """Do what ``plan`` says for ``job``.
 
     The status and its events come last: what they tell has been done then.
@@ -36,7 +36,7 @@ def carry_out(plan: Plan, job: Object, api: Api) -> Carried:
         ApiError: The API server failed; what was done stays done, and the next reconcile goes on from there.
     """
     namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
-    done = Carried()
+    done = Applied()
     if plan.delete_job:
         api.delete(KIND, namespace, name, job["metadata"]["uid"], foreground=False)
         return done
@@ -57,12 +57,12 @@ def carry_out(plan: Plan, job: Object, api: Api) -> Carried:
         if written is None:
             return done
         done.seen.append((KIND, written))
-    for note in plan.events:
-        _emit(note, job, api)
+    for event in plan.events:
+        _emit(event, job, api)
     return done
 
 
-def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> None:
+def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Applied) -> None:
     try:
         # What is hardly ever applied again is made or found in one request.
         if wanted.kind in MADE_ONCE and not wanted.known:
@@ -82,8 +82,8 @@ def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> 
             raise
 
 
-def _found(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> bool:
-    """Whether an object of this name is there; ours is taken in, another's is noted."""
+def _found(wanted: Apply, namespace: str, job: str, api: Api, done: Applied) -> bool:
+    """Whether an object of this name is there; ours is taken in, another's is reported."""
     found = api.get(wanted.kind, namespace, wanted.name)
     if found is None:
         return False
@@ -96,8 +96,8 @@ def _found(wanted: Apply, namespace: str, job: str, api: Api, done: Carried) -> 
     return True
 
 
-def _emit(note: EventNote, job: Object, api: Api) -> None:
+def _emit(event: KubeEvent, job: Object, api: Api) -> None:
     try:
-        api.emit(job, note)
+        api.emit(job, event)
     except ApiError as error:
         log.warning("an event could not be written: %s", error)

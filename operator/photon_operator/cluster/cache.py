@@ -22,7 +22,7 @@ _METADATA: Final = (
     *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"),
     *("labels", "annotations", "ownerReferences", "finalizers"),
 )
-_GRAVES: Final = 20_000
+_TOMBSTONES: Final = 20_000
 
 
 class Cache:
@@ -32,13 +32,13 @@ class Cache:
         self._objects: dict[str, dict[Key, Object]] = {kind: {} for kind in (KIND, *CHILD_KINDS, POD)}
         self._of_job: defaultdict[Key, set[tuple[str, str]]] = defaultdict(set)
         # Uids of what was deleted: a list that began before must not bring it back. A uid never comes again.
-        self._graves: OrderedDict[str, None] = OrderedDict()
+        self._tombstones: OrderedDict[str, None] = OrderedDict()
 
     def put(self, kind: str, raw: Object) -> Key | None:
         """Take an object in; the key of the job that it belongs to, None when this version or a later one is known."""
         metadata = raw["metadata"]
         at = (metadata["namespace"], metadata["name"])
-        if metadata["uid"] in self._graves:
+        if metadata["uid"] in self._tombstones:
             return None
         known = self._objects[kind].get(at)
         if known is not None and known["metadata"]["uid"] == metadata["uid"] and not _newer(raw, known):
@@ -52,9 +52,9 @@ class Cache:
     def drop(self, kind: str, raw: Object) -> Key | None:
         """An object is gone; the key of the job that it belonged to."""
         metadata = raw["metadata"]
-        self._graves[metadata["uid"]] = None
-        if len(self._graves) > _GRAVES:
-            self._graves.popitem(last=False)
+        self._tombstones[metadata["uid"]] = None
+        if len(self._tombstones) > _TOMBSTONES:
+            self._tombstones.popitem(last=False)
         at = (metadata["namespace"], metadata["name"])
         known = self._objects[kind].get(at)
         if known is not None and known["metadata"]["uid"] == metadata["uid"]:

@@ -12,10 +12,12 @@ import kubernetes
 
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon.api.status import JobStatus
+from photon.errors import UserError
 from photon_operator.children import names
 from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
 from photon_operator.decide.conditions import as_json
-from photon_operator.decide.plan import EventNote
+from photon_operator.decide.plan import KubeEvent
+from photon_operator.errors import OperatorError
 
 TIMEOUT_SECONDS: Final = 20.0
 CONNECTIONS: Final = 32
@@ -38,7 +40,7 @@ _RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-class ApiError(Exception):
+class ApiError(OperatorError):
     """The API server answered with an error; ``status`` is the HTTP status, the message its own.
 
     ``causes``: the reasons that its details name, as ``NamespaceTerminating``.
@@ -56,7 +58,7 @@ class ApiError(Exception):
         return self.status in (400, 403, 422)
 
 
-class NoKubernetes(Exception):
+class NoKubernetes(OperatorError, UserError):
     """There is no cluster to speak to; the message says what was looked for."""
 
 
@@ -189,7 +191,7 @@ class Api:
                 return None
             raise
 
-    def emit(self, job: Object, note: EventNote) -> None:
+    def emit(self, job: Object, event: KubeEvent) -> None:
         """An event at the job."""
         metadata = job["metadata"]
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -202,9 +204,9 @@ class Api:
                 "kind": job["kind"],
                 **{key: metadata[key] for key in ("name", "namespace", "uid")},
             },
-            "type": note.type,
-            "reason": note.reason,
-            "message": note.message[:1024],
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message[:1024],
             "source": {"component": names.MANAGER},
             "reportingComponent": names.MANAGER,
             "firstTimestamp": stamp,

@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from photon_operator.children.family import ChildrenInputs, Family, make_children
-from photon_operator.cluster.apply import Carried
+from photon_operator.children.build import Children, ChildrenInputs, make_children
+from photon_operator.cluster.apply import Applied
 from photon_operator.cluster.cache import Key
 from photon_operator.decide.plan import Apply, Plan
 
 # Nothing that stays as it is may cost more than a request a minute: to try again is two, to read events one a pod.
 TRY_AGAIN_SECONDS: Final = 120.0
-LOOK_AGAIN_SECONDS: Final = 300.0
+READ_EVENTS_AGAIN_SECONDS: Final = 300.0
 _MOST: Final = 10_000
 # Of all jobs together, some 30 MiB.
 MOST_CHILDREN: Final = 4096
 
 
 @dataclass(slots=True)
-class Memo:
+class Retries:
     """Of one job: see Observed. ``tried``: the version of what stands here that was last tried, and when."""
 
     taken: dict[str, str] = field(default_factory=dict)
@@ -40,10 +40,10 @@ class ChildrenCache:
 
     def __init__(self, most: int = MOST_CHILDREN) -> None:
         self._most = most
-        self._made: OrderedDict[Key, tuple[ChildrenInputs, Family]] = OrderedDict()
+        self._made: OrderedDict[Key, tuple[ChildrenInputs, Children]] = OrderedDict()
         self._size = 0
 
-    def of(self, inputs: ChildrenInputs) -> Family:
+    def of(self, inputs: ChildrenInputs) -> Children:
         """As ``make_children``.
 
         Raises:
@@ -69,24 +69,24 @@ class ChildrenCache:
             self._size -= known[1].size
 
 
-class Memos:
+class RetryMemory:
     """``clock`` counts seconds and never goes back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._jobs: dict[Key, Memo] = {}
-        self._notes: OrderedDict[str, str] = OrderedDict()
-        self._looked_at: OrderedDict[str, float] = OrderedDict()
+        self._jobs: dict[Key, Retries] = {}
+        self._warnings: OrderedDict[str, str] = OrderedDict()
+        self._events_read_at: OrderedDict[str, float] = OrderedDict()
 
     @property
-    def notes(self) -> Mapping[str, str]:
+    def warnings(self) -> Mapping[str, str]:
         """Why something makes no progress, by uid."""
-        return self._notes
+        return self._warnings
 
-    def of(self, key: Key) -> Memo:
-        return self._jobs.get(key) or Memo()
+    def of(self, key: Key) -> Retries:
+        return self._jobs.get(key) or Retries()
 
-    def sensible(self, key: Key, plan: Plan) -> Plan:
+    def due(self, key: Key, plan: Plan) -> Plan:
         """``plan`` without what was tried in vain a short while ago and has not been edited since."""
         tried, now = self.of(key).tried, self._clock()
 
@@ -96,44 +96,44 @@ class Memos:
 
         return replace(plan, apply=tuple(wanted for wanted in plan.apply if not waits(wanted)))
 
-    def carried(self, key: Key, plan: Plan, done: Carried) -> bool:
+    def applied(self, key: Key, plan: Plan, done: Applied) -> bool:
         """Take down what came of a plan; whether that says something new."""
-        memo = self._jobs.get(key) or Memo()
-        before = (dict(memo.taken), dict(memo.refused), set(memo.closing))
+        retries = self._jobs.get(key) or Retries()
+        before = (dict(retries.taken), dict(retries.refused), set(retries.closing))
         for wanted in plan.apply:
-            memo.tried.pop(wanted.title, None)
-            memo.closing.discard(wanted.title)
-            memo.closing |= done.closing & {wanted.title}
-            for known, found in ((memo.taken, done.taken), (memo.refused, done.refused)):
+            retries.tried.pop(wanted.title, None)
+            retries.closing.discard(wanted.title)
+            retries.closing |= done.closing & {wanted.title}
+            for known, found in ((retries.taken, done.taken), (retries.refused, done.refused)):
                 known.pop(wanted.title, None)
                 if wanted.title in found:
                     known[wanted.title] = found[wanted.title]
-                    memo.tried[wanted.title] = (wanted.version, self._clock())
-        if memo.tried:
-            self._jobs[key] = memo
+                    retries.tried[wanted.title] = (wanted.version, self._clock())
+        if retries.tried:
+            self._jobs[key] = retries
         else:
             self._jobs.pop(key, None)
-        return before != (memo.taken, memo.refused, memo.closing)
+        return before != (retries.taken, retries.refused, retries.closing)
 
-    def may_look(self, uid: str) -> bool:
+    def may_read_events(self, uid: str) -> bool:
         """Whether its events were not read lately; then they count as being read now."""
         now = self._clock()
-        if now - self._looked_at.get(uid, -LOOK_AGAIN_SECONDS) < LOOK_AGAIN_SECONDS:
+        if now - self._events_read_at.get(uid, -READ_EVENTS_AGAIN_SECONDS) < READ_EVENTS_AGAIN_SECONDS:
             return False
-        self._looked_at[uid] = now
-        self._looked_at.move_to_end(uid)
-        _trim(self._looked_at)
+        self._events_read_at[uid] = now
+        self._events_read_at.move_to_end(uid)
+        _trim(self._events_read_at)
         return True
 
-    def noted(self, uid: str, message: str | None) -> bool:
+    def take_warning(self, uid: str, message: str | None) -> bool:
         """Take down what events say; whether it is something new."""
-        if self._notes.get(uid) == message:
+        if self._warnings.get(uid) == message:
             return False
         if message is None:
-            del self._notes[uid]
+            del self._warnings[uid]
         else:
-            self._notes[uid] = message
-            _trim(self._notes)
+            self._warnings[uid] = message
+            _trim(self._warnings)
         return True
 
     def forget(self, key: Key) -> None:

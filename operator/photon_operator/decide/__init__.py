@@ -8,7 +8,8 @@
     parts       the parts of its plan: which children are applied, adopted, deleted
     deleting    for a job that was deleted
     observed    what there is, and views of it
-    plan        what is decided: objects, status, events, when to look again
+    plan        what is decided: objects, status, events, when to reconcile again
     diagnosis   why a pod does not work
+    reasons     states and reasons: which become events, with which messages
     conditions  the status: one condition that holds, figures, participants
 """

@@ -12,8 +12,8 @@ from typing import Final
 from photon.api.status import ClusterReason, Condition, ConditionType, JobReason, ParticipantState
 from photon_operator.children.kinds import SECRET
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import diagnosis, parts
-from photon_operator.decide.diagnosis import Trouble
+from photon_operator.decide import diagnosis, parts, reasons
+from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import seconds, timestamp
 from photon_operator.decide.plan import Plan, joined
 from photon_operator.decide.situation import Situation
@@ -26,19 +26,15 @@ HINDERED_SECONDS: Final = 60.0
 UNHEARD_SECONDS: Final = 30.0
 # How long workers may take to leave a job that is suspended; then their pods are removed.
 LEAVE_SECONDS: Final = 60.0
-MAKING_MODEL: Final = "making the initial model"
-# The enumeration begins with what time may heal.
-_RANK: Final[Mapping[str, int]] = {reason.value: number for number, reason in enumerate(ClusterReason)}
-UNREAD: Final = "the aggregator is ready, but the operator cannot read its status"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conclusion:
-    """The condition that holds, and why. ``troubles``: what is to be said of participants."""
+    """The condition that holds, and why. ``diagnoses``: what is to be said of participants."""
 
     kind: ConditionType
-    why: Trouble
-    troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    why: Diagnosis
+    diagnoses: Mapping[str, Diagnosis] = field(default_factory=dict)
 
 
 def decide(situation: Situation) -> tuple[Conclusion, Plan]:
@@ -88,25 +84,25 @@ def _ended(situation: Situation) -> Conclusion | None:
     if work is not None and not work.deleting and parts.current(work, situation.children.aggregator):
         final = statuses.finished(situation.reported) if situation.reported is not None else None
         if final is not None:
-            why = Trouble(reason=diagnosis.reason_of(final.reason), message=final.message)
+            why = Diagnosis(reason=diagnosis.reason_of(final.reason), message=final.message)
             return Conclusion(kind=ConditionType(final.type), why=why)
-        found = situation.aggregator_trouble
+        found = situation.aggregator_diagnosis
         if work.failed is not None and (
             diagnosis.job_failed(work) or not parts.got_further(work, found, situation.before.committed_rounds)
         ):
             return _failed_for_good(found, "the aggregator")
     if work is None and init is not None and init.failed is not None and parts.current(init, situation.children.init):
-        return _failed_for_good(situation.init_trouble, MAKING_MODEL)
+        return _failed_for_good(situation.init_diagnosis, reasons.INIT)
     left = _seconds_left(situation)
     if left is None or left > 0:
         return None
     message = f"spec.activeDeadlineSeconds ({situation.job.spec.active_deadline_seconds} s) is over"
-    why = Trouble(reason=ClusterReason.DEADLINE_EXCEEDED, message=message)
+    why = Diagnosis(reason=ClusterReason.DEADLINE_EXCEEDED, message=message)
     return Conclusion(kind=ConditionType.FAILED, why=why)
 
 
-def _failed_for_good(found: Trouble | None, who: str) -> Conclusion:
-    found = found or Trouble(reason=ClusterReason.PROGRAM_FAILED, message="")
+def _failed_for_good(found: Diagnosis | None, who: str) -> Conclusion:
+    found = found or Diagnosis(reason=ClusterReason.PROGRAM_FAILED, message="")
     return Conclusion(kind=ConditionType.FAILED, why=found.of(who))
 
 
@@ -124,13 +120,13 @@ def _seconds_left(situation: Situation) -> float | None:
 
 def _lost(situation: Situation) -> tuple[Conclusion | None, Plan]:
     """Whether too many workers failed for good for any round to have its quorum."""
-    spec, troubles = situation.job.spec, situation.troubles
+    spec, diagnoses = situation.job.spec, situation.diagnoses
     failed = {
         name: work
         for name, work in situation.workers.items()
         if work is not None
         and work.failed is not None
-        and name in troubles
+        and name in diagnoses
         and parts.current(work, situation.children.workers[name])
     }
     if not failed or len(spec.participants) - len(failed) >= spec.quorum:
@@ -140,9 +136,9 @@ def _lost(situation: Situation) -> tuple[Conclusion | None, Plan]:
         return None, Plan(again_in_seconds=wait)
     first, *others = failed
     also = f"; also failed: {', '.join(others)}" if others else ""
-    message = f"{first}: {troubles[first].message}{also}; a quorum of {spec.quorum} cannot be reached"
-    why = Trouble(reason=troubles[first].reason, message=message)
-    return Conclusion(kind=ConditionType.FAILED, why=why, troubles=troubles), Plan()
+    message = f"{first}: {diagnoses[first].message}{also}; a quorum of {spec.quorum} cannot be reached"
+    why = Diagnosis(reason=diagnoses[first].reason, message=message)
+    return Conclusion(kind=ConditionType.FAILED, why=why, diagnoses=diagnoses), Plan()
 
 
 # --- suspending -------------------------------------------------------------------------------------------------------
@@ -166,8 +162,8 @@ def _suspend(situation: Situation) -> tuple[Conclusion, Plan]:
     )
     if running and not at_boundary and (somebody or (work is not None and work.deleting)):
         message = f"suspends when round {situation.figures.round} is committed"
-        why = Trouble(reason=ClusterReason.SUSPENDING, message=message)
-        conclusion = Conclusion(kind=ConditionType.RUNNING, why=why, troubles=situation.troubles)
+        why = Diagnosis(reason=ClusterReason.SUSPENDING, message=message)
+        conclusion = Conclusion(kind=ConditionType.RUNNING, why=why, diagnoses=situation.diagnoses)
         return conclusion, parts.leave_at_boundary(situation)
     since = (
         seconds(statuses.since(situation.before, suspended)) if held is not None and held.type == suspended else None
@@ -179,7 +175,7 @@ def _suspend(situation: Situation) -> tuple[Conclusion, Plan]:
     elif any(not job.ended for job in situation.jobs):
         plan = Plan(again_in_seconds=left)
     message = f"suspended after round {situation.figures.committed_rounds}"
-    return Conclusion(kind=suspended, why=Trouble(reason=JobReason.SUSPENDED, message=message)), plan
+    return Conclusion(kind=suspended, why=Diagnosis(reason=JobReason.SUSPENDED, message=message)), plan
 
 
 # --- how it stands ----------------------------------------------------------------------------------------------------
@@ -191,41 +187,43 @@ def _standing(situation: Situation, *, initializing: bool = False) -> tuple[Conc
     if observed.taken or observed.refused:
         # What keeps children from being made may be fixed. As long as they are not tried again, what is known stays.
         kind = ConditionType.RUNNING if situation.aggregating else ConditionType.PENDING
-        conclusion = Conclusion(kind=kind, why=_hindrance(situation), troubles=situation.troubles)
+        conclusion = Conclusion(kind=kind, why=_hindrance(situation), diagnoses=situation.diagnoses)
         return conclusion, Plan(again_in_seconds=HINDERED_SECONDS)
     if initializing:
-        found = situation.init_trouble
-        why = Trouble(reason=JobReason.WAITING_FOR_INIT, message="the initial model is being made")
-        why = why if found is None else found.of(MAKING_MODEL)
-        return Conclusion(kind=ConditionType.PENDING, why=why, troubles=situation.troubles), Plan()
+        found = situation.init_diagnosis
+        why = Diagnosis(reason=JobReason.WAITING_FOR_INIT, message=reasons.MAKING_MODEL)
+        why = why if found is None else found.of(reasons.INIT)
+        return Conclusion(kind=ConditionType.PENDING, why=why, diagnoses=situation.diagnoses), Plan()
     patience = parts.patience(situation.aggregator, situation.observed.now)
     said, wait = _said(situation)
     # The worst first.
-    sorted_troubles = sorted(situation.troubles.items(), key=lambda item: (-_RANK.get(item[1].reason, 0), item[0]))
-    troubles = [replace(found.of(name), participant=name) for name, found in sorted_troubles]
+    sorted_diagnoses = sorted(
+        situation.diagnoses.items(), key=lambda item: (-reasons.GRAVITY.get(item[1].reason, 0), item[0])
+    )
+    diagnoses = [replace(found.of(name), participant=name) for name, found in sorted_diagnoses]
     if said is None or said.type not in (ConditionType.RUNNING, ConditionType.SUSPENDED):
-        own = situation.aggregator_trouble
-        why = own.of("the aggregator") if own is not None else troubles[0] if troubles else _starting(situation)
+        own = situation.aggregator_diagnosis
+        why = own.of("the aggregator") if own is not None else diagnoses[0] if diagnoses else _starting(situation)
         kind = ConditionType.PENDING
     else:
         kind = ConditionType.RUNNING
         present = sum(p.state is not ParticipantState.ABSENT for p in situation.figures.participants)
         few = present < situation.job.spec.quorum
-        if troubles and few and troubles[0].reason is not ClusterReason.QUEUED:
-            why = troubles[0]
+        if diagnoses and few and diagnoses[0].reason is not ClusterReason.QUEUED:
+            why = diagnoses[0]
         else:
-            message = "; ".join(map(str, troubles)) or said.message
-            why = Trouble(reason=diagnosis.reason_of(said.reason), message=message)
-    return Conclusion(kind=kind, why=why, troubles=situation.troubles), joined([patience, wait])
+            message = "; ".join(map(str, diagnoses)) or said.message
+            why = Diagnosis(reason=diagnosis.reason_of(said.reason), message=message)
+    return Conclusion(kind=kind, why=why, diagnoses=situation.diagnoses), joined([patience, wait])
 
 
-def _hindrance(situation: Situation) -> Trouble:
+def _hindrance(situation: Situation) -> Diagnosis:
     """What keeps children from being made at all."""
     for name, text in situation.observed.taken.items():
         message = f"{name} is not this job's ({text}): remove it, or give the job another name"
-        return Trouble(reason=ClusterReason.NAME_TAKEN, message=message)
+        return Diagnosis(reason=ClusterReason.NAME_TAKEN, message=message)
     name, text = next(iter(situation.observed.refused.items()))
-    return Trouble(reason=ClusterReason.POD_REFUSED, message=f"the API server refuses {name}: {text}")
+    return Diagnosis(reason=ClusterReason.POD_REFUSED, message=f"the API server refuses {name}: {text}")
 
 
 def _said(situation: Situation) -> tuple[Condition | None, Plan]:
@@ -247,24 +245,24 @@ def _said(situation: Situation) -> tuple[Condition | None, Plan]:
             return None, wait
         if pod.created_at > (seconds(held.last_transition_time) or 0.0):
             return None, wait
-        reason = held.reason if held.reason in statuses.AT_WORK else JobReason.TRAINING.value
+        reason = held.reason if held.reason in reasons.AT_WORK else JobReason.TRAINING.value
         return held.model_copy(update={"reason": reason, "message": ""}), wait
     assumed = Condition(
         type=ConditionType.RUNNING.value,
         status="True",
         reason=JobReason.TRAINING.value,
-        message=UNREAD,
+        message=reasons.UNREAD,
         last_transition_time=timestamp(situation.observed.now),
     )
     return assumed, Plan()
 
 
-def _starting(situation: Situation) -> Trouble:
+def _starting(situation: Situation) -> Diagnosis:
     work = situation.aggregator
     if work is None:
-        text = "waiting for the first worker to run"
+        text = reasons.NO_WORKER
     elif work.running is None:
-        text = "the aggregator is being started"
+        text = reasons.NO_AGGREGATOR_POD
     else:
-        text = "waiting for the aggregator's first answer"
-    return Trouble(reason=ClusterReason.STARTING, message=text)
+        text = reasons.NO_ANSWER
+    return Diagnosis(reason=ClusterReason.STARTING, message=text)

@@ -1,4 +1,4 @@
-"""The job's status: one condition that holds, the aggregator's latest figures, and each participant's trouble."""
+"""The job's status: one condition that holds, the aggregator's latest figures, and each participant's diagnosis."""
 
 from __future__ import annotations
 
@@ -11,26 +11,21 @@ from pydantic import ValidationError
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import (
-    ClusterReason,
     Condition,
     ConditionType,
-    JobReason,
     JobStatus,
     ParticipantState,
     ParticipantStatus,
 )
 from photon.protocol.termination import last_status
 from photon_operator.children.kinds import Object
-from photon_operator.decide.diagnosis import Trouble
+from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import timestamp
-from photon_operator.decide.plan import EventNote
+from photon_operator.decide.plan import KubeEvent
+from photon_operator.decide.reasons import AT_WORK, CLUSTER_REASONS, EVENT_MESSAGES, FINISHED, UNDECIDED, WARNINGS
 
 # Of a figure, significant: exact ones are in the bucket and in Prometheus.
 DIGITS: Final = 5
-FINISHED: Final = (ConditionType.COMPLETE, ConditionType.FAILED)
-# These follow each other every round: no transition that anyone wants to be told of.
-AT_WORK: Final = frozenset({JobReason.WAITING_FOR_INIT, JobReason.TRAINING, JobReason.MERGING, JobReason.EVALUATING})
-_NAMED: Final = frozenset(reason.value for reason in ClusterReason)
 
 
 def stored_status(job: Object) -> JobStatus:
@@ -98,7 +93,7 @@ def since(status: JobStatus, kind: ConditionType) -> str | None:
 
 
 def with_condition(
-    figures: JobStatus, before: JobStatus, kind: ConditionType, why: Trouble, *, now: float, generation: int
+    figures: JobStatus, before: JobStatus, kind: ConditionType, why: Diagnosis, *, now: float, generation: int
 ) -> JobStatus:
     """``figures`` with ``kind`` as the one condition that holds, beside those that once held."""
     conditions = []
@@ -123,9 +118,9 @@ def with_condition(
 
 
 def with_participants(
-    figures: JobStatus, job: FederatedTrainingJob, troubles: Mapping[str, Trouble], *, aggregating: bool
+    figures: JobStatus, job: FederatedTrainingJob, diagnoses: Mapping[str, Diagnosis], *, aggregating: bool
 ) -> JobStatus:
-    """``figures`` with exactly the job's participants, each with its trouble.
+    """``figures`` with exactly the job's participants, each with its diagnosis.
 
     ``aggregating``: an aggregator is there; without one no participant is present.
     """
@@ -136,19 +131,19 @@ def with_participants(
         if not aggregating:
             person = person.model_copy(update={"state": ParticipantState.ABSENT, "in_cohort": False})
         absent = person.state is ParticipantState.ABSENT
-        found = troubles.get(participant.name)
+        found = diagnoses.get(participant.name)
         if found is not None and absent:
             person = person.model_copy(update={"reason": found.reason.value, "message": found.message[:1024]})
-        elif named_trouble(person) or (absent and not aggregating):
+        elif named_diagnosis(person) or (absent and not aggregating):
             person = person.model_copy(update={"reason": None, "message": ""})
         people.append(person)
     present = sum(person.state is not ParticipantState.ABSENT for person in people)
     return figures.model_copy(update={"participants": people, "participants_present": present})
 
 
-def named_trouble(person: ParticipantStatus) -> str | None:
-    """The trouble of a participant that the operator has named."""
-    return person.reason if person.reason in _NAMED else None
+def named_diagnosis(person: ParticipantStatus) -> str | None:
+    """The reason of a participant's diagnosis, where it is the operator's."""
+    return person.reason if person.reason in CLUSTER_REASONS else None
 
 
 def same(one: JobStatus, other: JobStatus) -> bool:
@@ -168,65 +163,52 @@ def as_json(status: JobStatus) -> dict[str, Any]:
     return document
 
 
-def events(before: JobStatus, after: JobStatus, *, participant: str | None = None) -> list[EventNote]:
+def events(before: JobStatus, after: JobStatus, *, participant: str | None = None) -> list[KubeEvent]:
     """The events, if any, that describe the step from ``before`` to ``after``.
 
-    ``participant``: whose trouble is the job's, in ``after``.
+    ``participant``: whose diagnosis is the job's, in ``after``.
     """
-    told: list[EventNote] = []
+    found: list[KubeEvent] = []
     old, new = holding(before), holding(after)
-    if new is not None and (old is None or _stage(old) != _stage(new)) and not _told_of_one(new, after, participant):
-        told.append(_of_stage(new))
+    if new is not None and (old is None or _stage(old) != _stage(new)) and not _has_own_event(new, after, participant):
+        found.append(_of_stage(new))
     known = {person.name: person for person in before.participants}
     for person in after.participants:
         was = known.get(person.name, ParticipantStatus(name=person.name))
-        trouble = named_trouble(person)
-        if trouble is not None and trouble != named_trouble(was):
-            told.append(
-                EventNote(
-                    type="Warning" if trouble in _TROUBLES else "Normal",
-                    reason=trouble,
+        diagnosis = named_diagnosis(person)
+        if diagnosis is not None and diagnosis != named_diagnosis(was):
+            found.append(
+                KubeEvent(
+                    type="Warning" if diagnosis in WARNINGS else "Normal",
+                    reason=diagnosis,
                     message=f"{person.name}: {person.message}",
                 )
             )
         if was.state is ParticipantState.ABSENT and person.state is not ParticipantState.ABSENT:
-            told.append(EventNote(type="Normal", reason="ParticipantJoined", message=f"{person.name} takes part"))
+            found.append(KubeEvent(type="Normal", reason="ParticipantJoined", message=f"{person.name} takes part"))
         gone = was.state is not ParticipantState.ABSENT and person.state is ParticipantState.ABSENT
-        if gone and trouble is None and new is not None and new.type == ConditionType.RUNNING:
+        if gone and diagnosis is None and new is not None and new.type == ConditionType.RUNNING:
             why = ": ".join(filter(None, (person.reason, person.message)))
             text = f"{person.name}: {why}" if why else f"{person.name} is not heard"
-            told.append(EventNote(type="Warning", reason="ParticipantAbsent", message=text))
-    return told
+            found.append(KubeEvent(type="Warning", reason="ParticipantAbsent", message=text))
+    return found
 
 
-def _of_stage(new: Condition) -> EventNote:
-    warns = new.type == ConditionType.FAILED or (new.type in _UNDECIDED and new.reason in _TROUBLES)
+def _of_stage(new: Condition) -> KubeEvent:
+    warns = new.type == ConditionType.FAILED or (new.type in UNDECIDED and new.reason in WARNINGS)
     at_work = new.type == ConditionType.RUNNING and new.reason in AT_WORK
-    return EventNote(
+    return KubeEvent(
         type="Warning" if warns else "Normal",
         reason=new.type if at_work else new.reason,
-        message=_SAID[new.type] if at_work else new.message or _SAID[new.type],
+        message=EVENT_MESSAGES[new.type] if at_work else new.message or EVENT_MESSAGES[new.type],
     )
 
 
-def _told_of_one(new: Condition, after: JobStatus, participant: str | None) -> bool:
-    """Whether the job's trouble is one participant's, of which its own event tells."""
-    return new.type in _UNDECIDED and any(
-        person.name == participant and named_trouble(person) == new.reason for person in after.participants
+def _has_own_event(new: Condition, after: JobStatus, participant: str | None) -> bool:
+    """Whether the job's diagnosis is that of one participant, which has an event of its own."""
+    return new.type in UNDECIDED and any(
+        person.name == participant and named_diagnosis(person) == new.reason for person in after.participants
     )
-
-
-_UNDECIDED: Final = (ConditionType.PENDING, ConditionType.RUNNING)
-_NO_TROUBLE: Final = {ClusterReason.STARTING, ClusterReason.QUEUED, ClusterReason.SUSPENDING}
-_WAITS: Final = {JobReason.WAITING_FOR_QUORUM, JobReason.STORAGE_REFUSED}
-_TROUBLES: Final = frozenset(reason.value for reason in {*ClusterReason, *_WAITS} - _NO_TROUBLE)
-_SAID: Final[Mapping[str, str]] = {
-    ConditionType.PENDING.value: "the job is being started",
-    ConditionType.RUNNING.value: "the aggregator runs rounds",
-    ConditionType.COMPLETE.value: "the job has ended well",
-    ConditionType.FAILED.value: "the job has failed",
-    ConditionType.SUSPENDED.value: "the job is suspended",
-}
 
 
 def _stage(condition: Condition) -> tuple[str, str]:

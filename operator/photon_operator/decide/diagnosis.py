@@ -10,13 +10,13 @@ from typing import Any, Final
 from photon.api.status import ClusterReason, JobReason
 from photon.api.text import printable
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
-from photon_operator.decide.observed import Pod, Work
+from photon_operator.decide.observed import ObservedJob, Pod
+from photon_operator.decide.reasons import CLUSTER_REASONS
 
 # How long creating a pod or a container may take before its events are read for the reason.
 PATIENCE_SECONDS: Final = 10.0
 _LONGEST: Final = 600
 
-_NAMED: Final = frozenset(reason.value for reason in ClusterReason)
 # What an exit code says of a program that left no record.
 _UNSAID: Final[Mapping[int, ClusterReason]] = {EXIT_USER_ERROR: ClusterReason.INVALID_CONFIGURATION}
 
@@ -33,7 +33,7 @@ _PULLING: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class Diagnosis:
     """A reason and what is behind it, for people. ``participant``: whose it is, where it is told of the job."""
 
     reason: ClusterReason | JobReason
@@ -43,12 +43,12 @@ class Trouble:
     def __str__(self) -> str:
         return f"{self.reason.value}: {self.message}" if self.message else self.reason.value
 
-    def of(self, who: str) -> Trouble:
+    def of(self, who: str) -> Diagnosis:
         """The same, of a participant or another part of the job."""
-        return Trouble(reason=self.reason, message=f"{who}: {self.message}" if self.message else who)
+        return Diagnosis(reason=self.reason, message=f"{who}: {self.message}" if self.message else who)
 
 
-def trouble(work: Work, notes: Mapping[str, str], *, heard: bool = False) -> Trouble | None:
+def diagnose(work: ObservedJob, warnings: Mapping[str, str], *, heard: bool = False) -> Diagnosis | None:
     """What keeps a Job from working now; None when nothing does, as far as Kubernetes says.
 
     ``heard``: its program is known to be at work. Until then, what made one try fail holds for the next.
@@ -58,38 +58,38 @@ def trouble(work: Work, notes: Mapping[str, str], *, heard: bool = False) -> Tro
     if work.failed is not None:
         return _ended(work)
     if work.suspended:
-        return Trouble(reason=ClusterReason.QUEUED, message="waits in its queue: Kueue has not admitted it")
+        return Diagnosis(reason=ClusterReason.QUEUED, message="waits in its queue: Kueue has not admitted it")
     newest = work.newest
     if newest is None:
-        said = notes.get(work.uid)
-        return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(said)) if said else None
-    return pod_trouble(newest, notes) or (None if heard else _try_before(work))
+        said = warnings.get(work.uid)
+        return Diagnosis(reason=ClusterReason.POD_REFUSED, message=_short(said)) if said else None
+    return diagnose_pod(newest, warnings) or (None if heard else _try_before(work))
 
 
-def pod_trouble(pod: Pod, notes: Mapping[str, str]) -> Trouble | None:
+def diagnose_pod(pod: Pod, warnings: Mapping[str, str]) -> Diagnosis | None:
     """What keeps one pod from working, or made it fail."""
     scheduled = pod.condition("PodScheduled")
     if pod.phase == "Pending" and scheduled is not None and scheduled.get("status") == "False":
         gated = scheduled.get("reason") == "SchedulingGated"
         reason = ClusterReason.QUEUED if gated else ClusterReason.UNSCHEDULABLE
-        return Trouble(reason=reason, message=_short(_PREEMPTION.sub("", str(scheduled.get("message", "")))))
+        return Diagnosis(reason=reason, message=_short(_PREEMPTION.sub("", str(scheduled.get("message", "")))))
     waiting = pod.container.get("waiting")
     if waiting is not None and (found := _waiting(pod, waiting)):
         return found
-    if pod.phase == "Pending" and (said := notes.get(pod.uid)):
-        return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(said))
+    if pod.phase == "Pending" and (said := warnings.get(pod.uid)):
+        return Diagnosis(reason=ClusterReason.POD_REFUSED, message=_short(said))
     if pod.phase == "Failed" or pod.terminated is not None:
         return _terminated(pod)
     return None
 
 
-def job_failed(work: Work) -> bool:
+def job_failed(work: ObservedJob) -> bool:
     """Whether a Job ended with its program's word that the job itself has failed, which no restart changes."""
     last = _last_ended(work)
     return last is not None and last.terminated is not None and last.terminated.get("exitCode") == EXIT_JOB_FAILED
 
 
-def stuck(work: Work, now: float) -> list[str]:
+def stuck(work: ObservedJob, now: float) -> list[str]:
     """Uids of which only events can say why nothing happens: of a Job without pods, of a pod that is not set up."""
     if work.ended or work.suspended or work.deleting:
         return []
@@ -102,7 +102,7 @@ def stuck(work: Work, now: float) -> list[str]:
     return [newest.uid] if slow and not unscheduled and now - newest.created_at >= PATIENCE_SECONDS else []
 
 
-def _try_before(work: Work) -> Trouble | None:
+def _try_before(work: ObservedJob) -> Diagnosis | None:
     """How the pod failed that the newest takes the place of."""
     newest = work.pods[-1]
     before = next((pod for pod in reversed(work.pods[:-1]) if pod.index == newest.index), None)
@@ -112,16 +112,18 @@ def _try_before(work: Work) -> Trouble | None:
     return None if found is None or found.reason is ClusterReason.INTERRUPTED else found
 
 
-def _waiting(pod: Pod, waiting: Mapping[str, Any]) -> Trouble | None:
+def _waiting(pod: Pod, waiting: Mapping[str, Any]) -> Diagnosis | None:
     reason, message = str(waiting.get("reason", "")), str(waiting.get("message") or "")
     if reason in _IMAGE:
-        return Trouble(reason=ClusterReason.IMAGE_UNAVAILABLE, message=_short(_no_image(pod.image, message or reason)))
+        return Diagnosis(
+            reason=ClusterReason.IMAGE_UNAVAILABLE, message=_short(_no_image(pod.image, message or reason))
+        )
     if reason == "CreateContainerConfigError":
         missing = message.startswith("secret ") and message.endswith(" not found")
         hint = ": the job's namespace must have a Secret of this name" if missing else ""
-        return Trouble(reason=ClusterReason.SECRET_MISSING, message=_short(message + hint))
+        return Diagnosis(reason=ClusterReason.SECRET_MISSING, message=_short(message + hint))
     if reason in ("CreateContainerError", "RunContainerError"):
-        return Trouble(reason=ClusterReason.POD_REFUSED, message=_short(message or reason))
+        return Diagnosis(reason=ClusterReason.POD_REFUSED, message=_short(message or reason))
     return None
 
 
@@ -132,56 +134,56 @@ def _no_image(image: str, said: str) -> str:
     return f"the image {image} cannot be pulled" + (f": {cause}" if cause else "")
 
 
-def _ended(work: Work) -> Trouble:
+def _ended(work: ObservedJob) -> Diagnosis:
     """Of a Job that failed for good: how its last pod failed, and that it is not tried again."""
     failed = work.failed or {}
     last = _last_ended(work)
     found = _terminated(last) if last is not None else None
     if found is None:
-        return Trouble(reason=ClusterReason.PROGRAM_FAILED, message=_short(str(failed.get("message", ""))))
+        return Diagnosis(reason=ClusterReason.PROGRAM_FAILED, message=_short(str(failed.get("message", ""))))
     if found.reason is ClusterReason.INVALID_CONFIGURATION:
         return found
     tries = sum(1 for pod in work.pods if pod.phase == "Failed")
-    return Trouble(
+    return Diagnosis(
         reason=found.reason, message=f"{found.message} (failed {tries} times)" if tries > 1 else found.message
     )
 
 
-def _last_ended(work: Work) -> Pod | None:
+def _last_ended(work: ObservedJob) -> Pod | None:
     return next((pod for pod in reversed(work.pods) if pod.phase == "Failed" or pod.terminated is not None), None)
 
 
-def _terminated(pod: Pod) -> Trouble | None:
+def _terminated(pod: Pod) -> Diagnosis | None:
     disrupted = pod.condition("DisruptionTarget")
     if disrupted is not None and disrupted.get("status") == "True":
         why = str(disrupted.get("message") or disrupted.get("reason") or "")
-        return Trouble(reason=ClusterReason.INTERRUPTED, message=_short(f"its pod was taken away: {why}"))
+        return Diagnosis(reason=ClusterReason.INTERRUPTED, message=_short(f"its pod was taken away: {why}"))
     end = pod.terminated
     if end is None:  # the pod failed as a whole: evicted, or its node is gone
         status = pod.raw.get("status", {})
-        return Trouble(
+        return Diagnosis(
             reason=ClusterReason.INTERRUPTED, message=_short(str(status.get("message") or status.get("reason") or ""))
         )
     code = int(end.get("exitCode", 0))
     if end.get("reason") == "OOMKilled":
-        return Trouble(
+        return Diagnosis(
             reason=ClusterReason.OUT_OF_MEMORY,
             message=f"killed for using more memory than its limit ({_memory_limit(pod)}); raise resources.memory",
         )
     if code == 0:
         return None
     if code in EXITS_STOPPED:
-        return Trouble(reason=ClusterReason.INTERRUPTED, message="it was asked to end")
+        return Diagnosis(reason=ClusterReason.INTERRUPTED, message="it was asked to end")
     record = pod.termination
     reason = reason_of(record.reason) if record is not None else _UNSAID.get(code, ClusterReason.PROGRAM_FAILED)
     message = record.message if record is not None else _last_line(pod.termination_message)
-    return Trouble(reason=reason, message=_short(message or f"exit code {code}"))
+    return Diagnosis(reason=reason, message=_short(message or f"exit code {code}"))
 
 
 def reason_of(text: str) -> ClusterReason | JobReason:
     """The reason that a condition or a record names; one that is not known here counts as a program's failure."""
     try:
-        return ClusterReason(text) if text in _NAMED else JobReason(text)
+        return ClusterReason(text) if text in CLUSTER_REASONS else JobReason(text)
     except ValueError:
         return ClusterReason.PROGRAM_FAILED
 

@@ -1,4 +1,4 @@
-"""What is there: the job, its children and their pods, as the API server last told; and the views that decide by it."""
+"""What was observed: the job, its children and their pods, as the API server last sent them, parsed into fields."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from photon_operator.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class AggregatorStatus:
     """What the aggregator in the pod ``pod_uid`` last said of the job."""
 
     pod_uid: str
@@ -25,17 +25,17 @@ class Answer:
 class Observed:
     """Everything that a decision depends on. ``now``: seconds since the epoch; ``began``: when this operator started.
 
-    ``children``: by kind and name. ``notes``: why something makes no progress, by uid, where Kubernetes says it only in
-    events. ``taken``: names of children that something else has taken, and what it is. ``refused``:
-    children that the API server would not take, and why. ``closing``: those of them that it refused because their
-    namespace is being deleted.
+    ``children``: by kind and name. ``aggregator_status``: what the aggregator last said. ``warnings``: why something
+    makes no progress, by uid, where Kubernetes says it only in events. ``taken``: names of children that something else
+    has taken, and what it is. ``refused``: children that the API server would not take, and why. ``closing``: those of
+    them that it refused because their namespace is being deleted.
     """
 
     job: Object
     children: Mapping[str, Mapping[str, Object]] = field(default_factory=dict)
     pods: Sequence[Object] = ()
-    answer: Answer | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)
+    aggregator_status: AggregatorStatus | None = None
+    warnings: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     closing: frozenset[str] = frozenset()
@@ -46,12 +46,12 @@ class Observed:
     def child(self, kind: str, name: str) -> Object | None:
         return self.children.get(kind, {}).get(name)
 
-    def jobs(self) -> dict[str, Work]:
+    def jobs(self) -> dict[str, ObservedJob]:
         """The child Jobs by name, each with its pods."""
         pods: dict[str | None, list[Pod]] = {}
         for raw in self.pods:
             pods.setdefault(owner_uid(raw), []).append(Pod.of(raw))
-        return {name: Work.of(raw, pods) for name, raw in self.children.get(JOB, {}).items()}
+        return {name: ObservedJob.of(raw, pods) for name, raw in self.children.get(JOB, {}).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class ObservedJob:
     """A child Job and its pods, oldest first.
 
     ``from_round``: rounds that were committed when it was made. ``failed``: the condition that says why it is not tried
@@ -141,7 +141,7 @@ class Work:
     running: Pod | None
 
     @classmethod
-    def of(cls, raw: Object, pods: Mapping[str | None, Sequence[Pod]]) -> Work:
+    def of(cls, raw: Object, pods: Mapping[str | None, Sequence[Pod]]) -> ObservedJob:
         """``pods``: all pods, by the uid of their Job."""
         metadata = raw["metadata"]
         mine = sorted(pods.get(metadata.get("uid"), ()), key=lambda pod: (pod.created_at, pod.name))

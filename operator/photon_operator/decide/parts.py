@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from photon.api.status import ClusterReason
 from photon_operator.children import names
-from photon_operator.children.family import as_large_as
+from photon_operator.children.build import as_large_as
 from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide import diagnosis
-from photon_operator.decide.diagnosis import Trouble
-from photon_operator.decide.observed import Observed, Work, owner_uid
+from photon_operator.decide.diagnosis import Diagnosis
+from photon_operator.decide.observed import Observed, ObservedJob, owner_uid
 from photon_operator.decide.plan import Adopt, Apply, Delete, Plan, joined
 from photon_operator.decide.situation import Situation
 
@@ -21,18 +21,18 @@ ASK_AGAIN_SECONDS: Final = 60.0
 NOTHING: Final = Plan()
 
 
-def stop(jobs: Iterable[Work]) -> Plan:
+def stop(jobs: Iterable[ObservedJob]) -> Plan:
     """Delete the Jobs that have not ended; those that have keep their pods' logs."""
     return joined(_delete(work) for work in jobs if not work.ended and not work.deleting)
 
 
-def patience(work: Work | None, now: float) -> Plan:
-    """Read the events of what does not get on, and look again at what may get stuck."""
+def patience(work: ObservedJob | None, now: float) -> Plan:
+    """Read the events of a Job that makes no progress, and reconcile again while it may yet start."""
     if work is None:
         return NOTHING
     stuck = diagnosis.stuck(work, now)
     waits = not stuck and not work.ended and work.running is None
-    return Plan(look=tuple(stuck), again_in_seconds=diagnosis.PATIENCE_SECONDS if waits else None)
+    return Plan(read_events_of=tuple(stuck), again_in_seconds=diagnosis.PATIENCE_SECONDS if waits else None)
 
 
 def keep(observed: Observed, body: Mapping[str, Any]) -> Plan:
@@ -43,7 +43,7 @@ def keep(observed: Observed, body: Mapping[str, Any]) -> Plan:
     return Plan(apply=(Apply(body=body, known=known is not None),))
 
 
-def place(observed: Observed, work: Work | None, body: Mapping[str, Any]) -> Plan:
+def place(observed: Observed, work: ObservedJob | None, body: Mapping[str, Any]) -> Plan:
     """See to it that this Job is there. A Job's pods cannot be edited: another one takes its place."""
     if work is None:
         return Plan(apply=(Apply(body=body, known=False),))
@@ -52,7 +52,7 @@ def place(observed: Observed, work: Work | None, body: Mapping[str, Any]) -> Pla
     return adopt(observed, work, body)
 
 
-def adopt(observed: Observed, work: Work, body: Mapping[str, Any]) -> Plan:
+def adopt(observed: Observed, work: ObservedJob, body: Mapping[str, Any]) -> Plan:
     """Make a Job that lost its owner ours again."""
     if work.deleting or work.owner_uid == observed.job["metadata"]["uid"]:
         return NOTHING
@@ -60,12 +60,12 @@ def adopt(observed: Observed, work: Work, body: Mapping[str, Any]) -> Plan:
     return Plan(adopt=(Adopt(kind=JOB, name=work.name, metadata=metadata),))
 
 
-def current(work: Work, body: Mapping[str, Any]) -> bool:
+def current(work: ObservedJob, body: Mapping[str, Any]) -> bool:
     """Whether a Job is the one that the job as it is now asks for."""
     return bool(work.spec_hash == body["metadata"]["annotations"][names.SPEC_HASH])
 
 
-def got_further(work: Work, found: Trouble | None, rounds: int) -> bool:
+def got_further(work: ObservedJob, found: Diagnosis | None, rounds: int) -> bool:
     """Whether rounds were committed since a Job was made: then its failures are counted afresh. A mistake is not tried
     again all the same."""
     return rounds > work.from_round and (found is None or found.reason is not ClusterReason.INVALID_CONFIGURATION)
@@ -117,12 +117,12 @@ def _leavers(situation: Situation) -> Plan:
     )
 
 
-def _is_over(situation: Situation, name: str, work: Work) -> bool:
+def _is_over(situation: Situation, name: str, work: ObservedJob) -> bool:
     """Whether a worker's Job has ended although there is more to do: it is created again."""
     if work.failed is not None:
         person = next((p for p in situation.figures.participants if p.name == name), None)
         last_round = (person.last_round if person is not None else None) or 0
-        return got_further(work, situation.troubles.get(name), last_round)
+        return got_further(work, situation.diagnoses.get(name), last_round)
     # A worker leaves when its aggregator tells it to; only a later aggregator has more for it to do.
     aggregator = situation.aggregator
     if not work.complete or (aggregator is not None and (aggregator.ended or aggregator.deleting)):
@@ -160,7 +160,7 @@ def leave_at_boundary(situation: Situation) -> Plan:
     return NOTHING if work.deleting else _delete(work)
 
 
-def _delete(work: Work) -> Plan:
+def _delete(work: ObservedJob) -> Plan:
     return Plan(delete=(Delete(kind=JOB, name=work.name, uid=work.uid),))
 
 

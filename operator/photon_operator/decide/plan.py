@@ -1,4 +1,4 @@
-"""What a reconcile decides: objects to apply and to delete, the status to write, events, and when to look again."""
+"""What a reconcile decides: objects to apply and to delete, the status, events, and when to reconcile again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventNote:
+class KubeEvent:
     """An event at the job."""
 
     type: Literal["Normal", "Warning"]
@@ -67,17 +67,17 @@ class EventNote:
 class Plan:
     """What is to be done, or a part of it: each decision returns its part, and ``joined`` makes one of them.
 
-    ``status``: None to leave it as it is. ``look``: uids whose events are worth reading. ``again_in_seconds``: when to
-    reconcile again although nothing has changed. ``delete_job``: the job's time is over. ``finalizer``: whether the job
-    is to be kept, when it is deleted, until its data is; None to leave it as it is.
+    ``status``: None to leave it as it is. ``read_events_of``: uids whose events are worth reading.
+    ``again_in_seconds``: when to reconcile again although nothing has changed. ``delete_job``: the job's time is over.
+    ``finalizer``: whether the job is to be kept, when it is deleted, until its data is; None to leave it as it is.
     """
 
     apply: tuple[Apply, ...] = ()
     adopt: tuple[Adopt, ...] = ()
     delete: tuple[Delete, ...] = ()
     status: JobStatus | None = None
-    events: tuple[EventNote, ...] = ()
-    look: tuple[str, ...] = ()
+    events: tuple[KubeEvent, ...] = ()
+    read_events_of: tuple[str, ...] = ()
     again_in_seconds: float | None = None
     delete_job: bool = False
     finalizer: bool | None = None
@@ -97,6 +97,6 @@ def joined(parts: Iterable[Plan]) -> Plan:
         apply=tuple(entry for part in each for entry in part.apply),
         adopt=tuple(entry for part in each for entry in part.adopt),
         delete=tuple(entry for part in each for entry in part.delete),
-        look=tuple(uid for part in each for uid in part.look),
+        read_events_of=tuple(uid for part in each for uid in part.read_events_of),
         again_in_seconds=max(0.0, min(times)) if times else None,
     )

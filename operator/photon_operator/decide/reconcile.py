@@ -17,19 +17,19 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.placement import DeletionPolicy
 from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon.api.validate import parse_job
-from photon_operator.children import family as children
-from photon_operator.children import names
-from photon_operator.children.family import ChildrenInputs, Family
+from photon_operator.children import build, names
+from photon_operator.children.build import Children, ChildrenInputs
 from photon_operator.children.kinds import SECRET, Object
-from photon_operator.children.pod_template import InvalidPod
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide import parts
 from photon_operator.decide.active import decide
 from photon_operator.decide.deleting import leave
-from photon_operator.decide.diagnosis import Trouble, reason_of
+from photon_operator.decide.diagnosis import Diagnosis, reason_of
 from photon_operator.decide.observed import Observed, seconds
 from photon_operator.decide.plan import Plan, joined
+from photon_operator.decide.reasons import FINISHED
 from photon_operator.decide.situation import derive
+from photon_operator.errors import InvalidPod
 
 # How long workers may take to leave a job that has ended; then their pods are removed.
 LEAVE_SECONDS = 60.0
@@ -39,7 +39,7 @@ def reconcile(
     observed: Observed,
     *,
     new_token: Callable[[], str],
-    children_of: Callable[[ChildrenInputs], Family] = children.make_children,
+    children_of: Callable[[ChildrenInputs], Children] = build.make_children,
 ) -> Plan:
     """The plan for ``observed.job``; applied and observed again, it is empty but for what has changed since.
 
@@ -52,10 +52,10 @@ def reconcile(
         return Plan()
     before = statuses.stored_status(observed.job)
     if metadata.get("deletionTimestamp"):
-        return leave(observed, lambda: _doomed_family(observed, before, new_token, children_of), before)
+        return leave(observed, lambda: _doomed_children(observed, before, new_token, children_of), before)
     try:
         job = parse(observed.job)
-        family = children_of(_inputs(job, observed, before, new_token))
+        children = children_of(_inputs(job, observed, before, new_token))
     except JobFileError as error:
         return _invalid(observed, before, "; ".join(f"{m.path}: {m.problem}" for m in error.errors))
     except InvalidPod as error:
@@ -64,17 +64,17 @@ def reconcile(
     keep = job.spec.storage.deletion_policy is DeletionPolicy.DELETE
     if kept is not keep:
         return Plan(finalizer=keep)  # before anything is written that would have to be deleted
-    if statuses.finished(before) is not None and before.document_digest == family.document:
-        return _finished(observed, job, family, before)
-    return _active(observed, job, family, before)
+    if statuses.finished(before) is not None and before.document_digest == children.document:
+        return _finished(observed, job, children, before)
+    return _active(observed, job, children, before)
 
 
-def _doomed_family(
+def _doomed_children(
     observed: Observed,
     before: JobStatus,
     new_token: Callable[[], str],
-    children_of: Callable[[ChildrenInputs], Family],
-) -> Family | None:
+    children_of: Callable[[ChildrenInputs], Children],
+) -> Children | None:
     """The children of a job whose data is to go with it; None when it is to stay, or the job says nothing sensible."""
     try:
         job = parse(observed.job)
@@ -112,7 +112,7 @@ def _inputs(
     job: FederatedTrainingJob, observed: Observed, before: JobStatus, new_token: Callable[[], str]
 ) -> ChildrenInputs:
     secret = observed.child(SECRET, names.tokens(job.metadata.name))
-    known = children.tokens_of(secret)
+    known = build.tokens_of(secret)
     metadata = observed.job["metadata"]
     return ChildrenInputs(
         spec=observed.job["spec"],
@@ -122,7 +122,7 @@ def _inputs(
         uid=metadata["uid"],
         labels=metadata.get("labels") or {},
         tokens={p.name: known.get(p.name) or new_token() for p in job.spec.participants},
-        read_token=children.read_token_of(secret) or new_token(),
+        read_token=build.read_token_of(secret) or new_token(),
         committed_rounds=before.committed_rounds,
         settings=observed.settings,
     )
@@ -130,18 +130,18 @@ def _inputs(
 
 def _invalid(observed: Observed, before: JobStatus, problem: str) -> Plan:
     """A job that cannot be: failed if it has not begun; else it goes on as it was, and says so."""
-    why = Trouble(reason=ClusterReason.INVALID_SPEC, message=problem)
+    why = Diagnosis(reason=ClusterReason.INVALID_SPEC, message=problem)
     generation = observed.job["metadata"].get("generation", 0)
     kind = ConditionType.FAILED
     holds = statuses.holding(before)
-    if holds is not None and holds.type not in statuses.FINISHED and before.document_digest is not None:
+    if holds is not None and holds.type not in FINISHED and before.document_digest is not None:
         kind = ConditionType(holds.type)
-        why = Trouble(reason=why.reason, message=f"going on as before the last edit, which cannot be: {why.message}")
+        why = Diagnosis(reason=why.reason, message=f"going on as before the last edit, which cannot be: {why.message}")
     status = statuses.with_condition(before, before, kind, why, now=observed.now, generation=generation)
     return _plan(Plan(), before, status)
 
 
-def _finished(observed: Observed, job: FederatedTrainingJob, family: Family, before: JobStatus) -> Plan:
+def _finished(observed: Observed, job: FederatedTrainingJob, children: Children, before: JobStatus) -> Plan:
     """A job that has ended keeps its status; its pods leave, and at the end of its time it goes."""
     ended = statuses.finished(before)
     assert ended is not None, "only finished jobs come here"
@@ -149,7 +149,7 @@ def _finished(observed: Observed, job: FederatedTrainingJob, family: Family, bef
     generation = observed.job["metadata"].get("generation", 0)
     status = before
     if before.observed_generation != generation:
-        why = Trouble(reason=reason_of(ended.reason), message=ended.message)
+        why = Diagnosis(reason=reason_of(ended.reason), message=ended.message)
         kind = ConditionType(ended.type)
         status = statuses.with_condition(before, before, kind, why, now=observed.now, generation=generation)
     ttl = job.spec.ttl_seconds_after_finished
@@ -158,7 +158,7 @@ def _finished(observed: Observed, job: FederatedTrainingJob, family: Family, bef
         return Plan(delete_job=True)
     plans = [Plan(again_in_seconds=left)]
     found = observed.jobs()
-    own = (body["metadata"]["name"] for body in (family.init, family.aggregator, *family.workers.values()))
+    own = (body["metadata"]["name"] for body in (children.init, children.aggregator, *children.workers.values()))
     jobs = [found[name] for name in own if name in found]
     if ended.type == ConditionType.FAILED or observed.now >= at + LEAVE_SECONDS:
         plans.append(parts.stop(jobs))
@@ -167,11 +167,11 @@ def _finished(observed: Observed, job: FederatedTrainingJob, family: Family, bef
     return _plan(joined(plans), before, status)
 
 
-def _active(observed: Observed, job: FederatedTrainingJob, family: Family, before: JobStatus) -> Plan:
-    situation = derive(observed, job, family, before)
+def _active(observed: Observed, job: FederatedTrainingJob, children: Children, before: JobStatus) -> Plan:
+    situation = derive(observed, job, children, before)
     conclusion, plan = decide(situation)
-    status = statuses.with_participants(situation.figures, job, conclusion.troubles, aggregating=situation.aggregating)
-    status = status.model_copy(update={"document_digest": family.document, "rounds": job.spec.rounds})
+    status = statuses.with_participants(situation.figures, job, conclusion.diagnoses, aggregating=situation.aggregating)
+    status = status.model_copy(update={"document_digest": children.document, "rounds": job.spec.rounds})
     generation = observed.job["metadata"].get("generation", 0)
     status = statuses.with_condition(
         status, before, conclusion.kind, conclusion.why, now=observed.now, generation=generation

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import Condition, JobStatus, ParticipantState
-from photon_operator.children.family import Family
+from photon_operator.children.build import Children
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide import diagnosis
-from photon_operator.decide.diagnosis import Trouble
-from photon_operator.decide.observed import Observed, Work
+from photon_operator.decide.diagnosis import Diagnosis
+from photon_operator.decide.observed import Observed, ObservedJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,25 +21,25 @@ class Situation:
     ``before``: the status as it was last written; ``held``: its condition that holds. ``jobs``: all child Jobs that
     rounds depend on, init first. ``reported``: what the aggregator of the current Job said last; None before it says
     anything. ``figures``: the latest figures; those that were written last, where no aggregator says any.
-    ``aggregating``: an aggregator is at work, so that what it says of participants holds. ``troubles``: what keeps
-    workers from working, by participant; ``init_trouble`` and ``aggregator_trouble`` likewise.
+    ``aggregating``: an aggregator is at work, so that what it says of participants holds. ``diagnoses``: what keeps
+    workers from working, by participant; ``init_diagnosis`` and ``aggregator_diagnosis`` likewise.
     """
 
     observed: Observed
     job: FederatedTrainingJob
-    children: Family
+    children: Children
     before: JobStatus
     held: Condition | None
-    init: Work | None
-    aggregator: Work | None
-    workers: Mapping[str, Work | None]
-    jobs: tuple[Work, ...]
+    init: ObservedJob | None
+    aggregator: ObservedJob | None
+    workers: Mapping[str, ObservedJob | None]
+    jobs: tuple[ObservedJob, ...]
     reported: JobStatus | None
     figures: JobStatus
     aggregating: bool
-    troubles: Mapping[str, Trouble]
-    init_trouble: Trouble | None
-    aggregator_trouble: Trouble | None
+    diagnoses: Mapping[str, Diagnosis]
+    init_diagnosis: Diagnosis | None
+    aggregator_diagnosis: Diagnosis | None
 
     @property
     def somebody_runs(self) -> bool:
@@ -47,7 +47,7 @@ class Situation:
         return any(work is not None and work.running is not None for work in self.workers.values())
 
 
-def derive(observed: Observed, job: FederatedTrainingJob, children: Family, before: JobStatus) -> Situation:
+def derive(observed: Observed, job: FederatedTrainingJob, children: Children, before: JobStatus) -> Situation:
     """The situation of a job that has not ended."""
     jobs = observed.jobs()
     init, aggregator = (jobs.get(body["metadata"]["name"]) for body in (children.init, children.aggregator))
@@ -65,7 +65,7 @@ def derive(observed: Observed, job: FederatedTrainingJob, children: Family, befo
     people = reported.participants if reported is not None and aggregating else ()
     heard = {person.name for person in people if person.state is not ParticipantState.ABSENT}
     found = {
-        participant: diagnosis.trouble(work, observed.notes, heard=participant in heard)
+        participant: diagnosis.diagnose(work, observed.warnings, heard=participant in heard)
         for participant, work in workers.items()
         if work is not None
     }
@@ -82,18 +82,18 @@ def derive(observed: Observed, job: FederatedTrainingJob, children: Family, befo
         reported=reported,
         figures=figures,
         aggregating=aggregating,
-        troubles={participant: trouble for participant, trouble in found.items() if trouble is not None},
-        init_trouble=diagnosis.trouble(init, observed.notes) if init is not None else None,
-        aggregator_trouble=diagnosis.trouble(aggregator, observed.notes) if aggregator is not None else None,
+        diagnoses={participant: each for participant, each in found.items() if each is not None},
+        init_diagnosis=diagnosis.diagnose(init, observed.warnings) if init is not None else None,
+        aggregator_diagnosis=diagnosis.diagnose(aggregator, observed.warnings) if aggregator is not None else None,
     )
 
 
-def _reported(observed: Observed, aggregator: Work | None) -> JobStatus | None:
+def _reported(observed: Observed, aggregator: ObservedJob | None) -> JobStatus | None:
     """A termination message takes precedence over an answer."""
     for pod in reversed(aggregator.pods if aggregator is not None else ()):
         if pod.termination_message and (status := statuses.parse_last(pod.termination_message)) is not None:
             return status
-        answer = observed.answer
-        if answer is not None and answer.pod_uid == pod.uid:
-            return answer.status
+        latest = observed.aggregator_status
+        if latest is not None and latest.pod_uid == pod.uid:
+            return latest.status
     return None

@@ -32,7 +32,7 @@ _LEAST_GIB: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class Children:
     """All children of a job. ``document``: the digest of what rounds depend on, whether suspended or not."""
 
     document: str
@@ -82,11 +82,11 @@ class ChildrenInputs:
     settings: Settings
 
 
-def make_children(inputs: ChildrenInputs) -> Family:
+def make_children(inputs: ChildrenInputs) -> Children:
     """The children of a job.
 
     Raises:
-        pod_template.InvalidPod: A pod cannot be made as the job says.
+        InvalidPod: A pod cannot be made as the job says.
     """
     job, settings, tokens = inputs.job, inputs.settings, inputs.tokens
     name, spec, namespace = inputs.name, job.spec, inputs.namespace
@@ -121,7 +121,7 @@ def make_children(inputs: ChildrenInputs) -> Family:
         )
         return maker.work(child, process, template, digest(depends), **more)
 
-    return Family(
+    return Children(
         document=document,
         config_map=maker.any(
             CONFIG_MAP, names.config_map(name), {"data": {pod_template.JOB_FILE: text, context.job_key: text}}
