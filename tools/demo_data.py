@@ -27,7 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from photon_worker.data.dataset import read_index
-from photon_worker.data.index import INDEX, Index, Settings
+from photon_worker.data.index import INDEX, Index, PreparationSettings
 from photon_worker.data.prepare import prepare
 from photon_worker.lifecycle.data_errors import DataError
 
@@ -85,8 +85,8 @@ def prepare_demo_data(folder: Path, say: Callable[[str], None] = print) -> dict[
     }
 
 
-def _settings(*, include: list[str] | None = None, exclude: list[str] | None = None) -> Settings:
-    return Settings(
+def _settings(*, include: list[str] | None = None, exclude: list[str] | None = None) -> PreparationSettings:
+    return PreparationSettings(
         include=include or [],
         exclude=exclude or [],
         held_out_fraction=None,
@@ -96,7 +96,9 @@ def _settings(*, include: list[str] | None = None, exclude: list[str] | None = N
     )
 
 
-def _prepare(output: Path, source: Callable[[], Path], settings: Settings, say: Callable[[str], None]) -> Path:
+def _prepare(
+    output: Path, source: Callable[[], Path], settings: PreparationSettings, say: Callable[[str], None]
+) -> Path:
     started = time.monotonic()
     index = _kept(output, settings)
     if index is None:
@@ -109,7 +111,7 @@ def _prepare(output: Path, source: Callable[[], Path], settings: Settings, say: 
     return output
 
 
-def _kept(output: Path, settings: Settings) -> Index | None:
+def _kept(output: Path, settings: PreparationSettings) -> Index | None:
     """The index of what was prepared before, if it is whole and of the same settings."""
     if not (output / INDEX).is_file():
         return None

@@ -35,7 +35,7 @@ from photon.api.document import JobFileError
 from photon.api.validate import load_job
 from photon_worker.data.documents import documents
 from photon_worker.data.findings import Findings
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.inputs import units
 from photon_worker.data.listing import find
 from photon_worker.lifecycle.data_errors import DataError
@@ -159,7 +159,7 @@ def _file(kind: str, folder: Path, chance: random.Random, tally: Tally) -> str:
     whole = _PACK[packed](mutated(content, chance)) if inside else mutated(_PACK[packed](content), chance)
     path = folder / f"{name}{packed}"
     path.write_bytes(whole)
-    settings = Settings(
+    settings = PreparationSettings(
         bad_records=chance.choice(["fail", "skip", "skip"]),
         invalid_bytes=chance.choice(["fail", "replace", "skip", "skip"]),
         encoding=chance.choice([None, None, "latin-1", "gbk"]),
@@ -209,7 +209,9 @@ def _unpacked(content: bytes) -> bytes | None:
     return content
 
 
-def _compared(kind: str, read: list[bytes], plain: bytes, findings: Findings, settings: Settings, tally: Tally) -> str:
+def _compared(
+    kind: str, read: list[bytes], plain: bytes, findings: Findings, settings: PreparationSettings, tally: Tally
+) -> str:
     """What is wrong with the documents that were read out of ``plain``, if anything."""
     left = sum(findings.of(what) for what in ("empty", "bad_records", "invalid_bytes", "not_text"))
     if plain.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -244,7 +246,7 @@ def _compared(kind: str, read: list[bytes], plain: bytes, findings: Findings, se
 
 
 def _compared_text(
-    read: list[bytes], plain: bytes, left: int, findings: Findings, settings: Settings, tally: Tally
+    read: list[bytes], plain: bytes, left: int, findings: Findings, settings: PreparationSettings, tally: Tally
 ) -> str:
     """The documents are parts of the text; and if nothing was left out or changed, all of its words in order."""
     texts = [_decoded(plain, encoding) for encoding in ("utf-8-sig", settings.encoding) if encoding]
@@ -274,7 +276,7 @@ def _decoded(data: bytes, encoding: str) -> str | None:
         return None
 
 
-def _forms(text: Any, settings: Settings) -> set[bytes]:
+def _forms(text: Any, settings: PreparationSettings) -> set[bytes]:
     if not isinstance(text, str):
         return set()
     raw = text.encode("utf-8", "surrogatepass")
@@ -311,7 +313,7 @@ def _is_sound(row: Any) -> bool:
         return False
 
 
-def _rows_of_lines(plain: bytes, settings: Settings) -> Rows | None:
+def _rows_of_lines(plain: bytes, settings: PreparationSettings) -> Rows | None:
     plain = plain.removeprefix(b"\xef\xbb\xbf")
     lines = [line for line in plain.split(b"\n") if line.strip()]
     texts: set[bytes] = set()
@@ -329,7 +331,7 @@ def _rows_of_lines(plain: bytes, settings: Settings) -> Rows | None:
     return len(lines), texts, sound
 
 
-def _rows_of_array(plain: bytes, settings: Settings) -> Rows | None:
+def _rows_of_array(plain: bytes, settings: PreparationSettings) -> Rows | None:
     for encoding in ("utf-8", settings.encoding or "utf-8"):
         try:
             rows = _values(plain.removeprefix(b"\xef\xbb\xbf").decode(encoding, "surrogateescape"))
@@ -362,7 +364,7 @@ def _rows_without_text(plain: bytes) -> int | None:
     return int(file.metadata.num_rows)
 
 
-def _rows_of_parquet(plain: bytes, settings: Settings) -> Rows | None:
+def _rows_of_parquet(plain: bytes, settings: PreparationSettings) -> Rows | None:
     if not plain.startswith(b"PAR1"):
         return None
     try:

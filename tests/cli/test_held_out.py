@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from photon_worker.data.index import Index, Settings, Split
+from photon_worker.data.index import Index, PreparationSettings, Split
 
 PHOTON = Path(sys.executable).parent / "photon"
 
@@ -29,7 +29,7 @@ def prepared(folder: Path, **settings: Any) -> None:
         **split.model_dump(),
         held_out=split,
         sources=["x"],
-        settings=Settings(**settings),
+        settings=PreparationSettings(**settings),
     )
     (folder / "index.json").write_text(index.model_dump_json())
 

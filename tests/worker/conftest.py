@@ -48,13 +48,13 @@ from photon.telemetry.trackers import Trackers
 from photon_worker.commands.initialize import initialise
 from photon_worker.data import Mixture
 from photon_worker.data.batches import JobBatches
-from photon_worker.data.index import INDEX, Index, Settings, Shard, Split
+from photon_worker.data.index import INDEX, Index, PreparationSettings, Shard, Split
 from photon_worker.data.tokenizer import BYTE_VOCABULARY, EOS, byte_tokenizer_files
-from photon_worker.distributed.control import Alone
+from photon_worker.distributed.control import SingleProcess
 from photon_worker.lifecycle.signals import Interrupts
 from photon_worker.round.client import AggregatorClient
 from photon_worker.round.journal import Journal
-from photon_worker.round.trainer import Participant, Surroundings
+from photon_worker.round.trainer import RoundTrainer, WorkerContext
 from photon_worker.training import model as models
 from photon_worker.training.strategy import Single, Vector
 
@@ -107,7 +107,7 @@ def write_data(folder: Path, *, tokens: int = 4000, held_out: int = 500, seed: i
         shards=train.shards,
         held_out=splits["heldout"],
         sources=["test"],
-        settings=Settings(),
+        settings=PreparationSettings(),
     )
     (folder / INDEX).write_text(index.model_dump_json())
     return folder
@@ -314,20 +314,20 @@ def aggregator(tiny: Tiny, store: ObjectStore, tmp_path: Path) -> FakeAggregator
 
 
 @pytest.fixture
-def new_participant(aggregator: FakeAggregator, data: Mixture, tmp_path: Path) -> Iterator[Callable[..., Participant]]:
+def new_participant(aggregator: FakeAggregator, data: Mixture, tmp_path: Path) -> Iterator[Callable[..., RoundTrainer]]:
     """Makes participants in one work directory, as a restarted worker would."""
     clients = []
     journals: list[Journal] = []
 
-    def new(*, work_dir: Path = tmp_path / "work", checkpoint_every: int = 50) -> Participant:
+    def new(*, work_dir: Path = tmp_path / "work", checkpoint_every: int = 50) -> RoundTrainer:
         client = aggregator.client()
         clients.append(client)
         client.takes_notes = TRAINING_NOTES in aggregator.headers.values()
         job = client.job()
         device = torch.device("cpu")
         journals.append(Journal(work_dir, Trackers.none(), local_steps=job.learning.local.steps))
-        return Participant(
-            Surroundings(
+        return RoundTrainer(
+            WorkerContext(
                 job=job,
                 data=data,
                 work_dir=work_dir,
@@ -335,7 +335,7 @@ def new_participant(aggregator: FakeAggregator, data: Mixture, tmp_path: Path) -
                 device=device,
                 client=client,
                 interrupts=Interrupts(),
-                conductor=Alone(lambda config: Single(config, job.learning.local.optimizer, device=device)),
+                control=SingleProcess(lambda config: Single(config, job.learning.local.optimizer, device=device)),
                 journal=journals[-1],
             )
         )

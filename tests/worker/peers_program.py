@@ -18,7 +18,7 @@ import torch.distributed as dist
 from photon.ending import leave
 from photon_worker.distributed import peers as module
 from photon_worker.distributed.peers import Peers, ending_together
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.lifecycle.exits import End, PeerEnded, end_of
 from photon_worker.lifecycle.signals import Interrupted, Interrupts
 
@@ -39,7 +39,7 @@ def work(case: str, peers: Peers) -> None:
     if peers.rank == 1:
         match case:
             case "mistake":
-                raise Mistake("the data is not there")
+                raise Misconfigured("the data is not there")
             case "surprise":
                 raise RuntimeError("nobody foresaw this")
             case "kill":

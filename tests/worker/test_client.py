@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from photon.protocol.messages import ErrorReason, FinishTask, Progress, TaskReply
-from photon_worker.lifecycle.errors import Mistake, Refused, WorkerError
+from photon_worker.lifecycle.errors import Misconfigured, RequestRefused, WorkerError
 from photon_worker.round.client import AggregatorClient
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -112,7 +112,7 @@ def test_a_wrong_token_is_the_users_mistake() -> None:
     def handler(_: httpx.Request) -> httpx.Response:
         return error(401, ErrorReason.UNAUTHENTICATED, "no participant has this token")
 
-    with pytest.raises(Mistake, match=r"refuses the token in PHOTON_TOKEN \(Unauthenticated: no participant"):
+    with pytest.raises(Misconfigured, match=r"refuses the token in PHOTON_TOKEN \(Unauthenticated: no participant"):
         client(handler, Clock()).job()
 
 
@@ -120,13 +120,13 @@ def test_a_refused_request_has_its_reason() -> None:
     def handler(_: httpx.Request) -> httpx.Response:
         return error(404, ErrorReason.UNKNOWN_ROUND, "there is no round 9")
 
-    with pytest.raises(Refused, match="there is no round 9") as caught:
+    with pytest.raises(RequestRefused, match="there is no round 9") as caught:
         client(handler, Clock()).next_task(done=None)
     assert caught.value.answer is ErrorReason.UNKNOWN_ROUND
 
 
 def test_an_error_that_is_not_photons_keeps_its_status() -> None:
-    with pytest.raises(Refused, match="HTTP 404") as caught:
+    with pytest.raises(RequestRefused, match="HTTP 404") as caught:
         client(lambda _: httpx.Response(404, text="nginx"), Clock()).job()
     assert caught.value.answer is None
 
@@ -139,7 +139,10 @@ def test_something_else_at_the_address_is_named() -> None:
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "s3://bucket/x"])
 def test_an_address_without_http_is_a_mistake(url: str) -> None:
     clock = Clock()
-    with AggregatorClient(url, "secret", clock=clock, sleep=clock.sleep) as real, pytest.raises(Mistake, match="https"):
+    with (
+        AggregatorClient(url, "secret", clock=clock, sleep=clock.sleep) as real,
+        pytest.raises(Misconfigured, match="https"),
+    ):
         real.job()
 
 

@@ -92,14 +92,14 @@ def test_utilization_is_that_of_all_devices(
     for size in (1, 8):
         participant = new_participant()
         monkeypatch.setattr(participant, "_peak_of_one", 1e9)
-        real = participant._around.conductor.strategy
+        real = participant._context.control.strategy
 
         def several(config: Any, real: Any = real, size: int = size) -> Any:
             strategy = real(config)
             strategy.size = size
             return strategy
 
-        monkeypatch.setattr(participant._around.conductor, "strategy", several)
+        monkeypatch.setattr(participant._context.control, "strategy", several)
         folder = participant._models.fetch(aggregator.train_task().model, Quiet())
         strategy = participant._ready(folder)
         rate = size * 0.4 * 1e9 / flops_per_token(strategy.header, strategy.module.config, sequence_length=16)

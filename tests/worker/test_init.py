@@ -24,7 +24,7 @@ from photon.store.objects import ObjectStore
 from photon_worker.commands.check import check_model
 from photon_worker.commands.initialize import initialise, make_model, require_parts
 from photon_worker.data.tokenizer import BOS, EOS, PAD
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.training import model as models
 from tests.opened import OpenStore
 
@@ -173,23 +173,23 @@ def test_the_same_job_under_another_prefix_has_the_same_digest(
 @pytest.mark.s3
 def test_a_prefix_with_another_job_is_refused(tiny: Any, store: ObjectStore, tmp_path: Path) -> None:
     initialise(tiny.job(), store, folder=tmp_path)
-    with pytest.raises(Mistake, match=r"another.*settings of local.*storage\.prefix|settings of local"):
+    with pytest.raises(Misconfigured, match=r"another.*settings of local.*storage\.prefix|settings of local"):
         initialise(tiny.job(steps=5), store, folder=tmp_path)
 
 
 def test_a_vocabulary_too_small_for_the_tokenizer_is_a_mistake(tiny: Any, tmp_path: Path) -> None:
     learning = tiny.learning().model_copy(update={"hf_config": tiny.config | {"vocab_size": 100}})
-    with pytest.raises(Mistake, match=r"tokenizer has 259 tokens.*vocabulary of 100"):
+    with pytest.raises(Misconfigured, match=r"tokenizer has 259 tokens.*vocabulary of 100"):
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
 
 
 def test_a_sequence_longer_than_the_model_takes_is_a_mistake(tiny: Any, tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match="sequenceLength: 128 is more than"):
+    with pytest.raises(Misconfigured, match="sequenceLength: 128 is more than"):
         make_model(tiny.learning(sequenceLength=128), tmp_path / "made", folder=tmp_path, storage=StorageSpec())
 
 
 def test_an_unknown_model_type_is_a_mistake() -> None:
-    with pytest.raises(Mistake, match="transformers refuses it"):
+    with pytest.raises(Misconfigured, match="transformers refuses it"):
         models.config_from({"model_type": "llamma"})
 
 
@@ -197,7 +197,7 @@ def test_a_missing_checkpoint_is_a_mistake(tiny: Any, tmp_path: Path) -> None:
     learning = tiny.learning()
     spec = type(learning.model).model_validate({"initFrom": {"uri": "nowhere"}})
     learning = learning.model_copy(update={"model": spec, "hf_config": None})
-    with pytest.raises(Mistake, match="is not a folder with a Hugging Face checkpoint"):
+    with pytest.raises(Misconfigured, match="is not a folder with a Hugging Face checkpoint"):
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
 
 
@@ -205,7 +205,7 @@ def test_parts_that_no_manifest_could_name_are_a_mistake(tiny: Any) -> None:
     learning = tiny.learning()
     require_parts(10**9, learning)
     small = learning.model_copy(update={"exchange": ExchangeSpec(part_bytes=65536)})
-    with pytest.raises(Mistake, match=r"spec\.exchange\.partBytes: 65536 .* 411,281 parts.* use at least 524288"):
+    with pytest.raises(Misconfigured, match=r"spec\.exchange\.partBytes: 65536 .* 411,281 parts.* use at least 524288"):
         require_parts(6_738_415_616, small)
 
 
@@ -220,5 +220,5 @@ def test_a_config_beside_a_tokenizer_in_object_storage_is_checked(tiny: Any, tmp
     unread, checked = check_model(job(), tmp_path)
     assert unread == "not checked   s3://b/tok: it is read when the job starts"
     assert checked.startswith("checked       LlamaForCausalLM, ")
-    with pytest.raises(Mistake, match="hidden size"):
+    with pytest.raises(Misconfigured, match="hidden size"):
         check_model(job(hidden_size=66, num_attention_heads=4), tmp_path)

@@ -22,7 +22,7 @@ from photon_worker.commands.initialize import make_model
 from photon_worker.commands.run import locked
 from photon_worker.data import Mixture
 from photon_worker.data.sources import data_by_name
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.main import main
 from photon_worker.training import model as models
 
@@ -189,13 +189,13 @@ def test_one_folder_is_read_as_the_participants_own() -> None:
     [([], "--data is missing"), (["a=x", "y"], "each needs a name"), (["a=x", "a=y"], "given twice")],
 )
 def test_unclear_data_arguments_are_mistakes(arguments: list[str], message: str) -> None:
-    with pytest.raises(Mistake, match=message):
+    with pytest.raises(Misconfigured, match=message):
         data_by_name(arguments, "north")
 
 
 def test_a_work_directory_belongs_to_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("photon_worker.commands.run.LOCK_WAIT_SECONDS", 0.1)
-    with locked(tmp_path / "w"), pytest.raises(Mistake, match="in use by another worker"), locked(tmp_path / "w"):
+    with locked(tmp_path / "w"), pytest.raises(Misconfigured, match="in use by another worker"), locked(tmp_path / "w"):
         pass
     with locked(tmp_path / "w"):
         pass

@@ -19,10 +19,10 @@ from photon_worker.data import Mixture
 from photon_worker.lifecycle.errors import Cancelled, WorkerError
 from photon_worker.lifecycle.signals import Interrupted
 from photon_worker.round.progress import TaskProgress
-from photon_worker.round.trainer import Participant
+from photon_worker.round.trainer import RoundTrainer
 from photon_worker.training import model as models
 
-New = Callable[..., Participant]
+New = Callable[..., RoundTrainer]
 
 pytestmark = pytest.mark.s3
 
@@ -31,7 +31,7 @@ class Killed(BaseException):
     """kill -9 between two steps, as far as a test can see."""
 
 
-def train(participant: Participant, task: Any, *, kill_at: int | None = None) -> Any:
+def train(participant: RoundTrainer, task: Any, *, kill_at: int | None = None) -> Any:
     """Do a task; ``kill_at``: stop dead when so many local steps are done."""
     progress = TaskProgress(task.id)
     if kill_at is not None:
@@ -215,7 +215,7 @@ def test_a_signal_in_mid_round_writes_a_checkpoint_first(aggregator: Any, new_pa
     import signal
 
     participant = new_participant()
-    interrupts = participant._around.interrupts
+    interrupts = participant._context.interrupts
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     interrupts.install()
     progress = TaskProgress("train-00001")

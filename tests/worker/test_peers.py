@@ -12,9 +12,9 @@ import pytest
 
 from photon.api.training import LocalSpec
 from photon.ending import read
-from photon_worker.commands.together import check_processes
+from photon_worker.commands.run_distributed import check_processes
 from photon_worker.commands.torchrun import verdict
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 from tests.worker.together import WORKER
 
 PROGRAM = Path(__file__).with_name("peers_program.py")
@@ -91,10 +91,10 @@ def test_the_code_is_that_of_what_ended_them(codes: list[tuple[int, int]], expec
 def test_a_batch_that_cannot_be_shared_evenly_names_the_field() -> None:
     local = LocalSpec.model_validate({"strategy": "FSDP", "batchSize": 6})
     check_processes(local, 3)
-    with pytest.raises(Mistake, match=r"spec\.local\.batchSize: 6 sequences .* 4 processes .* multiple of 4"):
+    with pytest.raises(Misconfigured, match=r"spec\.local\.batchSize: 6 sequences .* 4 processes .* multiple of 4"):
         check_processes(local, 4)
     micro = LocalSpec.model_validate({"strategy": "FSDP", "batchSize": 8, "microBatchSize": 2})
-    with pytest.raises(Mistake, match=r"spec\.local\.microBatchSize: 2 sequences"):
+    with pytest.raises(Misconfigured, match=r"spec\.local\.microBatchSize: 2 sequences"):
         check_processes(micro, 4)
-    with pytest.raises(Mistake, match="use FSDP"):
+    with pytest.raises(Misconfigured, match="use FSDP"):
         check_processes(LocalSpec(), 2)

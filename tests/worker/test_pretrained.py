@@ -18,7 +18,7 @@ from photon.api.placement import StorageSpec
 from photon.local.object_store import EmbeddedStore
 from photon_worker.commands.initialize import make_model
 from photon_worker.data.tokenizer import byte_tokenizer_files
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.training import model as models
 from tests.opened import OpenStore
 
@@ -100,7 +100,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_damage_ends_in_one_line_that_names_the_file(damage: str, checkpoint: Path) -> None:
     spoil, expected = DAMAGE[damage]
     spoil(checkpoint)
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(Misconfigured) as caught:
         models.from_checkpoint(checkpoint)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -114,7 +114,7 @@ def test_no_code_of_a_checkpoint_runs_whatever_answers_on_standard_input(
     edit(checkpoint, auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}, model_type="evil")
     monkeypatch.setattr("builtins.input", lambda *_: "y")
     for load in (models.read_config, models.from_checkpoint):
-        with pytest.raises(Mistake, match="auto_map"):
+        with pytest.raises(Misconfigured, match="auto_map"):
             load(checkpoint)
     assert not proof.exists()
 
@@ -137,7 +137,7 @@ def test_what_sees_later_tokens_is_no_causal_language_model(tiny: Any, tmp_path:
         "max_position_embeddings": 64,
     }
     learning = tiny.learning().model_copy(update={"hf_config": config})
-    with pytest.raises(Mistake, match=r"is not causal"):
+    with pytest.raises(Misconfigured, match=r"is not causal"):
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
 
 
@@ -183,12 +183,12 @@ def test_a_checkpoint_is_not_trained_on_the_tokens_of_another_tokenizer(
 ) -> None:
     other_tokenizer(checkpoint)
     learning = started_from(tiny, "checkpoint", tokenizer={"kind": "byte"})
-    with pytest.raises(Mistake, match=r"spec\.model\.tokenizer: the checkpoint .* has a tokenizer of its own"):
+    with pytest.raises(Misconfigured, match=r"spec\.model\.tokenizer: the checkpoint .* has a tokenizer of its own"):
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
 
 
 def test_a_checkpoint_without_a_tokenizer_needs_one_by_name(tiny: Any, checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(Mistake, match=r"spec\.model\.tokenizer: .* has no tokenizer.json; name the tokenizer"):
+    with pytest.raises(Misconfigured, match=r"spec\.model\.tokenizer: .* has no tokenizer.json; name the tokenizer"):
         make_model(started_from(tiny, "checkpoint"), tmp_path / "made", folder=tmp_path, storage=StorageSpec())
     learning = started_from(tiny, "checkpoint", tokenizer={"kind": "byte"})
     make_model(learning, tmp_path / "made-again", folder=tmp_path, storage=StorageSpec())
@@ -212,7 +212,7 @@ def test_damage_of_a_checkpoint_in_a_bucket_is_one_line_too(
         bucket.put(f"{damage}/{path.name}", path.read_bytes())
     learning = started_from(tiny, f"s3://given/{damage}")
     storage = StorageSpec(endpoint=s3.endpoint)
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(Misconfigured) as caught:
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=storage, open_store=open_store)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -240,7 +240,7 @@ def test_state_that_is_no_parameter_is_refused_before_anything_is_written(
     else:
         AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).save_pretrained(tmp_path / "checkpoint")
         learning = started_from(tiny, "checkpoint", tokenizer={"kind": "byte"})
-    with pytest.raises(Mistake, match=r"keeps state that is not a parameter \(.*e_score_correction_bias\)"):
+    with pytest.raises(Misconfigured, match=r"keeps state that is not a parameter \(.*e_score_correction_bias\)"):
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
     assert list((tmp_path / "made").iterdir()) == []
 
@@ -273,7 +273,7 @@ def test_chat_template_and_generation_settings_of_a_checkpoint_are_kept(
 )
 def test_a_config_that_cannot_be_is_one_line(wrong: dict[str, Any], tiny: Any, tmp_path: Path) -> None:
     learning = tiny.learning().model_copy(update={"hf_config": tiny.config | wrong})
-    with pytest.raises(Mistake) as caught:
+    with pytest.raises(Misconfigured) as caught:
         make_model(learning, tmp_path / "made", folder=tmp_path, storage=StorageSpec())
     assert str(caught.value).startswith("spec.model")
     assert "\n" not in str(caught.value)

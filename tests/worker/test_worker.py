@@ -12,7 +12,7 @@ from photon.protocol.messages import ErrorReason, FinishTask, TaskReply
 from photon_worker.commands import run as worker
 from photon_worker.commands.run import RunSettings
 from photon_worker.data import DataError
-from photon_worker.lifecycle.errors import JobFailed, Mistake, Refused, WorkerError
+from photon_worker.lifecycle.errors import JobFailed, Misconfigured, RequestRefused, WorkerError
 from photon_worker.lifecycle.signals import Interrupts
 
 pytestmark = pytest.mark.s3
@@ -92,7 +92,7 @@ def test_any_other_refusal_ends_the_worker(aggregator: Any, data_folder: Path, t
 
     aggregator.handle = invalid
     aggregator.tasks = [aggregator.train_task(1)]
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         run(aggregator, data_folder, tmp_path / "w")
     assert caught.value.answer is ErrorReason.INVALID_REQUEST
 
@@ -124,7 +124,7 @@ def test_data_of_another_tokenizer_is_a_mistake(aggregator: Any, data_folder: Pa
     at = text.index('"tokenizer_digest":"') + len('"tokenizer_digest":"')
     index.write_text(text[:at] + "0" * 64 + text[at + 64 :])
     aggregator.tasks = [aggregator.train_task(1)]
-    with pytest.raises(Mistake, match="prepared with another tokenizer"):
+    with pytest.raises(Misconfigured, match="prepared with another tokenizer"):
         run(aggregator, data_folder, tmp_path / "w")
 
 
@@ -134,7 +134,7 @@ def test_data_with_a_larger_vocabulary_than_the_model_is_a_mistake(
     index = data_folder / "index.json"
     index.write_text(index.read_text().replace('"vocabulary_size":259', '"vocabulary_size":1000'))
     aggregator.tasks = [aggregator.train_task(1)]
-    with pytest.raises(Mistake, match="vocabulary of 1000 and the model one of 264"):
+    with pytest.raises(Misconfigured, match="vocabulary of 1000 and the model one of 264"):
         run(aggregator, data_folder, tmp_path / "w")
 
 

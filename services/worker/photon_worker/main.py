@@ -29,7 +29,7 @@ from photon_worker.lifecycle.signals import Interrupted, Interrupts
 if TYPE_CHECKING:
     from photon_worker.lifecycle.exits import End
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="The programs that see an institution's data: training, evaluation and what prepares them.",
@@ -75,8 +75,8 @@ def run(
     Trains, sends updates and evaluates, as the aggregator asks. The participant's bearer token is in PHOTON_TOKEN.
     """
     # Set by torchrun in each of the processes that it starts.
-    together = "TORCHELASTIC_RUN_ID" in os.environ
-    configure(f"worker/{os.environ['RANK']}" if together else "worker")
+    distributed = "TORCHELASTIC_RUN_ID" in os.environ
+    configure(f"worker/{os.environ['RANK']}" if distributed else "worker")
     token = os.environ.get("PHOTON_TOKEN")
     if not token:
         exit_with_mistake("PHOTON_TOKEN is not set: it must hold this participant's bearer token")
@@ -92,8 +92,8 @@ def run(
         from photon_worker.commands.run import RunSettings, run
         from photon_worker.round.client import AggregatorClient
 
-        if together:
-            from photon_worker.commands.together import run_together
+        if distributed:
+            from photon_worker.commands.run_distributed import run_distributed
 
     settings = RunSettings(
         data=data,
@@ -105,8 +105,8 @@ def run(
     )
     client = AggregatorClient(aggregator, token, patience_seconds=patience_seconds, traces=traces)
     with closing(traces), client:
-        if together:
-            run_together(client, settings, interrupts)
+        if distributed:
+            run_distributed(client, settings, interrupts)
         else:
             run(client, settings, interrupts)
 
@@ -254,7 +254,7 @@ def main() -> NoReturn:
         record = record_of(exit_)
         end = End(code=record.exit_code, reason=record.reason, message=record.message)
     except PeerEnded as ended:
-        log.error("ended with the others: %s", ended)
+        logger.error("ended with the others: %s", ended)
         end, cause = ended.end, False
     except BaseException as error:
         # Of several processes torchrun stops those that are left when one has ended.
@@ -277,7 +277,7 @@ def _told(error: BaseException, arguments: list[str]) -> End:
         traceback.print_exc()
         return End(code=EXIT_FAILED, message=f"{type(error).__name__}: {error}")
     if isinstance(error, Interrupted):
-        log.info("%s", end.message)
+        logger.info("%s", end.message)
     else:
         sys.stderr.write(f"error: {end.message}\n")
     if arguments[:1] == ["init"] and isinstance(error, AccessDenied | BucketMissing):

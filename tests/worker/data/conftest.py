@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.prepare import prepare
 
 WORDS = ["the", "a", "of", "model", "data", "token", "byte", "round", "worker", "text", "café", "数", "learns", "holds"]
@@ -40,5 +40,5 @@ def tree(tmp_path: Path, text_of: Callable[..., str]) -> Path:
 def prepared(tree: Path, tmp_path: Path) -> Path:
     """That folder, prepared, in several shards."""
     output = tmp_path / "prepared"
-    prepare([str(tree)], output, Settings(held_out_bytes=4000, shard_tokens=10_000), workers=1)
+    prepare([str(tree)], output, PreparationSettings(held_out_bytes=4000, shard_tokens=10_000), workers=1)
     return output

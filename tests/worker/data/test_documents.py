@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from photon_worker.data import DataError, inputs
 from photon_worker.data.documents import documents
 from photon_worker.data.findings import Findings
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.inputs import units
 from photon_worker.data.listing import find
 from photon_worker.data.text import cut
@@ -24,7 +24,7 @@ from photon_worker.data.text import cut
 
 def read(*paths: Path, skipped: Findings | None = None, **changed: object) -> list[bytes]:
     """All documents of the inputs, through the same units as preparation."""
-    given = Settings(**changed)  # type: ignore[arg-type]
+    given = PreparationSettings(**changed)  # type: ignore[arg-type]
     found = find([str(path) for path in paths], given).found
     return [
         text
@@ -74,7 +74,7 @@ def test_parquet_by_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     table = pyarrow.table({"body": [*texts, None], "n": list(range(101))})
     pyarrow.parquet.write_table(table, path, row_group_size=10)
     monkeypatch.setattr(inputs, "_LARGEST_UNIT", 200)
-    given = Settings(text_field="body")
+    given = PreparationSettings(text_field="body")
     assert len(units(find([str(path)], given).found, given)) > 2
     assert read(path, text_field="body") == [text.encode() for text in texts]
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photon_worker.data import DataError, Mixture
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.prepare import prepare
 
 
@@ -18,7 +18,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         folder = tmp_path_factory.mktemp(name)
         numbers = " ".join(str(n * n) for n in range(size))[:size]
         (folder / "in.txt").write_text(numbers)
-        prepare([str(folder / "in.txt")], folder / "out", Settings(shard_tokens=1024), workers=1)
+        prepare([str(folder / "in.txt")], folder / "out", PreparationSettings(shard_tokens=1024), workers=1)
         result[name] = str(folder / "out")
     return result
 

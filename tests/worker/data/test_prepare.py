@@ -18,12 +18,12 @@ import pytest
 
 from photon_worker.data import DataError, TokenDataset, inputs
 from photon_worker.data import prepare as preparation
-from photon_worker.data.index import Index, Settings
+from photon_worker.data.index import Index, PreparationSettings
 from photon_worker.data.prepare import prepare
 from photon_worker.data.state import claimed
 from photon_worker.data.tokenizer import EOS
 
-SETTINGS = Settings(held_out_fraction=0.1, shard_tokens=16_000)
+SETTINGS = PreparationSettings(held_out_fraction=0.1, shard_tokens=16_000)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -137,7 +137,7 @@ def test_a_killed_program_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
 def test_documents_lie_in_order_each_closed_by_the_end_of_text(tmp_path: Path) -> None:
     for name in "abcdefgh":
         (tmp_path / f"{name}.py").write_text(f"# {name}")
-    index = prepare([str(tmp_path)], tmp_path / "out", Settings(held_out_fraction=0.1), workers=1)
+    index = prepare([str(tmp_path)], tmp_path / "out", PreparationSettings(held_out_fraction=0.1), workers=1)
     dataset = TokenDataset.open(tmp_path / "out", verify=True)
     tokens = np.empty(dataset.tokens, dtype=np.int64)
     dataset.read(0, tokens)
@@ -168,7 +168,7 @@ def test_what_is_prepared_is_not_overwritten_unless_told(tree: Path, prepared: P
     (prepared / "notes.md").write_text("mine")
     with pytest.raises(DataError, match=r"is prepared already: choose another --output, or start over with --restart"):
         prepare([str(tree)], prepared, SETTINGS, workers=1)
-    index = prepare([str(tree)], prepared, Settings(), workers=1, restart=True)
+    index = prepare([str(tree)], prepared, PreparationSettings(), workers=1, restart=True)
     assert len(list(prepared.glob("tokens-*.bin"))) == len(index.shards) == 1
     assert (prepared / "notes.md").read_text() == "mine"
 
@@ -183,8 +183,8 @@ def test_a_mistake_leaves_nothing_that_hinders_the_next_try(tmp_path: Path) -> N
     source = tmp_path / "data.jsonl"
     source.write_text('{"body": "some text"}\n{"body": "more text"}\n')
     with pytest.raises(DataError, match="has no field 'text'"):
-        prepare([str(source)], tmp_path / "out", Settings(), workers=1)
-    index = prepare([str(source)], tmp_path / "out", Settings(text_field="body"), workers=1)
+        prepare([str(source)], tmp_path / "out", PreparationSettings(), workers=1)
+    index = prepare([str(source)], tmp_path / "out", PreparationSettings(text_field="body"), workers=1)
     assert index.documents + index.held_out.documents == 2
 
 
@@ -194,7 +194,7 @@ def test_input_without_text_says_so(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"holds no text: 1 files that are no text \(first: a.dat\), 1 empty \(first: b.txt"
     ):
-        prepare([str(tmp_path)], tmp_path / "out", Settings(), workers=1)
+        prepare([str(tmp_path)], tmp_path / "out", PreparationSettings(), workers=1)
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import zstandard
 from photon.api.model import TokenizerSpec
 from photon.local.object_store import EmbeddedStore
 from photon_worker.data import DataError, Mixture, TokenDataset, inputs, remote
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.prepare import prepare
 from photon_worker.data.progress import Quiet
 from photon_worker.data.tokenizer import tokenizer_digest, write_tokenizer
@@ -101,9 +101,9 @@ def test_inputs_of_every_format_are_read_from_the_store(
     (tree / "a.jsonl").write_text(lines)
     (tree / "b.jsonl.gz").write_bytes(gzip.compress(lines.replace("line", "other").encode()))
     pyarrow.parquet.write_table(pyarrow.table({"text": [text_of(n) for n in range(100, 120)]}), tree / "c.parquet")
-    prepare([str(tree)], tmp_path / "local", Settings(), workers=1)
+    prepare([str(tree)], tmp_path / "local", PreparationSettings(), workers=1)
     uri = put(remote.client(), tree, f"{bucket}/tree")
-    index = prepare([uri], tmp_path / "remote", Settings(), workers=1)
+    index = prepare([uri], tmp_path / "remote", PreparationSettings(), workers=1)
     for name in ("index.json", "tokens-00000.bin", "heldout-00000.bin"):
         assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "remote" / name).read_bytes()
     assert index.sources == ["tree"]
@@ -131,7 +131,7 @@ def test_what_is_not_there_is_named(bucket: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing is not prepared data \(it has no index.json\)"):
         TokenDataset.open(uri, tmp_path)
     with pytest.raises(DataError, match=r"the input s3://.*/nothing does not exist"):
-        prepare([uri], tmp_path / "out", Settings(), workers=1)
+        prepare([uri], tmp_path / "out", PreparationSettings(), workers=1)
     with pytest.raises(DataError, match=r"the bucket of s3://no-such-bucket/x.* does not exist|x/index.json does not"):
         TokenDataset.open("s3://no-such-bucket/x", tmp_path)
     with pytest.raises(DataError, match="names no bucket"):
@@ -192,12 +192,12 @@ def test_a_store_that_goes_away_costs_nothing_that_was_read(
             return advance
 
     with pytest.raises(DataError, match="cannot be reached"):
-        prepare([uri], tmp_path / "out", Settings(), workers=1, report=Leaving())
+        prepare([uri], tmp_path / "out", PreparationSettings(), workers=1, report=Leaving())
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     done = sum(read)
     read.clear()
     read.append(-1000)
-    prepare([uri], tmp_path / "out", Settings(), workers=1, report=Leaving())
+    prepare([uri], tmp_path / "out", PreparationSettings(), workers=1, report=Leaving())
     assert read[1] == done == 2, "what was read before is not read again"
 
 
@@ -223,8 +223,8 @@ def test_damage_in_the_store_is_named_like_damage_on_disk(bucket: str, tmp_path:
         ("empty.jsonl.gz", ": is empty"),
     ):
         with pytest.raises(DataError, match=f"^{uri}/{name}{said}"):
-            prepare([f"{uri}/{name}"], tmp_path / "out" / name, Settings(), workers=1)
-    index = prepare([f"{uri}/bad.jsonl"], tmp_path / "done", Settings(bad_records="skip"), workers=1)
+            prepare([f"{uri}/{name}"], tmp_path / "out" / name, PreparationSettings(), workers=1)
+    index = prepare([f"{uri}/bad.jsonl"], tmp_path / "done", PreparationSettings(bad_records="skip"), workers=1)
     assert (index.left_out.bad_records, index.first["bad_records"][:18]) == (1, "bad.jsonl, line 20")
 
 
@@ -235,6 +235,6 @@ def test_names_that_lie_and_prepared_data_in_the_store(bucket: str, prepared: Pa
     (folder / "c4-train.00000-of-01024.json.gz").write_bytes(gzip.compress(rows))
     pyarrow.parquet.write_table(pyarrow.table({"text": ["in a Parquet file"]}), folder / "a.txt")
     uri = put(remote.client(), folder, bucket)
-    index = prepare([uri], tmp_path / "out", Settings(held_out_fraction=0), workers=1)
+    index = prepare([uri], tmp_path / "out", PreparationSettings(held_out_fraction=0), workers=1)
     assert index.documents == 201
     assert index.left_out.own_output == len(list(prepared.iterdir()))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.selection import HELD_OUT, OUT, TRAIN, Decisions, Records, decide
 from photon_worker.data.similarity import THRESHOLD, NearIndex, signature
 from photon_worker.data.stages import window
@@ -28,7 +28,7 @@ def records(texts: Sequence[str]) -> Records:
 
 def placed(texts: Sequence[str], **changed: Any) -> tuple[dict[int, set[str]], Decisions]:
     """The texts by place, and the decisions."""
-    decisions = decide(records(texts), Settings(**changed))
+    decisions = decide(records(texts), PreparationSettings(**changed))
     result: dict[int, set[str]] = {OUT: set(), TRAIN: set(), HELD_OUT: set()}
     for text, place in zip(texts, decisions.places.tolist(), strict=True):
         result[place].add(text)

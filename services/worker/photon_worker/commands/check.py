@@ -17,7 +17,7 @@ def check_model(job: FederatedTrainingJob, folder: Path) -> list[str]:
     """What was checked and what was not, a line each. Relative paths start in ``folder``.
 
     Raises:
-        Mistake, DataError: The config, the tokenizer or the checkpoint cannot be used.
+        Misconfigured, DataError: The config, the tokenizer or the checkpoint cannot be used.
     """
     learning = resolve(job)
     remote = [uri for uri in _locations(learning.model) if uri.startswith("s3://")]

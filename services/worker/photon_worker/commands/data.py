@@ -17,7 +17,7 @@ from photon.ending import exit_with_mistake
 from photon.exit_codes import EXIT_STOPPED
 from photon_worker.data.dataset import TokenDataset
 from photon_worker.data.findings import describe, printable
-from photon_worker.data.index import Index, Settings
+from photon_worker.data.index import Index, PreparationSettings
 from photon_worker.data.names import check_scheme
 from photon_worker.data.tokenizer import TextEncoder
 from photon_worker.lifecycle.data_errors import DataError
@@ -129,7 +129,7 @@ def prepare_command(
     from photon_worker.data.prepare import prepare
     from photon_worker.data.progress import reporter
 
-    settings = Settings(
+    settings = PreparationSettings(
         format=kind.value,
         text_field=text_field,
         include=include or [],

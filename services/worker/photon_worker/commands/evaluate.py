@@ -14,7 +14,7 @@ from photon.protocol.records import HeldOutSums
 from photon_worker.data import Mixture
 from photon_worker.data.sources import data_by_name
 from photon_worker.data.tokenizer import TOKENIZER
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.training import device as devices
 from photon_worker.training import model as models
 from photon_worker.training.evaluate import EvaluationSettings, added, held_out_loss, require_held_out
@@ -35,10 +35,10 @@ def evaluate_checkpoint(
     """The report as text: JSON, or a table. Perplexities are per token; ``bits_per_byte`` compares tokenizers.
 
     Raises:
-        Mistake, DataError: Checkpoint or data are missing or do not fit each other.
+        Misconfigured, DataError: Checkpoint or data are missing or do not fit each other.
     """
     if not checkpoint.is_dir():
-        raise Mistake(f"--checkpoint: {checkpoint} is not a folder")
+        raise Misconfigured(f"--checkpoint: {checkpoint} is not a folder")
     tokenizer = checkpoint / TOKENIZER
     digest = hashlib.sha256(tokenizer.read_bytes()).hexdigest() if tokenizer.is_file() else None
     sources = Mixture.open(data_by_name(data, "data"), cache_dir, tokenizer_digest=digest).sources

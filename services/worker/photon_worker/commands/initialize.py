@@ -29,9 +29,9 @@ from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from photon.store.source import UrlSource
 from photon_worker.data.tokenizer import PAD, TOKENIZER, TextEncoder, tokenizer_beside, tokenizer_files
-from photon_worker.lifecycle.errors import Mistake, WorkerError
+from photon_worker.lifecycle.errors import Misconfigured, WorkerError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # A multipart upload has at most 10,000 parts: room for 640 GB.
 PART_BYTES: Final = 64 * 2**20
@@ -60,7 +60,7 @@ def initialise(
         open_store: Opens the bucket of an s3:// checkpoint in initFrom, by its storage spec.
 
     Raises:
-        Mistake: The prefix holds another job, or model and tokenizer do not fit.
+        Misconfigured: The prefix holds another job, or model and tokenizer do not fit.
         StoreError, DataError: As those say.
     """
     learning = _record_job(job, store)
@@ -72,7 +72,7 @@ def initialise(
     if stored is not None:
         if stored.job != job_digest:
             raise WorkerError(f"{store.uri(keys.commit(0))} is of another job ({stored.job[:12]}): use another prefix")
-        log.info("round 0 is there already: %s", store.uri(stored.folder))
+        logger.info("round 0 is there already: %s", store.uri(stored.folder))
         return InitResult(job=job_digest, commit=stored, created=False)
     with tempfile.TemporaryDirectory(prefix="photon-init-") as temporary:
         made = Path(temporary) / "model"
@@ -96,7 +96,7 @@ def initialise(
     if not created:
         # Another init was faster; its model is the one that counts.
         commit = Commit.model_validate_json(store.get(keys.commit(0)))
-    log.info("round 0: %s", store.uri(commit.folder))
+    logger.info("round 0: %s", store.uri(commit.folder))
     return InitResult(job=job_digest, commit=commit, created=created)
 
 
@@ -114,7 +114,7 @@ def _stored_job(store: ObjectStore) -> LearningJob | None:
     except NotFound:
         return None
     except ValidationError as error:
-        raise Mistake(
+        raise Misconfigured(
             f"{store.uri(keys.JOB)} is not a job of this version of Photon: use another storage.prefix"
         ) from error
 
@@ -123,7 +123,7 @@ def _against(job: FederatedTrainingJob, stored: LearningJob | None) -> LearningJ
     try:
         return resolve_against(job, stored)
     except ValueError as error:
-        raise Mistake(str(error)) from error
+        raise Misconfigured(str(error)) from error
 
 
 def make_model(
@@ -163,7 +163,7 @@ def make_model(
             module = models.from_checkpoint(checkpoint)
             own = dict(pretrained.own_files(checkpoint))
     elements = models.layout(module).elements
-    log.info("initial model: %s, %d parameters", type(module).__name__, elements)
+    logger.info("initial model: %s, %d parameters", type(module).__name__, elements)
     require_parts(elements, learning)
     models.write_weights(module, made / keys.WEIGHTS)
     (made / "config.json").write_bytes(models.config_json(config))
@@ -187,7 +187,7 @@ def files_of_tokenizer(
         checkpoint: Where the checkpoint of initFrom is on this machine: its own tokenizer is read there.
 
     Raises:
-        Mistake, DataError: There is none, or it cannot be used.
+        Misconfigured, DataError: There is none, or it cannot be used.
     """
     spec, start = model.its_tokenizer(), model.init_from
     if checkpoint is None or start is None or (spec.path or "").rstrip("/") != start.uri.rstrip("/"):
@@ -195,7 +195,7 @@ def files_of_tokenizer(
         return spec, tokenizer_files(spec)
     path = checkpoint / TOKENIZER
     if not path.is_file():
-        raise Mistake(
+        raise Misconfigured(
             f"spec.model.tokenizer: the checkpoint {start.uri} has no {TOKENIZER}; name the tokenizer that it was "
             "trained with ({kind: file, path: ...}, or {kind: byte})"
         )
@@ -207,35 +207,35 @@ def _require_its_tokenizer(checkpoint: Path, files: dict[str, bytes], uri: str) 
     """A model that was trained on the tokens of one tokenizer knows nothing of another's."""
     theirs = checkpoint / TOKENIZER
     if theirs.is_file() and theirs.read_bytes() != files[TOKENIZER]:
-        raise Mistake(
+        raise Misconfigured(
             f"spec.model.tokenizer: the checkpoint {uri} has a tokenizer of its own, and this is another one: leave "
             f"spec.model.tokenizer out, and prepare the data with that of the checkpoint (--tokenizer {uri})"
         )
 
 
 def require_fit(config: Any, learning: LearningJob, vocabulary: int) -> None:
-    """Raise Mistake unless the model takes every token of the tokenizer and sequences of the job's length."""
+    """Raise Misconfigured unless the model takes every token of the tokenizer and sequences of the job's length."""
     text = config.get_text_config()
     if vocabulary > text.vocab_size:
-        raise Mistake(
+        raise Misconfigured(
             f"spec.model: the tokenizer has {vocabulary} tokens and the model a vocabulary of {text.vocab_size}; "
             "raise vocab_size in spec.model.config or use another tokenizer"
         )
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and learning.local.sequence_length > positions:
-        raise Mistake(
+        raise Misconfigured(
             f"spec.local.sequenceLength: {learning.local.sequence_length} is more than the model's "
             f"max_position_embeddings ({positions}); lower the one or raise the other"
         )
 
 
 def require_parts(elements: int, learning: LearningJob) -> None:
-    """Raise Mistake when an update of the model would have more parts than a manifest can name."""
+    """Raise Misconfigured when an update of the model would have more parts than a manifest can name."""
     part_bytes = learning.exchange.part_bytes
     parts = -(-4 * elements // part_bytes)
     if parts > MAX_PARTS:
         least = 2 ** (-(-4 * elements // MAX_PARTS) - 1).bit_length()
-        raise Mistake(
+        raise Misconfigured(
             f"spec.exchange.partBytes: {part_bytes} cuts an update of this model ({elements:,} parameters) into "
             f"{parts:,} parts, and {MAX_PARTS:,} are the most: use at least {least}"
         )
@@ -261,7 +261,7 @@ def _checkpoint(uri: str, temporary: Path, folder: Path, storage: StorageSpec, o
     if not uri.startswith("s3://"):
         path = folder / Path(uri).expanduser()
         if not path.is_dir():
-            raise Mistake(f"spec.model.initFrom.uri: {path} is not a folder with a Hugging Face checkpoint")
+            raise Misconfigured(f"spec.model.initFrom.uri: {path} is not a folder with a Hugging Face checkpoint")
         return path
     assert open_store is not None, "main hands it in"
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -269,13 +269,15 @@ def _checkpoint(uri: str, temporary: Path, folder: Path, storage: StorageSpec, o
         spec = storage.model_copy(update={"bucket": bucket, "prefix": ""})
         source = open_store(StorageSpec.model_validate(spec.model_dump()))
     except ValidationError as error:
-        raise Mistake(f"spec.model.initFrom.uri: {uri} names no bucket: write s3://bucket/prefix") from error
+        raise Misconfigured(f"spec.model.initFrom.uri: {uri} names no bucket: write s3://bucket/prefix") from error
     prefix = prefix.rstrip("/") + "/"
     with source:
         found = [info for info in source.list(prefix) if "/" not in info.key.removeprefix(prefix)]
         wanted = [info for info in found if info.key.endswith((".json", ".jinja", ".safetensors"))]
         if not any(info.key.endswith(".safetensors") for info in wanted):
-            raise Mistake(f"spec.model.initFrom.uri: {uri} holds no .safetensors files (found {len(found)} objects)")
+            raise Misconfigured(
+                f"spec.model.initFrom.uri: {uri} holds no .safetensors files (found {len(found)} objects)"
+            )
         for info in wanted:
             url = source.presign_get(info.key, valid_seconds=DOWNLOAD_SECONDS)
             _fetch(UrlSource(url, info.size_bytes, etag=info.etag), temporary / info.key.removeprefix(prefix))

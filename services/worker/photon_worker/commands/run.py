@@ -18,17 +18,17 @@ from photon.protocol.messages import JobForWorkers
 from photon.telemetry.trackers import Kind, Subject, TrackerError, Trackers
 from photon_worker.data import Mixture
 from photon_worker.data.sources import data_by_name
-from photon_worker.distributed.control import Alone, Conductor
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.distributed.control import ProcessControl, SingleProcess
+from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.lifecycle.signals import Interrupts
 from photon_worker.round.client import AggregatorClient
 from photon_worker.round.journal import Journal
 from photon_worker.round.task_loop import do_tasks
-from photon_worker.round.trainer import Participant, Surroundings
+from photon_worker.round.trainer import RoundTrainer, WorkerContext
 from photon_worker.training import device as devices
 from photon_worker.training.strategy import Single
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LOCK_WAIT_SECONDS: Final = 10.0
 
@@ -49,7 +49,7 @@ def run(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts)
     """Work for the job behind ``client`` until it has ended, in one process.
 
     Raises:
-        Mistake: Token, data or work directory are not as they must be.
+        Misconfigured: Token, data or work directory are not as they must be.
         JobFailed: The aggregator ended the job as failed.
         WorkerError, StoreError, DataError: As those say.
     """
@@ -63,15 +63,15 @@ def run(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts)
 def known_job(client: AggregatorClient) -> JobForWorkers:
     """The job behind ``client``. Raises WorkerError."""
     job = client.job()
-    log.info("participant %s of job %s", job.participant, job.name)
+    logger.info("participant %s of job %s", job.participant, job.name)
     return job
 
 
-def one_process(job: JobForWorkers, device: torch.device) -> Conductor:
+def one_process(job: JobForWorkers, device: torch.device) -> ProcessControl:
     """How a participant trains that has one process."""
     local = job.learning.local
     compiled = local.compile and devices.can_compile(device)
-    return Alone(lambda config: Single(config, local.optimizer, device=device, compile=compiled))
+    return SingleProcess(lambda config: Single(config, local.optimizer, device=device, compile=compiled))
 
 
 def take_part(
@@ -82,13 +82,13 @@ def take_part(
     job: JobForWorkers,
     data: Mixture,
     device: torch.device,
-    control: Conductor,
+    control: ProcessControl,
 ) -> None:
     """Do the job's tasks until it has ended. ``data``: opened, with its work directory locked. Raises as ``run``."""
     devices.use_precision(job.learning.local.precision)
     with _journal(job, settings) as journal:
-        participant = Participant(
-            Surroundings(
+        trainer = RoundTrainer(
+            WorkerContext(
                 job=job,
                 data=data,
                 work_dir=settings.work_dir,
@@ -96,15 +96,15 @@ def take_part(
                 device=device,
                 client=client,
                 interrupts=interrupts,
-                conductor=control,
+                control=control,
                 journal=journal,
             )
         )
-        do_tasks(client, participant, data)
+        do_tasks(client, trainer, data)
 
 
 def open_data(job: JobForWorkers, settings: RunSettings) -> Mixture:
-    """The participant's data, enough of it for a batch. Raises Mistake, DataError."""
+    """The participant's data, enough of it for a batch. Raises Misconfigured, DataError."""
     data = Mixture.open(data_by_name(settings.data, job.participant), settings.work_dir / "data")
     local = job.learning.local
     data.require(batch_size=local.batch_size, sequence_length=local.sequence_length)
@@ -122,7 +122,7 @@ def _journal(job: JobForWorkers, settings: RunSettings) -> Journal:
         folder = settings.trackers_dir or settings.work_dir / "trackers"
         trackers = Trackers(settings.trackers, folder=folder, subject=subject)
     except TrackerError as error:
-        raise Mistake(str(error)) from error
+        raise Misconfigured(str(error)) from error
     return Journal(settings.work_dir, trackers, local_steps=job.learning.local.steps)
 
 
@@ -133,13 +133,13 @@ def locked(work_dir: Path) -> Iterator[None]:
     A worker that was just killed may still be dying, so a held lock is asked for again for some seconds.
 
     Raises:
-        Mistake: Another worker holds it, or it cannot be made.
+        Misconfigured: Another worker holds it, or it cannot be made.
     """
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(work_dir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise Mistake(f"--work-dir {work_dir} cannot be used: {error.strerror}") from error
+        raise Misconfigured(f"--work-dir {work_dir} cannot be used: {error.strerror}") from error
     try:
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
         while True:
@@ -148,7 +148,9 @@ def locked(work_dir: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise Mistake(f"--work-dir {work_dir} is in use by another worker; give each its own") from error
+                    raise Misconfigured(
+                        f"--work-dir {work_dir} is in use by another worker; give each its own"
+                    ) from error
                 time.sleep(0.2)
         yield
     finally:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from photon_worker.data import remote
 from photon_worker.data.findings import Findings, printable
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.names import COMPRESSED, Kind, ending
 from photon_worker.data.parquet import rows
 from photon_worker.data.piece import Piece
@@ -25,7 +25,7 @@ from photon_worker.data.text import text_documents
 from photon_worker.lifecycle.data_errors import DataError
 
 
-def documents(piece: Piece, settings: Settings, findings: Findings) -> Iterator[bytes]:
+def documents(piece: Piece, settings: PreparationSettings, findings: Findings) -> Iterator[bytes]:
     """The documents of ``piece``; none is empty or only white space.
 
     Raises:

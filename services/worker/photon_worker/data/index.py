@@ -66,7 +66,7 @@ class Changed(_Record):
     json_as_text: Annotated[Rare, Field(description="JSON files read as source: no text in the field.")] = 0
 
 
-class Settings(_Record):
+class PreparationSettings(_Record):
     """Everything that decides the bytes of the folder, except for the input and the tokenizer."""
 
     format: Literal["auto", "text", "jsonl", "parquet", "source"] = "auto"
@@ -109,7 +109,7 @@ class Index(_Record):
         ),
     ] = {}
     sources: Annotated[list[str], Field(description="The inputs as they were given: names only.")]
-    settings: Settings
+    settings: PreparationSettings
 
     @property
     def train(self) -> Split:

@@ -13,8 +13,8 @@ from typing import Final
 
 from photon_worker.data import remote
 from photon_worker.data.findings import Findings
-from photon_worker.data.index import Settings
-from photon_worker.data.listing import Found
+from photon_worker.data.index import PreparationSettings
+from photon_worker.data.listing import FoundFile
 from photon_worker.data.names import Kind, kind_of, suffix
 from photon_worker.data.parquet import row_group_sizes
 from photon_worker.data.piece import Piece
@@ -27,13 +27,13 @@ _LARGEST_UNIT: Final = 256 * 2**20
 _MOST_UNITS: Final = 1024
 
 
-def fingerprint(found: Sequence[Found]) -> str:
+def fingerprint(found: Sequence[FoundFile]) -> str:
     """Changes when any file of the input is added, removed or gets another content."""
     lines = "\n".join(f"{one.relative}\t{one.size_bytes}\t{one.stamp}" for one in found)
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
-def units(found: Sequence[Found], settings: Settings) -> list[list[Piece]]:
+def units(found: Sequence[FoundFile], settings: PreparationSettings) -> list[list[Piece]]:
     """The pieces of each unit, in order.
 
     Raises:
@@ -53,7 +53,7 @@ def units(found: Sequence[Found], settings: Settings) -> list[list[Piece]]:
     return result
 
 
-def _pieces(one: Found, settings: Settings, limit: int) -> Iterator[Piece]:
+def _pieces(one: FoundFile, settings: PreparationSettings, limit: int) -> Iterator[Piece]:
     kind: Kind = "unknown" if one.spooled else kind_of(one.relative)
     if settings.format != "auto":
         kind = settings.format
@@ -84,7 +84,7 @@ def _pieces(one: Found, settings: Settings, limit: int) -> Iterator[Piece]:
         yield whole
 
 
-def _is_plain_json_lines(piece: Piece, settings: Settings) -> bool:
+def _is_plain_json_lines(piece: Piece, settings: PreparationSettings) -> bool:
     """Whether the file can be read from any line on."""
     if piece.kind not in ("jsonl", "json", "text", "unknown"):
         return False

@@ -17,7 +17,7 @@ from typing import Final
 
 from photon_worker.data import remote
 from photon_worker.data.findings import Findings, printable
-from photon_worker.data.index import INDEX, Settings
+from photon_worker.data.index import INDEX, PreparationSettings
 from photon_worker.data.names import binary, check_scheme
 from photon_worker.lifecycle.data_errors import DataError
 
@@ -29,7 +29,7 @@ _END: Final = 2**16  # bytes of a file's beginning and of its end that say wheth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundFile:
     """A file of the input. ``stamp`` is another one when the content is; ``named``: as an input of its own."""
 
     uri: str
@@ -44,11 +44,11 @@ class Found:
 class Listing:
     """The files to read, and what was passed over."""
 
-    found: list[Found] = field(default_factory=list)
+    found: list[FoundFile] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
 
 
-def find(inputs: Sequence[str], settings: Settings, *, output: Path | None = None) -> Listing:
+def find(inputs: Sequence[str], settings: PreparationSettings, *, output: Path | None = None) -> Listing:
     """Every file to read.
 
     Args:
@@ -81,14 +81,16 @@ def find(inputs: Sequence[str], settings: Settings, *, output: Path | None = Non
     return listing
 
 
-def wanted(relative: str, settings: Settings) -> bool:
+def wanted(relative: str, settings: PreparationSettings) -> bool:
     """Whether the patterns leave a file."""
     if settings.include and not _matches(relative, settings.include):
         return False
     return not _matches(relative, settings.exclude)
 
 
-def _files(given: str, number: int, settings: Settings, output: Path | None, findings: Findings) -> Iterator[Found]:
+def _files(
+    given: str, number: int, settings: PreparationSettings, output: Path | None, findings: Findings
+) -> Iterator[FoundFile]:
     if remote.is_remote(given):
         yield from _objects(given, settings, findings)
         return
@@ -110,7 +112,7 @@ def _files(given: str, number: int, settings: Settings, output: Path | None, fin
         yield _local(path, path.name, named=True)
 
 
-def _objects(given: str, settings: Settings, findings: Findings) -> Iterator[Found]:
+def _objects(given: str, settings: PreparationSettings, findings: Findings) -> Iterator[FoundFile]:
     root = given.rstrip("/")
     objects = remote.list_objects(given)
     if not objects:
@@ -125,14 +127,14 @@ def _objects(given: str, settings: Settings, findings: Findings) -> Iterator[Fou
         if folder in prepared and _OWN.fullmatch(name):
             findings.note("own_output", relative)
         else:
-            yield Found(uri=uri, relative=relative, size_bytes=size, stamp=tag, named=uri == root)
+            yield FoundFile(uri=uri, relative=relative, size_bytes=size, stamp=tag, named=uri == root)
 
 
 def _hidden(parts: Sequence[str]) -> bool:
     return any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in parts)
 
 
-def _tree(root: Path, settings: Settings, output: Path | None, findings: Findings) -> Iterator[Found]:
+def _tree(root: Path, settings: PreparationSettings, output: Path | None, findings: Findings) -> Iterator[FoundFile]:
     def failed(error: OSError) -> None:
         folder = Path(error.filename)
         if not _matches(f"{folder.relative_to(root).as_posix()}/", settings.exclude):
@@ -178,9 +180,9 @@ def _regular(path: Path) -> bool:
         raise _unreadable(path, error) from error
 
 
-def _local(path: Path, relative: str, *, named: bool = False) -> Found:
+def _local(path: Path, relative: str, *, named: bool = False) -> FoundFile:
     if binary(relative):  # is not opened, whatever it is
-        return Found(uri=str(path), relative=relative, size_bytes=0, stamp="", named=named)
+        return FoundFile(uri=str(path), relative=relative, size_bytes=0, stamp="", named=named)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -190,10 +192,12 @@ def _local(path: Path, relative: str, *, named: bool = False) -> Found:
                 digest.update(file.read(_END))
     except OSError as error:
         raise _unreadable(path, error) from error
-    return Found(uri=str(path.absolute()), relative=relative, size_bytes=size, stamp=digest.hexdigest(), named=named)
+    return FoundFile(
+        uri=str(path.absolute()), relative=relative, size_bytes=size, stamp=digest.hexdigest(), named=named
+    )
 
 
-def _spooled(given: str, number: int, output: Path | None) -> Found:
+def _spooled(given: str, number: int, output: Path | None) -> FoundFile:
     """A stream, which can be read only once, as a file: everything is read twice."""
     assert output is not None, "streams are kept in the output's state"
     name = "standard input" if given == "-" else given
@@ -211,7 +215,7 @@ def _spooled(given: str, number: int, output: Path | None) -> Found:
     temporary.replace(path)
     with path.open("rb") as file:
         stamp = hashlib.file_digest(file, "sha256").hexdigest()
-    return Found(
+    return FoundFile(
         uri=str(path.absolute()),
         relative=name,
         size_bytes=path.stat().st_size,

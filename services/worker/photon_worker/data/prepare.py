@@ -17,14 +17,14 @@ from photon.api.model import TokenizerSpec
 from photon_worker.data import inputs, listing
 from photon_worker.data.dataset import read_index
 from photon_worker.data.findings import Findings, describe, printable
-from photon_worker.data.index import INDEX, Changed, Index, Left, Settings, Split
+from photon_worker.data.index import INDEX, Changed, Index, Left, PreparationSettings, Split
 from photon_worker.data.pool import Pool, pool
 from photon_worker.data.progress import Quiet, Reporter
 from photon_worker.data.reading import check_encoding
 from photon_worker.data.selection import HELD_OUT, TRAIN, Decisions, Records, decide
 from photon_worker.data.shards import Assembled, assemble
 from photon_worker.data.stages import Unit, encode, is_encoded, is_scanned, load_encoded, load_scan, scan
-from photon_worker.data.state import Plan, State, claimed, write
+from photon_worker.data.state import PreparationPlan, State, claimed, write
 from photon_worker.data.tokenizer import TextEncoder, tokenizer_files
 from photon_worker.lifecycle.data_errors import DataError
 
@@ -32,7 +32,7 @@ from photon_worker.lifecycle.data_errors import DataError
 def prepare(
     sources: Sequence[str],
     output: Path,
-    settings: Settings,
+    settings: PreparationSettings,
     *,
     tokenizer: TokenizerSpec | None = None,
     workers: int | None = None,
@@ -65,7 +65,7 @@ def prepare(
         report.note(note)
     with claimed(output, restart=restart) as state:
         listed = listing.find(sources, settings, output=output)
-        plan = Plan(
+        plan = PreparationPlan(
             settings=settings,
             sources=[_name(source) for source in sources],
             tokenizer_digest=encoder.digest,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from photon_worker.data.findings import Findings, What, printable
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.piece import Piece
 from photon_worker.lifecycle.data_errors import DataError
 
@@ -23,7 +23,7 @@ class Reading:
     """
 
     piece: Piece
-    settings: Settings
+    settings: PreparationSettings
     findings: Findings
     line: int | None = None
     row: int | None = None

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from photon_worker.data.index import Left, Settings
+from photon_worker.data.index import Left, PreparationSettings
 from photon_worker.data.similarity import NearIndex, Signature
 
 OUT: Final = 0
@@ -50,7 +50,7 @@ class Decisions:
     left_out: Left
 
 
-def decide(records: Records, settings: Settings) -> Decisions:
+def decide(records: Records, settings: PreparationSettings) -> Decisions:
     """Place every document.
 
     In this order: exact duplicates go (the first stays), near-duplicates go if the settings say so, held-out documents
@@ -97,7 +97,7 @@ def _drop_near(places: NDArray[np.uint8], signatures: NDArray[np.uint32], index:
     return dropped
 
 
-def _hold_out(places: NDArray[np.uint8], records: Records, settings: Settings) -> NDArray[np.int64]:
+def _hold_out(places: NDArray[np.uint8], records: Records, settings: PreparationSettings) -> NDArray[np.int64]:
     """Mark the held-out documents and say how many bytes of each are kept."""
     limits = np.zeros(len(places), dtype=np.int64)
     candidates = np.flatnonzero(places == TRAIN)

@@ -9,7 +9,7 @@ from typing import Final
 from photon.protocol.messages import GlobalModel
 from photon_worker.data.mixture import Mixture
 from photon_worker.data.tokenizer import TOKENIZER
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 
 _NAMED: Final = re.compile(r"([a-z0-9](?:[-a-z0-9]*[a-z0-9])?)=(.+)")
 
@@ -18,7 +18,7 @@ def data_by_name(arguments: Sequence[str], participant: str) -> dict[str, str]:
     """``--data``: one URI, read in the participant's own order, or NAME=URI for each source of a mixture.
 
     Raises:
-        Mistake: None given, both forms mixed, or a name twice.
+        Misconfigured: None given, both forms mixed, or a name twice.
     """
     if len(arguments) == 1 and _NAMED.fullmatch(arguments[0]) is None:
         return {participant: arguments[0]}
@@ -26,12 +26,12 @@ def data_by_name(arguments: Sequence[str], participant: str) -> dict[str, str]:
     for argument in arguments:
         match = _NAMED.fullmatch(argument)
         if match is None:
-            raise Mistake(f"--data {argument!r}: with several folders each needs a name: --data NAME=URI")
+            raise Misconfigured(f"--data {argument!r}: with several folders each needs a name: --data NAME=URI")
         if match[1] in named:
-            raise Mistake(f"--data: the name {match[1]!r} is given twice")
+            raise Misconfigured(f"--data: the name {match[1]!r} is given twice")
         named[match[1]] = match[2]
     if not named:
-        raise Mistake("--data is missing: give the folder that `photon data prepare` wrote")
+        raise Misconfigured("--data is missing: give the folder that `photon data prepare` wrote")
     return named
 
 
@@ -39,12 +39,12 @@ def check_tokenizer(model: GlobalModel, data: Mixture) -> None:
     """The data must have been prepared with the tokenizer in the model's folder.
 
     Raises:
-        Mistake: It was prepared with another one.
+        Misconfigured: It was prepared with another one.
     """
     digests = [get.file.sha256 for get in model.files if get.file.name == TOKENIZER]
     for name, source in data.sources.items():
         if digests and source.index.tokenizer_digest != digests[0]:
-            raise Mistake(
+            raise Misconfigured(
                 f"the data of {name!r} ({source.uri}) was prepared with another tokenizer than the job's "
                 f"(sha256 {source.index.tokenizer_digest[:12]} instead of {digests[0][:12]}): prepare it again with "
                 "the tokenizer of spec.model.tokenizer"

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from photon_worker.data.documents import documents
 from photon_worker.data.findings import Findings, printable
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.piece import Piece
 from photon_worker.data.selection import HELD_OUT, OUT, TRAIN, Records
 from photon_worker.data.similarity import SIGNATURE, signature
@@ -36,7 +36,7 @@ class Unit:
 
     number: int
     pieces: tuple[Piece, ...]
-    settings: Settings
+    settings: PreparationSettings
     state: Path
 
     @property

@@ -16,7 +16,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ValidationError
 
 from photon_worker.data.findings import printable
-from photon_worker.data.index import INDEX, Settings
+from photon_worker.data.index import INDEX, PreparationSettings
 from photon_worker.data.listing import STATE
 from photon_worker.lifecycle.data_errors import DataError, OutOfReach
 
@@ -28,11 +28,11 @@ _ENCODED: Final = ("encoded-*", "train-*", "heldout-*", "assembled.*", "tokens-*
 _POLICY: Final = {"encoding", "invalid_bytes", "bad_records"}
 
 
-class Plan(BaseModel):
+class PreparationPlan(BaseModel):
     """What a preparation was begun with."""
 
     version: Literal[2] = 2
-    settings: Settings
+    settings: PreparationSettings
     sources: list[str]
     tokenizer_digest: str
     input: str
@@ -63,7 +63,7 @@ class State:
             )
         self.folder.mkdir(exist_ok=True)
 
-    def agree(self, plan: Plan) -> None:
+    def agree(self, plan: PreparationPlan) -> None:
         """Go on with what was begun with the same plan, or begin.
 
         After a mistake another plan is what one expects; of the scans, those that still hold are used.
@@ -91,9 +91,9 @@ class State:
             self._mistake.unlink()
         self._agreed = True
 
-    def _changed(self, plan: Plan) -> set[str]:
+    def _changed(self, plan: PreparationPlan) -> set[str]:
         try:
-            former = Plan.model_validate_json(self._plan.read_bytes())
+            former = PreparationPlan.model_validate_json(self._plan.read_bytes())
         except FileNotFoundError:
             return set()
         except ValidationError as error:
@@ -101,10 +101,10 @@ class State:
                 f"{printable(str(self.output))} holds an unfinished preparation by another version: run again with "
                 "--restart"
             ) from error
-        changed = {name for name in Plan.model_fields if getattr(former, name) != getattr(plan, name)}
+        changed = {name for name in PreparationPlan.model_fields if getattr(former, name) != getattr(plan, name)}
         if "settings" in changed:
             changed.remove("settings")
-            fields = Settings.model_fields
+            fields = PreparationSettings.model_fields
             changed |= {name for name in fields if getattr(former.settings, name) != getattr(plan.settings, name)}
         return changed
 

@@ -1,7 +1,7 @@
 """The few moments of a participant's life that concern all of its processes.
 
-``Participant`` is written for one process. Where there are several it runs in the main one and asks a Conductor at
-these moments (distributed/leader.py); where there is one, nothing has to be asked.
+``RoundTrainer`` is written for one process. Where there are several it runs in the main one and asks a ProcessControl
+at these moments (distributed/leader.py); where there is one, nothing has to be asked.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from photon_worker.training.strategy import Strategy
 
 
-class Conductor(Protocol):
-    """What a Participant needs of its processes."""
+class ProcessControl(Protocol):
+    """What a RoundTrainer needs of its processes."""
 
     def strategy(self, config: Any) -> Strategy:
         """Model and optimizer of a transformers config, over all processes."""
@@ -40,7 +40,7 @@ class Conductor(Protocol):
         ...
 
 
-class Alone:
+class SingleProcess:
     """A participant of one process."""
 
     def __init__(self, new_strategy: Callable[[Any], Strategy]) -> None:

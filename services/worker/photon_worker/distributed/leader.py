@@ -41,7 +41,7 @@ from photon_worker.training import model as models
 from photon_worker.training.strategy import Strategy, Vector
 
 
-class Conducted(FSDP):
+class LeaderFSDP(FSDP):
     """FSDP on the main process: the others are told before each collective operation. Thread-safe as a whole."""
 
     def __init__(
@@ -79,7 +79,7 @@ class Conducted(FSDP):
             super().reset_optimizer(steps=steps)
 
 
-class Several:
+class Leader:
     """The main one of a participant's several processes."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Several:
         self._attended = False
 
     def strategy(self, config: Any) -> Strategy:
-        return Conducted(self._peers, config, self._local, device=self._device, compile=self._compile)
+        return LeaderFSDP(self._peers, config, self._local, device=self._device, compile=self._compile)
 
     @contextmanager
     def training(self, *, first_step: int, done: int, until: int) -> Iterator[None]:

@@ -29,7 +29,7 @@ import torch.distributed as dist
 from photon.ending import leave
 from photon_worker.lifecycle.exits import End, PeerEnded
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # All processes start within this, and no collective of training takes longer.
 COLLECTIVE_SECONDS: Final = 600.0
@@ -210,7 +210,7 @@ class Peers:
         self._told.set()
         if self._own_end is None:
             time.sleep(GRACE_SECONDS)
-            log.error("this process ends: %s", end.message)
+            logger.error("this process ends: %s", end.message)
             leave(end.record, over=False)
             end_now(end.code)
 

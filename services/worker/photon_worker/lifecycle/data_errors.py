@@ -7,10 +7,11 @@ traceback.
 from __future__ import annotations
 
 from photon.api.status import ClusterReason
-from photon_worker.lifecycle.errors import Mistake
+from photon.exit_codes import EXIT_FAILED
+from photon_worker.lifecycle.errors import Misconfigured
 
 
-class DataError(Mistake):
+class DataError(Misconfigured):
     """A mistake in what was given. The message is one or two sentences: what is wrong, and what to do."""
 
 
@@ -21,6 +22,7 @@ class MissingError(DataError):
 class OutOfReach(DataError):
     """The store does not answer: others can fix that, so a worker is restarted."""
 
+    exit_code = EXIT_FAILED
     reason = ClusterReason.STORAGE_UNREACHABLE
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from photon.api.document import JobFileError
 from photon.api.status import ClusterReason
-from photon.exit_codes import EXIT_FAILED, EXIT_JOB_FAILED, EXIT_USER_ERROR
+from photon.errors import UserError
 from photon.protocol.termination import Termination
-from photon.store.errors import StoreError, Unusable
-from photon_worker.lifecycle.data_errors import DataError, OutOfReach
-from photon_worker.lifecycle.errors import JobFailed, Mistake, WorkerError
+from photon.store.errors import StoreError
+from photon_worker.lifecycle.errors import WorkerError
 from photon_worker.lifecycle.signals import Interrupted
 
 
@@ -39,16 +37,10 @@ class PeerEnded(BaseException):
 def end_of(error: BaseException) -> End | None:
     """What ``error`` means for the process; None for an unexpected one."""
     match error:
-        case OutOfReach():
-            return End(code=EXIT_FAILED, reason=error.reason, message=str(error))
-        case JobFailed():
-            return End(code=EXIT_JOB_FAILED, reason=error.reason, message=str(error))
-        case Mistake() | DataError() | Unusable():
-            return End(code=EXIT_USER_ERROR, reason=error.reason, message=str(error))
-        case JobFileError():
-            return End(code=EXIT_USER_ERROR, reason=ClusterReason.INVALID_CONFIGURATION, message=str(error))
         case WorkerError() | StoreError():
-            return End(code=EXIT_FAILED, reason=error.reason, message=str(error))
+            return End(code=error.exit_code, reason=error.reason, message=str(error))
+        case UserError():
+            return End(code=error.exit_code, reason=ClusterReason.INVALID_CONFIGURATION, message=str(error))
         case Interrupted():
             return End(code=error.exit_code, reason=ClusterReason.INTERRUPTED, message=f"stopped by {error}")
         case _:

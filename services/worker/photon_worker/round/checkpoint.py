@@ -31,7 +31,7 @@ from photon_worker.lifecycle.errors import WorkerError
 from photon_worker.training.model import raw
 from photon_worker.training.strategy import VECTORS, Strategy
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TENSORS: Final = "state.safetensors"
 STATE: Final = "state.json"
@@ -57,7 +57,7 @@ class LocalState(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundCheckpoint:
     """A checkpoint on disk, not yet checked against its digest."""
 
     folder: Path
@@ -82,7 +82,7 @@ class Checkpoints:
             # Of a process that was killed while it wrote.
             shutil.rmtree(left, ignore_errors=True)
 
-    def found(self) -> list[Found]:
+    def found(self) -> list[FoundCheckpoint]:
         """Checkpoints of this job and participant, the furthest last."""
         result = []
         for folder in sorted(self._folder.iterdir()):
@@ -91,10 +91,10 @@ class Checkpoints:
             try:
                 state = LocalState.model_validate_json((folder / STATE).read_bytes())
             except (OSError, ValidationError) as error:
-                log.warning("checkpoint %s cannot be read and is ignored: %s", folder, _first_line(error))
+                logger.warning("checkpoint %s cannot be read and is ignored: %s", folder, _first_line(error))
                 continue
             if state.job == self._job and state.participant == self._participant:
-                result.append(Found(folder=folder, state=state))
+                result.append(FoundCheckpoint(folder=folder, state=state))
         return sorted(result, key=lambda found: (found.state.round, found.state.local_step, found.state.finished))
 
     def forget_after(self, round_number: int, plan: str) -> None:
@@ -102,23 +102,23 @@ class Checkpoints:
         for found in self.found():
             state = found.state
             if state.round > round_number or (state.round == round_number and state.plan != plan):
-                log.warning("checkpoint %s is of an earlier life of this job and is removed", found.folder)
+                logger.warning("checkpoint %s is of an earlier life of this job and is removed", found.folder)
                 shutil.rmtree(found.folder)
 
     def forget_through(self, round_number: int) -> None:
         """Remove those of rounds up to this one: a rollback made the job go on without them."""
         for found in self.found():
             if found.state.round <= round_number:
-                log.warning("checkpoint %s is of before a rollback and is removed", found.folder)
+                logger.warning("checkpoint %s is of before a rollback and is removed", found.folder)
                 shutil.rmtree(found.folder)
 
-    def load(self, candidates: Iterable[Found], strategy: Strategy) -> LocalState | None:
+    def load(self, candidates: Iterable[FoundCheckpoint], strategy: Strategy) -> LocalState | None:
         """Load the first of ``candidates`` that is whole into ``strategy``; None when there is none."""
         for found in candidates:
             try:
                 _read(found, strategy)
             except (OSError, HeaderError, _Damaged) as error:
-                log.warning("checkpoint %s is damaged and is ignored: %s", found.folder, _first_line(error))
+                logger.warning("checkpoint %s is damaged and is ignored: %s", found.folder, _first_line(error))
                 continue
             return found.state
         return None
@@ -202,7 +202,7 @@ def _write(path: Path, strategy: Strategy, check: Callable[[], None] | None) -> 
     return digest.hexdigest()
 
 
-def _read(found: Found, strategy: Strategy) -> None:
+def _read(found: FoundCheckpoint, strategy: Strategy) -> None:
     """Check, then load: a damaged file must not leave half of itself in the model."""
     if found.state.layout != layout_digest(strategy.header):
         raise _Damaged("it is of another model")

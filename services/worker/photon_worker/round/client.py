@@ -38,9 +38,9 @@ from photon.protocol.messages import (
 from photon.protocol.records import Evaluation
 from photon.store.network import is_loopback
 from photon.telemetry.traces import HEADER, Context, Traces
-from photon_worker.lifecycle.errors import Mistake, Refused, WorkerError
+from photon_worker.lifecycle.errors import Misconfigured, RequestRefused, WorkerError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
 
 LONG_POLL_SECONDS: Final = 30
@@ -149,14 +149,14 @@ class AggregatorClient:
                     deadline = self._clock() + self._patience_seconds
             except (httpx.TransportError, httpx.InvalidURL) as error:
                 if isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL):
-                    raise Mistake(f"--aggregator: {self._url!r} is not an http:// or https:// address") from error
+                    raise Misconfigured(f"--aggregator: {self._url!r} is not an http:// or https:// address") from error
                 problem = str(error) or type(error).__name__
             if self._clock() + pause > deadline:
                 raise WorkerError(
                     f"no answer from the aggregator at {self._url} for {self._patience_seconds:.0f} s: {problem}"
                 )
             if not warned:
-                log.warning(
+                logger.warning(
                     "the aggregator at %s does not answer (%s); trying again for up to %.0f s",
                     self._url,
                     problem,
@@ -167,15 +167,15 @@ class AggregatorClient:
             self._sleep(pause * random.uniform(0.7, 1.0))
             pause = min(_LONGEST_PAUSE_SECONDS, pause * 1.6)
         if warned:
-            log.info("the aggregator answers again")
+            logger.info("the aggregator answers again")
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise Mistake(
+            raise Misconfigured(
                 f"the aggregator at {self._url} refuses the token in PHOTON_TOKEN ({_explain(response)}); "
                 "use the token that was made for this participant"
             )
         if response.is_error:
             message = f"the aggregator at {self._url} refuses {method} {path}: {_explain(response)}"
-            raise Refused(message, _reason(response))
+            raise RequestRefused(message, _reason(response))
         return response
 
 

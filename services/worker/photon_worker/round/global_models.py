@@ -13,7 +13,7 @@ from photon.store.transfer import download
 from photon_worker.lifecycle.errors import WorkerError
 from photon_worker.round.progress import TaskProgress
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 KEPT: Final = 2
 

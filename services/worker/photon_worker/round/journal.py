@@ -22,7 +22,7 @@ from photon.protocol.records import HeldOutResult
 from photon.telemetry.trackers import Trackers
 from photon_worker.round.progress import TaskProgress
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FILE: Final = "metrics.jsonl"
 STEP_SECONDS: Final = 1.0
@@ -129,5 +129,5 @@ class Journal:
         except OSError as error:
             # A full disk ends the round when a checkpoint cannot be written, with a better message.
             if not self._failed:
-                log.warning("%s cannot be written: %s", FILE, error.strerror)
+                logger.warning("%s cannot be written: %s", FILE, error.strerror)
             self._failed = True

@@ -22,7 +22,7 @@ from photon.telemetry.traces import Traces
 from photon_worker.lifecycle.errors import Cancelled, WorkerError
 from photon_worker.round.client import AggregatorClient
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 1.0
 
@@ -148,7 +148,7 @@ class ProgressSender:
             except (httpx.HTTPError, WorkerError, RuntimeError) as error:
                 # RuntimeError: the client was closed under us while the process ends.
                 if not lost and not self._stop.is_set():
-                    log.warning("progress does not reach the aggregator (%s); training goes on", error)
+                    logger.warning("progress does not reach the aggregator (%s); training goes on", error)
                 lost = True
             else:
                 lost = False

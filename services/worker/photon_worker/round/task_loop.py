@@ -11,23 +11,23 @@ from photon.store.errors import StorageFull, StoreError
 from photon.telemetry.traces import Attributes
 from photon_worker.data import Mixture
 from photon_worker.data.sources import check_tokenizer
-from photon_worker.lifecycle.errors import Cancelled, JobFailed, Refused
+from photon_worker.lifecycle.errors import Cancelled, JobFailed, RequestRefused
 from photon_worker.round.client import AggregatorClient
 from photon_worker.round.progress import ProgressSender, TaskProgress
-from photon_worker.round.trainer import Participant
+from photon_worker.round.trainer import RoundTrainer
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # A task whose transfers fail is asked for again (its URLs may have expired), so often in a row.
 TASK_ATTEMPTS: Final = 5
 
 
-def do_tasks(client: AggregatorClient, participant: Participant, data: Mixture) -> None:
+def do_tasks(client: AggregatorClient, trainer: RoundTrainer, data: Mixture) -> None:
     """Do task after task.
 
     Raises:
         JobFailed: The aggregator ended the job as failed.
-        Mistake: The data does not fit the model.
+        Misconfigured: The data does not fit the model.
         WorkerError, StoreError: As those say.
     """
     done: str | None = None
@@ -37,10 +37,10 @@ def do_tasks(client: AggregatorClient, participant: Participant, data: Mixture) 
         if isinstance(task, FinishTask):
             if task.failed:
                 raise JobFailed(f"the job failed: {task.reason}: {task.message}".rstrip(": "))
-            log.info("the job has ended: %s %s", task.reason, task.message)
+            logger.info("the job has ended: %s %s", task.reason, task.message)
             return
         progress = TaskProgress(task.id, traces=client.traces)
-        about: Attributes = {"photon.participant": participant.name, "photon.round": task.round}
+        about: Attributes = {"photon.participant": trainer.name, "photon.round": task.round}
         try:
             with (
                 client.traces.span(f"task {task.kind}", client.task_context, about),
@@ -48,20 +48,20 @@ def do_tasks(client: AggregatorClient, participant: Participant, data: Mixture) 
             ):
                 check_tokenizer(task.model, data)
                 if isinstance(task, EvaluateTask):
-                    participant.evaluate(task, progress)
+                    trainer.evaluate(task, progress)
                 else:
-                    participant.train(task, progress)
+                    trainer.train(task, progress)
         except Cancelled:
-            log.warning("%s: the round ended without this participant's update", task.id)
-        except Refused as error:
+            logger.warning("%s: the round ended without this participant's update", task.id)
+        except RequestRefused as error:
             if error.answer is not ErrorReason.UNKNOWN_ROUND:
                 raise
-            log.warning("%s: the aggregator no longer knows the round", task.id)
+            logger.warning("%s: the aggregator no longer knows the round", task.id)
         except StoreError as error:
             failures += 1
             if failures == TASK_ATTEMPTS or isinstance(error, StorageFull):
                 raise
-            log.warning("%s: %s; asking for the task again", task.id, error)
+            logger.warning("%s: %s; asking for the task again", task.id, error)
             time.sleep(float(failures))
             continue
         failures = 0

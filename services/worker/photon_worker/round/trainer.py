@@ -25,8 +25,8 @@ from photon.store import keys
 from photon.store.source import FileSource
 from photon_worker.data import Mixture
 from photon_worker.data.batches import JobBatches
-from photon_worker.distributed.control import Conductor
-from photon_worker.lifecycle.errors import Mistake, WorkerError
+from photon_worker.distributed.control import ProcessControl
+from photon_worker.lifecycle.errors import Misconfigured, WorkerError
 from photon_worker.lifecycle.signals import Interrupts
 from photon_worker.round.checkpoint import Checkpoints, LocalState, layout_digest
 from photon_worker.round.client import AggregatorClient
@@ -41,7 +41,7 @@ from photon_worker.training.flops import flops_per_token
 from photon_worker.training.loop import REMEDY, StepReport, Totals, train
 from photon_worker.training.strategy import Strategy
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # What a disk writes in a few seconds: on SIGTERM a checkpoint up to this size is written before the process ends.
 CHEAP_CHECKPOINT_BYTES: Final = 2 * 10**9
@@ -50,7 +50,7 @@ MAX_SKIPPED_IN_A_ROW: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class WorkerContext:
     """What a participant works with."""
 
     job: JobForWorkers
@@ -60,7 +60,7 @@ class Surroundings:
     device: torch.device
     client: AggregatorClient
     interrupts: Interrupts
-    conductor: Conductor
+    control: ProcessControl
     journal: Journal
 
 
@@ -81,27 +81,27 @@ class _Round:
     progress: TaskProgress
 
 
-class Participant:
+class RoundTrainer:
     """Trains and evaluates, one task at a time. Model and optimizer stay in memory between tasks."""
 
-    def __init__(self, around: Surroundings) -> None:
-        self._around = around
-        self._job = digest(around.job.learning)
-        self._local = around.job.learning.local
-        self._models = GlobalModels(around.work_dir / "models")
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._job = digest(context.job.learning)
+        self._local = context.job.learning.local
+        self._models = GlobalModels(context.work_dir / "models")
         self._checkpoints = Checkpoints(
-            around.work_dir / "checkpoints", job=self._job, participant=around.job.participant
+            context.work_dir / "checkpoints", job=self._job, participant=context.job.participant
         )
         self._strategy: Strategy | None = None
         self._flops_per_token = 0.0
-        self._peak_of_one = devices.peak_flops(around.device)
+        self._peak_of_one = devices.peak_flops(context.device)
         self._peak_flops: float | None = None
         # The round whose end the optimizer's state in memory is; None while a round is under way.
         self._optimizer_round: int | None = None
 
     @property
     def name(self) -> str:
-        return self._around.job.participant
+        return self._context.job.participant
 
     def train(self, task: TrainTask, progress: TaskProgress) -> UpdateReply:
         """Do a training task up to the aggregator's verdict.
@@ -137,8 +137,8 @@ class Participant:
         finally:
             base.close()
         with progress.phase("admit"):
-            reply = submit(self._around.client, manifest, progress)
-        self._around.journal.round(task, reply, progress)
+            reply = submit(self._context.client, manifest, progress)
+        self._context.journal.round(task, reply, progress)
         _say(reply, task, progress)
         return reply
 
@@ -147,9 +147,9 @@ class Participant:
 
         None when none of the data has held-out text: then there is nothing to say.
         """
-        sources = {name: source for name, source in self._around.data.sources.items() if has_held_out(source)}
+        sources = {name: source for name, source in self._context.data.sources.items() if has_held_out(source)}
         if not sources:
-            log.warning("round %d: not evaluated, the data has no held-out text", task.round)
+            logger.warning("round %d: not evaluated, the data has no held-out text", task.round)
             return None
         with progress.phase("pull"):
             folder = self._models.fetch(task.model, progress)
@@ -159,16 +159,16 @@ class Participant:
                 strategy.load(source)
             finally:
                 source.close()
-        settings = EvaluationSettings.of_job(self._around.job, processes=strategy.size, sources=len(sources))
-        conductor = self._around.conductor
+        settings = EvaluationSettings.of_job(self._context.job, processes=strategy.size, sources=len(sources))
+        control = self._context.control
 
         def check() -> None:
-            if conductor.attention(wanted=progress.cancelled):
+            if control.attention(wanted=progress.cancelled):
                 progress.check()
-                self._around.interrupts.check()
-                conductor.resume()
+                self._context.interrupts.check()
+                control.resume()
 
-        with progress.phase("evaluate"), conductor.evaluating():
+        with progress.phase("evaluate"), control.evaluating():
             result = added(
                 {
                     name: held_out_loss(
@@ -183,19 +183,19 @@ class Participant:
                 }
             )
         if result.loss_sum >= MAX_LOSS * result.tokens:
-            log.warning("round %d: the model has diverged: its loss on the held-out text is no number", task.round)
-        self._around.client.evaluation(
+            logger.warning("round %d: the model has diverged: its loss on the held-out text is no number", task.round)
+        self._context.client.evaluation(
             Evaluation(
                 job=self._job,
                 round=task.round,
                 commit=task.model.commit,
-                participant=self._around.job.participant,
+                participant=self._context.job.participant,
                 # An aggregator of an earlier release takes the sums only.
                 result=result if task.by_source else result.sums(),
             )
         )
-        self._around.journal.evaluation(task, result)
-        log.info(
+        self._context.journal.evaluation(task, result)
+        logger.info(
             "round %d: held-out loss %.4f nats a token over %d tokens (%.1f s)",
             task.round,
             result.loss_sum / result.tokens,
@@ -209,13 +209,13 @@ class Participant:
         if self._strategy is None:
             config = models.read_config(folder)
             text = config.get_text_config()
-            for name, source in self._around.data.sources.items():
+            for name, source in self._context.data.sources.items():
                 if source.index.vocabulary_size > text.vocab_size:
-                    raise Mistake(
+                    raise Misconfigured(
                         f"the data of {name!r} ({source.uri}) has a vocabulary of {source.index.vocabulary_size} and "
                         f"the model one of {text.vocab_size}: prepare it with the tokenizer of spec.model.tokenizer"
                     )
-            self._strategy = self._around.conductor.strategy(config)
+            self._strategy = self._context.control.strategy(config)
             self._flops_per_token = flops_per_token(
                 self._strategy.header, config, sequence_length=self._local.sequence_length
             )
@@ -235,7 +235,7 @@ class Participant:
         same_round = [f for f in reversed(found) if f.state.round == task.round]
         state = self._checkpoints.load(same_round, strategy)
         if state is not None:
-            log.info("round %d: resumed at local step %d of %d", task.round, state.local_step, task.local_steps)
+            logger.info("round %d: resumed at local step %d of %d", task.round, state.local_step, task.local_steps)
             self._optimizer_round = state.round if state.finished else None
             return Totals(strategy.device, steps=state.local_step, values=state.totals), state.finished
         if self._local.state is InnerState.RESET:
@@ -244,22 +244,22 @@ class Participant:
             before = [f for f in reversed(found) if f.state.finished and f.state.round < task.round]
             if self._checkpoints.load(before, strategy) is None:
                 if before:
-                    log.warning("no finished round's state can be read: the inner optimizer starts afresh")
+                    logger.warning("no finished round's state can be read: the inner optimizer starts afresh")
                 strategy.reset_optimizer()
         strategy.load(base)
         return Totals(strategy.device), False
 
     def _train(self, current: _Round) -> None:
-        around = self._around
+        context = self._context
         task, strategy, totals, progress = current.task, current.strategy, current.totals, current.progress
-        interrupts = around.interrupts
+        interrupts = context.interrupts
 
         def after_step(report: StepReport) -> None:
             self._report(report, progress)
-            around.journal.step(task, progress)
+            context.journal.step(task, progress)
             diverged = report.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW
-            due = report.local_step < task.local_steps and report.local_step % around.checkpoint_every == 0
-            if not around.conductor.attention(wanted=diverged or due or progress.cancelled or interrupts.pending):
+            due = report.local_step < task.local_steps and report.local_step % context.checkpoint_every == 0
+            if not context.control.attention(wanted=diverged or due or progress.cancelled or interrupts.pending):
                 return
             if diverged:
                 raise WorkerError(
@@ -271,16 +271,16 @@ class Participant:
             if due or (interrupts.pending and cheap and report.local_step < task.local_steps):
                 self._checkpoints.save(self._state(current, finished=False), strategy)
             interrupts.check()
-            around.conductor.resume()
+            context.control.resume()
 
-        running = around.conductor.training(first_step=task.first_step, done=totals.steps, until=task.local_steps)
+        running = context.control.training(first_step=task.first_step, done=totals.steps, until=task.local_steps)
         with interrupts.deferred(), running:
             train(
                 strategy=strategy,
-                batches=JobBatches(around.data, around.job.learning),
+                batches=JobBatches(context.data, context.job.learning),
                 local=self._local,
-                seed=around.job.learning.model.seed,
-                participant=around.job.participant,
+                seed=context.job.learning.model.seed,
+                participant=context.job.participant,
                 first_step=task.first_step,
                 until=task.local_steps,
                 totals=totals,
@@ -289,7 +289,7 @@ class Participant:
         interrupts.check()
 
     def _manifest(self, current: _Round, parts: list[Part]) -> UpdateManifest:
-        task, job = current.task, self._around.job
+        task, job = current.task, self._context.job
         return UpdateManifest(
             job=self._job,
             round=task.round,
@@ -312,41 +312,41 @@ class Participant:
         # All of the optimizer's steps are of this round: a resumed round knows it too.
         fresh = self._local.state is InnerState.KEEP and not expected and strategy.optimizer_steps <= taken
         if fresh:
-            log.warning(
+            logger.warning(
                 "round %d: trained with a fresh inner optimizer though local.state is Keep: this work directory holds "
                 "no state of an earlier round",
                 task.round,
             )
         if metrics.skipped_steps:
-            log.warning(
+            logger.warning(
                 "round %d: %d of %d steps were skipped: their loss or gradient was not finite",
                 task.round,
                 metrics.skipped_steps,
                 totals.steps,
             )
-        if not self._around.client.takes_notes:
+        if not self._context.client.takes_notes:
             return metrics.model_copy(update={"skipped_steps": 0, "balance_loss_mean": None})
         return metrics.model_copy(update={"fresh_optimizer": fresh})
 
     def _report(self, report: StepReport, progress: TaskProgress) -> None:
         progress.step = report.local_step
         progress.loss = report.loss if report.loss is not None and 0 <= report.loss <= MAX_LOSS else None
-        progress.skipped_steps = report.skipped if self._around.client.takes_notes else 0
+        progress.skipped_steps = report.skipped if self._context.client.takes_notes else 0
         progress.learning_rate = report.learning_rate
         if report.tokens_per_second is not None:
             progress.tokens_per_second = report.tokens_per_second
             if self._peak_flops is not None:
                 progress.mfu = report.tokens_per_second * self._flops_per_token / self._peak_flops
-        progress.memory_bytes = devices.memory_bytes(self._around.device)
+        progress.memory_bytes = devices.memory_bytes(self._context.device)
 
     def _upload(self, current: _Round) -> list[Part]:
         """Upload the update while the end state goes to disk; both are done when this returns."""
         task, strategy, progress = current.task, current.strategy, current.progress
-        exchange = self._around.job.learning.exchange
+        exchange = self._context.job.learning.exchange
         with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as background:
             state = self._state(current, finished=True)
             saving = None if current.saved else background.submit(self._checkpoints.save, state, strategy)
-            with PartSender(self._around.client, round_number=task.round, plan=task.plan, progress=progress) as sender:
+            with PartSender(self._context.client, round_number=task.round, plan=task.plan, progress=progress) as sender:
                 parts = encoded_parts(
                     strategy,
                     current.base,
@@ -371,7 +371,7 @@ class Participant:
         task, strategy, totals = current.task, current.strategy, current.totals
         return LocalState(
             job=self._job,
-            participant=self._around.job.participant,
+            participant=self._context.job.participant,
             round=task.round,
             plan=task.plan,
             local_step=totals.steps,
@@ -384,10 +384,10 @@ class Participant:
 
 def _say(reply: UpdateReply, task: TrainTask, progress: TaskProgress) -> None:
     if reply.state == "refused":
-        log.error("round %d: the update was refused: %s: %s", task.round, reply.reason, reply.message)
+        logger.error("round %d: the update was refused: %s: %s", task.round, reply.reason, reply.message)
         return
     snapshot = progress.snapshot()
-    log.info(
+    logger.info(
         "round %d: accepted; loss %.4f, %s tokens/s; train %.1f s, pull %.1f, encode %.1f, push %.1f, admit %.1f",
         task.round,
         snapshot.loss if snapshot.loss is not None else float("nan"),

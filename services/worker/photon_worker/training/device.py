@@ -11,9 +11,9 @@ import torch
 
 from photon.api.training import Precision
 from photon.launch import DEVICE_TURN
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # Dense bf16 peak in FLOP/s, from the vendors' data sheets (without sparsity). The first name that is contained counts.
 _PEAKS: Final[tuple[tuple[str, float], ...]] = (
@@ -53,20 +53,20 @@ def choose(threads: int | None) -> torch.device:
     Of several the one of this process: its local rank, from the launcher's DEVICE_TURN on.
 
     Raises:
-        Mistake: More processes than GPUs.
+        Misconfigured: More processes than GPUs.
     """
     if threads is not None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or threads
         if threads > cores:
             # More compute threads than cores wait for each other at every barrier: several times slower.
-            log.info("%d threads asked for, %d cores are here: %d threads", threads, cores, cores)
+            logger.info("%d threads asked for, %d cores are here: %d threads", threads, cores, cores)
         torch.set_num_threads(min(threads, cores))
     torch.set_num_interop_threads(1)
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))  # set by torchrun
         if local_rank >= count:
-            raise Mistake(
+            raise Misconfigured(
                 f"processesPerNode: each process needs a GPU of its own, and this node has {count} "
                 "(worker.resources.gpus)"
             )
@@ -111,7 +111,7 @@ def can_compile(device: torch.device) -> bool:
     """Whether torch.compile has the compiler that it needs; warns when it has not."""
     if any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++", "c++", "gcc", "cc") if name):
         return True
-    log.warning(
+    logger.warning(
         "local.compile: there is no C++ compiler on this machine (%s), so the model runs uncompiled: "
         "the same results, only slower",
         device.type,

@@ -16,7 +16,7 @@ from photon.protocol.messages import JobForWorkers
 from photon.protocol.ranges import MAX_LOSS
 from photon.protocol.records import HeldOutResult, HeldOutSums
 from photon_worker.data import HeldOut, TokenDataset
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.training.strategy import Strategy
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -151,10 +151,10 @@ def has_held_out(source: TokenDataset) -> bool:
 
 
 def require_held_out(sources: Mapping[str, TokenDataset]) -> None:
-    """Raises Mistake when a source has no held-out text."""
+    """Raises Misconfigured when a source has no held-out text."""
     for name, source in sources.items():
         if not has_held_out(source):
-            raise Mistake(
+            raise Misconfigured(
                 f"the data of {name!r} ({source.uri}) has no held-out text to evaluate on; "
                 "prepare it again with --held-out-fraction above 0"
             )

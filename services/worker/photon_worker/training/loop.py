@@ -35,7 +35,7 @@ from photon_worker.training.strategy import Strategy, finite
 # What to do about training that diverges.
 REMEDY: Final = "lower local.learningRate.max or set local.optimizer.clipNorm"
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Batches(Protocol):

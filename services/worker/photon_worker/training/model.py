@@ -23,7 +23,7 @@ from photon.api.training import InnerOptimizer, WeightDecayOn
 from photon.store import keys
 from photon.store.source import FileSource, Source
 from photon.store.tensors import Header, HeaderError, read_header, require_flat
-from photon_worker.lifecycle.errors import Mistake, WorkerError
+from photon_worker.lifecycle.errors import Misconfigured, WorkerError
 from photon_worker.training import pretrained
 
 Float32 = NDArray[np.float32]
@@ -41,7 +41,7 @@ def config_from(hf_config: Mapping[str, Any], **special_tokens: int | None) -> A
     """The transformers config of a job's ``hf_config``; ``special_tokens`` fill what it does not say.
 
     Raises:
-        Mistake: transformers does not know the model type or refuses a value.
+        Misconfigured: transformers does not know the model type or refuses a value.
     """
     from transformers import AutoConfig
 
@@ -52,7 +52,7 @@ def config_from(hf_config: Mapping[str, Any], **special_tokens: int | None) -> A
         config = AutoConfig.for_model(kind, **values)
     # Each architecture checks its own values, in its own way: whatever it raises is about what the user wrote.
     except Exception as error:
-        raise Mistake(f"spec.model.config: transformers refuses it: {_one_line(error)}") from error
+        raise Misconfigured(f"spec.model.config: transformers refuses it: {_one_line(error)}") from error
     require_layers(config)
     return config
 
@@ -61,7 +61,7 @@ def require_layers(config: Any) -> None:
     """Refuse a model without layers, which would train to the end and learn next to nothing."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
     if not isinstance(layers, int) or layers < 1:
-        raise Mistake(f"spec.model.config: num_hidden_layers is {layers}: it must be at least 1")
+        raise Misconfigured(f"spec.model.config: num_hidden_layers is {layers}: it must be at least 1")
 
 
 def _one_line(error: Exception) -> str:
@@ -74,7 +74,7 @@ def read_config(folder: Path) -> Any:
     """The config of a Hugging Face directory.
 
     Raises:
-        Mistake: There is none, or transformers cannot read it.
+        Misconfigured: There is none, or transformers cannot read it.
     """
     from transformers import AutoConfig
 
@@ -82,11 +82,11 @@ def read_config(folder: Path) -> Any:
     try:
         pretrained.require_config(pretrained.read_json(path, "the model"), str(path))
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Mistake:
+    except Misconfigured:
         raise
     # As in config_from.
     except Exception as error:
-        raise Mistake(f"{folder} is not the directory of a Hugging Face model: {_one_line(error)}") from error
+        raise Misconfigured(f"{folder} is not the directory of a Hugging Face model: {_one_line(error)}") from error
 
 
 def config_json(config: Any) -> bytes:
@@ -118,7 +118,7 @@ def build(
         without_weights: Parameters have shapes and no memory (torch's meta device); buffers are as they must be.
 
     Raises:
-        Mistake: The config is not that of a decoder-only model.
+        Misconfigured: The config is not that of a decoder-only model.
     """
     auto = _auto_model()
     from transformers.initialization import no_init_weights
@@ -140,7 +140,7 @@ def build(
                 model = auto.from_config(config, dtype=torch.float32).to(device)
     # As in config_from.
     except Exception as error:
-        raise Mistake(
+        raise Misconfigured(
             f"spec.model: transformers cannot build a causal language model of it: {_one_line(error)}"
         ) from error
     _require_only_parameters(model, "spec.model")
@@ -151,7 +151,7 @@ def build(
 def _require_only_parameters(model: nn.Module, field: str) -> None:
     saved = set(model.state_dict(keep_vars=True)) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
     if saved:
-        raise Mistake(
+        raise Misconfigured(
             f"{field}: {type(model).__name__} keeps state that is not a parameter ({sorted(saved)[0]}); "
             "such a model cannot be averaged"
         )
@@ -183,7 +183,7 @@ def from_checkpoint(folder: Path, *, field: str = "spec.model.initFrom.uri") -> 
     Only safetensors are read, and no code of the checkpoint runs. ``field`` names the setting in messages.
 
     Raises:
-        Mistake: A file is damaged, weights are missing or not finite, or the model is not a causal language model.
+        Misconfigured: A file is damaged, weights are missing or not finite, or the model is no causal language model.
     """
     pretrained.require_folder(folder, field)
     try:
@@ -197,10 +197,10 @@ def from_checkpoint(folder: Path, *, field: str = "spec.model.initFrom.uri") -> 
         )
     # As in config_from.
     except Exception as error:
-        raise Mistake(f"{field}: {folder} cannot be loaded: {_one_line(error)}") from error
+        raise Misconfigured(f"{field}: {folder} cannot be loaded: {_one_line(error)}") from error
     missing = sorted(set(report["missing_keys"]) & set(parameters(model)))
     if missing:
-        raise Mistake(f"{field}: {folder} lacks weights of its model, the first is {missing[0]}")
+        raise Misconfigured(f"{field}: {folder} lacks weights of its model, the first is {missing[0]}")
     pretrained.say_unexpected(set(report["unexpected_keys"]), folder)
     _require_only_parameters(model, field)
     module: nn.Module = model

@@ -17,9 +17,9 @@ from torch import nn
 
 from photon.store.source import FileSource
 from photon.store.tensors import HeaderError, read_header
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CONFIG: Final = "config.json"
 INDEX: Final = "model.safetensors.index.json"
@@ -35,26 +35,28 @@ def require_config(values: Mapping[str, Any], where: str) -> None:
     """Refuse a config that asks for code: its own (auto_map), or kernels and attention from a hub.
 
     Raises:
-        Mistake: With the key.
+        Misconfigured: With the key.
     """
     if values.get("auto_map"):
-        raise Mistake(
+        raise Misconfigured(
             f"{where}: auto_map asks for code that comes with the model, and Photon runs none; use an architecture "
             "that transformers has itself"
         )
     for key in ("attn_implementation", "_attn_implementation", "use_kernels", "kernel_config"):
         value = values.get(key)
         if (isinstance(value, str) and "/" in value) or (value and key in ("use_kernels", "kernel_config")):
-            raise Mistake(f"{where}: {key} names code on a hub, and Photon runs none; remove it")
+            raise Misconfigured(f"{where}: {key} names code on a hub, and Photon runs none; remove it")
     if values.get("quantization_config"):
-        raise Mistake(f"{where}: the model is quantized; training needs the weights it was made from (fp32 or bf16)")
+        raise Misconfigured(
+            f"{where}: the model is quantized; training needs the weights it was made from (fp32 or bf16)"
+        )
 
 
 def require_folder(folder: Path, field: str) -> None:
     """Check the files of a Hugging Face directory; ``field`` names the setting in messages.
 
     Raises:
-        Mistake: The first file that cannot be used, and why.
+        Misconfigured: The first file that cannot be used, and why.
     """
     config = read_json(folder / CONFIG, field)
     require_config(config, f"{field}: {folder / CONFIG}")
@@ -65,24 +67,24 @@ def require_folder(folder: Path, field: str) -> None:
     if not names:
         others = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth"))
         pickles = f" ({others[0]} is a pickle, which can run code)" if others else ""
-        raise Mistake(f"{field}: {folder} has no .safetensors file{pickles}; save the model as safetensors")
+        raise Misconfigured(f"{field}: {folder} has no .safetensors file{pickles}; save the model as safetensors")
     for name in names:
         _require_weights(folder / name, field)
 
 
 def _require_weights(path: Path, field: str) -> None:
     if not path.is_file():
-        raise Mistake(f"{field}: {path} is missing, though {INDEX} names it")
+        raise Misconfigured(f"{field}: {path} is missing, though {INDEX} names it")
     if path.stat().st_size == 0:
-        raise Mistake(f"{field}: {path} is empty")
+        raise Misconfigured(f"{field}: {path} is empty")
     with path.open("rb") as file:
         if file.read(len(LFS)) == LFS:
-            raise Mistake(f"{field}: {path} is a Git LFS pointer, not the file: run git lfs pull")
+            raise Misconfigured(f"{field}: {path} is a Git LFS pointer, not the file: run git lfs pull")
     source = FileSource(path)
     try:
         read_header(source)
     except HeaderError as error:
-        raise Mistake(f"{field}: {path} is damaged or no safetensors file: {error}; copy it again") from error
+        raise Misconfigured(f"{field}: {path} is damaged or no safetensors file: {error}; copy it again") from error
     finally:
         source.close()
 
@@ -90,22 +92,22 @@ def _require_weights(path: Path, field: str) -> None:
 def _weight_map(path: Path, field: str) -> Mapping[str, Any]:
     found = read_json(path, field).get("weight_map")
     if not isinstance(found, dict) or not all(isinstance(name, str) and "/" not in name for name in found.values()):
-        raise Mistake(f"{field}: {path}: weight_map must name a file of this folder for each tensor")
+        raise Misconfigured(f"{field}: {path}: weight_map must name a file of this folder for each tensor")
     return found
 
 
 def read_json(path: Path, field: str) -> dict[str, Any]:
-    """The JSON object in ``path``. Raises Mistake when there is none."""
+    """The JSON object in ``path``. Raises Misconfigured when there is none."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise Mistake(f"{field}: {path} is larger than {MAX_JSON_BYTES // 2**20} MiB")
+            raise Misconfigured(f"{field}: {path} is larger than {MAX_JSON_BYTES // 2**20} MiB")
         values = json.loads(path.read_bytes())
     except OSError as error:
-        raise Mistake(f"{field}: {path}: {(error.strerror or str(error)).lower()}") from error
+        raise Misconfigured(f"{field}: {path}: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, RecursionError) as error:
-        raise Mistake(f"{field}: {path} is not JSON: {error}") from error
+        raise Misconfigured(f"{field}: {path} is not JSON: {error}") from error
     if not isinstance(values, dict):
-        raise Mistake(f"{field}: {path} must hold a JSON object")
+        raise Misconfigured(f"{field}: {path} must hold a JSON object")
     return values
 
 
@@ -113,11 +115,11 @@ def require_trainable(model: nn.Module, field: str) -> None:
     """Check a model with its weights: all finite, and no token sees a later one.
 
     Raises:
-        Mistake: The first weight that is not finite, or an architecture that is not causal.
+        Misconfigured: The first weight that is not finite, or an architecture that is not causal.
     """
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
-            raise Mistake(f"{field}: the model's weights are not finite; the first is in {name}")
+            raise Misconfigured(f"{field}: the model's weights are not finite; the first is in {name}")
     vocabulary = max(2, int(model.config.get_text_config().vocab_size))  # type: ignore[union-attr, operator]
     first = torch.arange(PROBE_TOKENS) % vocabulary
     other = first.clone()
@@ -130,7 +132,7 @@ def require_trainable(model: nn.Module, field: str) -> None:
     model.train(training)
     moved = (logits[0] - logits[1]).abs().amax(dim=-1)
     if bool(moved[:-1].max() > CAUSAL_SHARE * moved[-1]):
-        raise Mistake(
+        raise Misconfigured(
             f"{field}: {type(model).__name__} is not causal: a token's prediction depends on later tokens, so it "
             "cannot be trained to predict the next one"
         )
@@ -140,7 +142,7 @@ def say_unexpected(keys: set[str], folder: Path) -> None:
     """Log the tensors of a checkpoint that its model does not have."""
     if keys:
         shown = ", ".join(sorted(keys)[:5]) + (", ..." if len(keys) > 5 else "")
-        log.warning("%s: %d tensors that the model does not have are ignored: %s", folder, len(keys), shown)
+        logger.warning("%s: %d tensors that the model does not have are ignored: %s", folder, len(keys), shown)
 
 
 def own_files(folder: Path) -> Iterator[tuple[str, bytes]]:

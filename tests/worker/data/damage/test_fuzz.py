@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from photon_worker.data.findings import Findings
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from tools import fuzz_input
 
 
@@ -38,7 +38,7 @@ def test_sound_rows_that_are_counted_as_bad_are_lost(kind: str, monkeypatch: pyt
     """That each row is read or counted is not enough: a reader that calls everything bad reads nothing."""
     real = fuzz_input.documents
 
-    def bad(one: Any, settings: Settings, findings: Findings) -> list[bytes]:
+    def bad(one: Any, settings: PreparationSettings, findings: Findings) -> list[bytes]:
         for _ in real(one, settings, findings):
             findings.note("bad_records", "here")
         return []

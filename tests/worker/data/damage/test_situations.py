@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from photon_worker.data import DataError
 from photon_worker.data import prepare as preparation
 from photon_worker.data.dataset import read_index
-from photon_worker.data.index import Settings
+from photon_worker.data.index import PreparationSettings
 from photon_worker.data.pool import pool
 from photon_worker.data.prepare import prepare
 from tests.worker.data.damage.conftest import Prepare
@@ -190,7 +190,7 @@ def interrupted(tree: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with monkeypatch.context() as patch:
         patch.setattr(preparation, "assemble", full)
         with pytest.raises(DataError, match="No space left"):
-            prepare([str(tree)], output, Settings(), workers=1)
+            prepare([str(tree)], output, PreparationSettings(), workers=1)
 
 
 def test_the_same_bytes_with_another_time_go_on(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_the_same_bytes_with_another_time_go_on(tree: Path, tmp_path: Path, monk
         raise AssertionError("what was read is read again")
 
     monkeypatch.setattr(preparation, "scan", again)
-    assert prepare([str(tree)], tmp_path / "out", Settings(), workers=1).documents
+    assert prepare([str(tree)], tmp_path / "out", PreparationSettings(), workers=1).documents
 
 
 def test_what_a_lost_machine_left_half_written_is_done_again(
@@ -212,8 +212,8 @@ def test_what_a_lost_machine_left_half_written_is_done_again(
     for pattern in ("scan-*", "encoded-*"):
         for path in (tmp_path / "out/.prepare").glob(pattern):
             path.write_bytes(path.read_bytes()[:50])
-    prepare([str(tree)], tmp_path / "out", Settings(), workers=1)
-    prepare([str(tree)], tmp_path / "whole", Settings(), workers=1)
+    prepare([str(tree)], tmp_path / "out", PreparationSettings(), workers=1)
+    prepare([str(tree)], tmp_path / "whole", PreparationSettings(), workers=1)
     assert (tmp_path / "out/index.json").read_bytes() == (tmp_path / "whole/index.json").read_bytes()
 
 

@@ -13,9 +13,9 @@ from photon.protocol.messages import JobForWorkers
 from photon_worker.commands.run import RunSettings, known_job, locked, one_process, open_data, take_part
 from photon_worker.data import Mixture
 from photon_worker.distributed.follower import Follower
-from photon_worker.distributed.leader import Several
+from photon_worker.distributed.leader import Leader
 from photon_worker.distributed.peers import Peers, die_with_parent, ending_together
-from photon_worker.lifecycle.errors import Mistake
+from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.lifecycle.exits import end_of
 from photon_worker.lifecycle.signals import Interrupts
 from photon_worker.round.client import AggregatorClient
@@ -24,7 +24,7 @@ from photon_worker.training import device as devices
 _JOB: Final = "job"
 
 
-def run_together(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts) -> None:
+def run_distributed(client: AggregatorClient, settings: RunSettings, interrupts: Interrupts) -> None:
     """Work for the job until it has ended; only the main process asks ``client``.
 
     Raises:
@@ -55,7 +55,7 @@ def lead(
             take_part(client, settings, interrupts, job=job, data=data, device=device, control=control)
             return
         compiled = local.compile and devices.can_compile(device)
-        leader = Several(peers, local, device=device, interrupts=interrupts, compile=compiled)
+        leader = Leader(peers, local, device=device, interrupts=interrupts, compile=compiled)
         take_part(client, settings, interrupts, job=job, data=data, device=device, control=leader)
         leader.finish()
 
@@ -65,7 +65,7 @@ def follow(settings: RunSettings, interrupts: Interrupts, *, device: torch.devic
 
     Raises:
         PeerEnded: Another process has ended.
-        Mistake, DataError: As ``run``.
+        Misconfigured, DataError: As ``run``.
     """
     job = JobForWorkers.model_validate_json(peers.wait(_JOB))
     devices.use_precision(job.learning.local.precision)
@@ -78,16 +78,16 @@ def check_processes(local: LocalSpec, size: int) -> None:
     """Whether ``size`` processes can do what the job asks for.
 
     Raises:
-        Mistake: They cannot share the model, or not the batch evenly.
+        Misconfigured: They cannot share the model, or not the batch evenly.
     """
     if size == 1:
         return
     if local.strategy is ParallelStrategy.SINGLE:
-        raise Mistake(f"spec.local.strategy: Single is one process, and {size} were started; use FSDP")
+        raise Misconfigured(f"spec.local.strategy: Single is one process, and {size} were started; use FSDP")
     micro = local.micro_batch_size or local.batch_size
     if micro % size:
         field = "spec.local.microBatchSize" if local.micro_batch_size else "spec.local.batchSize"
-        raise Mistake(
+        raise Misconfigured(
             f"{field}: {micro} sequences of a forward pass cannot be shared evenly by the {size} processes (nodes x "
             f"processesPerNode) of this participant; use a multiple of {size}"
         )
