@@ -18,7 +18,7 @@ from photon.api.status import ClusterReason
 from photon.ending import Ended, exit_with_mistake, leave, record_of
 from photon.errors import UserError
 from photon.exit_codes import EXIT_FAILED
-from photon.protocol.termination import Termination
+from photon.protocol.termination import TERMINATION_LOG, Termination
 from photon.telemetry.logging import configure
 from photon.version import release
 from photon_operator.cluster.cache import Cache
@@ -56,13 +56,14 @@ def _wait_for_definition(api: Api, settings: Settings) -> None:
 
 def _no_arguments() -> None:
     """Answers ``--help`` and ``--version``, and refuses everything else."""
-    width = max(map(len, VARIABLES))
+    variables = {**VARIABLES, TERMINATION_LOG: "file for the termination record; default none"}
+    width = max(map(len, variables))
     parser = argparse.ArgumentParser(
         prog="photon-operator",
         description="Makes the pods of FederatedTrainingJobs, until a signal ends it. It speaks to the cluster\n"
         "that it runs in; outside of one, to that of the kubeconfig.",
         epilog="environment (the chart sets it):\n"
-        + "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in VARIABLES.items()),
+        + "\n".join(f"  {name:<{width}}  {meaning}" for name, meaning in variables.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"photon-operator {release()}")

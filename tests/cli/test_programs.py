@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from photon.local.programs import find_program
+from photon.protocol.termination import TERMINATION_LOG
 from photon_operator.settings import VARIABLES, Settings
 
 PROGRAMS = ("photon", "photon-aggregator", "photon-operator", "photon-worker")
@@ -78,7 +79,8 @@ def test_the_operators_help_names_each_variable_that_it_reads_and_the_chart_sets
         changed = Settings.of({name: OTHERWISE.get(name, "other")})
         assert asdict(changed) != asdict(default), f"{name} changes nothing"
         assert name in shown
-    assert set(re.findall(r"- name: (PHOTON_\w+)", TEMPLATE.read_text())) <= VARIABLES.keys()
+    assert TERMINATION_LOG in shown
+    assert set(re.findall(r"- name: (PHOTON_\w+)", TEMPLATE.read_text())) <= {*VARIABLES, TERMINATION_LOG}
 
 
 def test_an_operator_without_kubernetes_says_so_in_one_line(tmp_path: Path) -> None:
