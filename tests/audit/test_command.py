@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from photon.api.placement import StorageSpec
 from photon.local.environment import KEYS
@@ -15,6 +16,7 @@ from photon.local.object_store import EmbeddedStore
 from photon.local.run_folder import RunDirectory
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon_aggregator.audit import command
 from tests.aggregator.fake_worker import job_document
 from tests.audit.auditing import flip, key_of, trained
 from tests.cli.conftest import BIN
@@ -97,3 +99,16 @@ def test_the_folder_of_a_run_that_is_over(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     done = run(clean, str(run_folder.root), "--recompute", "1")
     assert (done.returncode, done.stdout.split(":")[0]) == (0, "holds"), done
+
+
+def test_a_failure_of_the_audit_itself_is_not_the_code_of_a_changed_file(
+    store: ObjectStore, storage: StorageSpec, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of the audit")
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(command, "audit", fails)
+    done = CliRunner().invoke(command.app, [f"s3://photon/{storage.prefix}"])
+    assert (done.exit_code, "the audit failed: ZeroDivisionError" in done.stdout) == (3, True)

@@ -42,12 +42,19 @@ def audit_place(
         with ObjectStore.from_environment(_storage(place)) as store:
             report = audit(store, deep=deep, recompute=rounds)
     except PhotonError as error:
-        verdict = findings.Verdict.NOT_CHECKABLE
-        report = findings.Report(place=place, verdict=verdict, reason=str(error), deep=deep)
+        report = _unable(place, str(error), deep=deep)
+    except Exception as error:
+        # Not exit code 1, with which Python ends: that says that files were changed.
+        logging.getLogger(__name__).exception("the audit failed")
+        report = _unable(place, f"the audit failed: {type(error).__name__}: {error}", deep=deep)
     text = report.model_dump_json(by_alias=True, indent=2) if as_json else "\n".join(findings.lines(report))
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
     raise typer.Exit(report.exit_code)
+
+
+def _unable(place: str, reason: str, *, deep: bool) -> findings.Report:
+    return findings.Report(place=place, verdict=findings.Verdict.NOT_CHECKABLE, reason=reason, deep=deep)
 
 
 def _rounds(text: str) -> int | None:

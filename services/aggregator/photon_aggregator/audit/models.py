@@ -135,7 +135,7 @@ def _merge_again(found: Round, job: Audited) -> Iterator[Finding]:
 
 
 def _inputs(found: Round, job: Audited) -> list[UpdateInput] | None:
-    """What was merged; None when a manifest or a part of it is missing or has another size."""
+    """What was merged; None when a manifest or a part of it is missing or does not fit."""
     commit, layout = found.merged, job.layout
     manifests = updates.taken(found)
     assert commit is not None
@@ -143,6 +143,8 @@ def _inputs(found: Round, job: Audited) -> list[UpdateInput] | None:
         return None
     inputs: list[UpdateInput] = []
     for update in commit.accepted:
+        if updates.manifest_problem(manifests[update.participant], found, job) is not None:
+            return None
         manifest = manifests[update.participant].value
         sources: list[Source] = []
         for part in manifest.parts:

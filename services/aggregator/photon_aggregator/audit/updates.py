@@ -35,12 +35,13 @@ def check_manifests(found: Round, job: Audited) -> Iterator[Finding]:
             yield found.finding(
                 key, Reason.WRONG_DIGEST, f"its sha256 is {stored.digest[:12]}, the commit names {update.manifest[:12]}"
             )
-        problem = _problem(stored, found, job)
+        problem = manifest_problem(stored, found, job)
         if problem is not None:
             yield found.finding(key, Reason.WRONG_MANIFEST, problem)
 
 
-def _problem(stored: Stored[UpdateManifest], found: Round, job: Audited) -> str | None:
+def manifest_problem(stored: Stored[UpdateManifest], found: Round, job: Audited) -> str | None:
+    """What is wrong with a manifest by itself; None when it fits the plan and the job."""
     manifest, plan = stored.value, found.plan
     local, layout = job.learning.local, job.layout
     name = stored.key.split("/")[-2]
@@ -175,7 +176,7 @@ def _hashed(found: Round, job: Audited, update: AcceptedUpdate) -> list[Finding]
     norm: float | None = None
     hashes: list[str] = []
     try:
-        if job.layout is not None:
+        if job.layout is not None and manifest_problem(stored, found, job) is None:
             sources = [job.place.source(info.key, info.size_bytes, etag=info.etag) for info in infos]
             checked = check_update(sources, job.layout.codec, [(part.start, part.stop) for part in parts])
             norm, hashes = (checked.norm, list(checked.sha256)) if checked.finite else (math.nan, [])
