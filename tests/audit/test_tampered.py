@@ -12,7 +12,9 @@ import pytest
 
 from photon.api.placement import StorageSpec
 from photon.local.object_store import EmbeddedStore
-from photon.protocol.canonical import canonical_json
+from photon.protocol.canonical import canonical_json, digest
+from photon.protocol.records import RollbackReason
+from photon.protocol.rollback import rollback_commit
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.audit.findings import Verdict
@@ -141,6 +143,23 @@ def test_another_model_with_all_digests_after_it(bucket: ObjectStore) -> None:
 def test_figures_of_a_commit(bucket: ObjectStore) -> None:
     edit_and_chain(bucket, LAST, lambda commit: commit["metrics"].update(consensus=0.5), LAST)
     assert found(bucket) == {keys.commit(LAST): {"WrongMetrics"}}
+
+
+@pytest.mark.parametrize(("number", "field"), [(0, "tokens"), (LAST, "tokens"), (LAST, "sequentialSteps")])
+def test_a_counter_with_all_digests_after_it(number: int, field: str, bucket: ObjectStore) -> None:
+    edit_and_chain(bucket, number, lambda commit: commit.update({field: commit[field] + 1}), LAST)
+    assert "WrongTotals" in found(bucket, recompute=0)[keys.commit(number)]
+
+
+@pytest.mark.parametrize("change", [{"folder": "rounds/00000/global/0"}, {"tokens": 1}, {"quarantine": {"north": 9}}])
+def test_a_rollback_that_is_not_what_it_names(change: dict[str, Any], bucket: ObjectStore) -> None:
+    commits = chain(bucket)
+    last, target = commits[LAST], commits[1]
+    record = rollback_commit(last, digest(last), target, digest(target), reason=RollbackReason.OPERATOR)
+    bucket.put(keys.commit(LAST + 1), canonical_json(record))
+    holds(bucket, recompute=0)
+    edit(bucket, keys.commit(LAST + 1), lambda commit: commit.update(change))
+    assert "WrongRollback" in found(bucket, recompute=0)[keys.commit(LAST + 1)]
 
 
 def test_a_norm_is_found_by_reading_the_parts(bucket: ObjectStore) -> None:
