@@ -17,5 +17,7 @@
     api         the job document and its status
     errors      errors that end a command
     exit_codes  exit codes of all programs
+    files       files that are whole or absent, folders that one process holds
+    processes   child processes that end with their parent
     version     which Photon this is
 """

@@ -5,7 +5,6 @@ The record itself is in photon/protocol/termination.py.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ from typing import NoReturn
 
 from photon.api.status import ClusterReason
 from photon.exit_codes import EXIT_USER_ERROR, EXITS_STOPPED
+from photon.files import replacing
 from photon.protocol.termination import MAX_BYTES, TERMINATION_LOG, EndReason, Reason, Termination, parse
 
 logger = logging.getLogger(__name__)
@@ -75,14 +75,11 @@ def read(path: Path) -> Termination | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacing(path, several=True) as file:
+            file.write(data)
     except OSError:
         # Kubernetes mounts the file itself, so nothing can replace it; a single write of this size is not torn.
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(descriptor, data)

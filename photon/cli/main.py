@@ -18,9 +18,10 @@ from photon.api.document import JobFileError
 from photon.api.validate import load_job
 from photon.errors import PhotonError, Stopped, UserError
 from photon.exit_codes import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR
+from photon.files import write_atomic
 from photon.local.comparisons import alone, centralised, with_absolute_data
 from photon.local.programs import find_program
-from photon.local.run_folder import RunDirectory, write_atomic
+from photon.local.run_folder import RunDirectory
 from photon.version import version_of
 
 app = typer.Typer(

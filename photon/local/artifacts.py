@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
-from photon.local.run_folder import RunDirectory, write_atomic
+from photon.files import write_atomic
+from photon.local.run_folder import RunDirectory
 from photon.protocol.records import Commit
 from photon.report import history as histories
 from photon.report.history import History

@@ -7,13 +7,11 @@ again on the same folder has the same URL and the same credentials.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -26,6 +24,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from photon.files import lock, write_atomic
 from photon.local.seaweedfs import (
     HOST,
     Identity,
@@ -37,9 +36,9 @@ from photon.local.seaweedfs import (
     port_names,
     s3_config,
     sockets,
-    write_private,
 )
 from photon.local.seaweedfs_tls import make_certificate
+from photon.processes import tied
 from photon.store.errors import StorageFull, StoreError
 
 START_SECONDS: Final = 30.0
@@ -51,19 +50,6 @@ LEAST_FREE_BYTES: Final = 64 * 2**20
 RESTART_PAUSES_SECONDS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 # After this long it was healthy: its restarts are counted from zero again.
 HEALTHY_SECONDS: Final = 600.0
-
-# The owner may be killed outright; then the kernel must kill the store too (PR_SET_PDEATHSIG = 1, SIGKILL = 9). It has
-# to be asked by the child itself, and Popen's preexec_fn may deadlock in a process with threads: hence a tiny program
-# that asks and becomes `weed`. The comparison closes the gap in which the owner dies before the child has asked.
-_TIED: Final = """
-import os, sys
-if sys.platform == "linux":
-    import ctypes
-    ctypes.CDLL(None).prctl(1, 9)
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class EmbeddedStore:
@@ -181,19 +167,10 @@ class EmbeddedStore:
     def _lock(self) -> None:
         """Two servers on one folder would destroy it. The server inherits the lock, so it holds while any lives."""
         fd = os.open(self._data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._lock_fd = fd
-                return
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    os.close(fd)
-                    raise StoreError(
-                        f"another object store is running on {self._data_dir}: stop it or take another folder"
-                    ) from error
-            time.sleep(0.05)
+        if not lock(fd, wait_seconds=LOCK_SECONDS):
+            os.close(fd)
+            raise StoreError(f"another object store is running on {self._data_dir}: stop it or take another folder")
+        self._lock_fd = fd
 
     def _choose(self, *, fresh_ports: bool) -> Identity:
         path = self._data_dir / "store.json"
@@ -209,7 +186,7 @@ class EmbeddedStore:
             secret_key=last.secret_key if last else secrets.token_urlsafe(30),
             ports=ports,
         )
-        write_private(path, identity.model_dump_json(indent=2))
+        write_atomic(path, identity.model_dump_json(indent=2), mode=0o600)
         return identity
 
     def _launch(self, weed: Path) -> None:
@@ -278,7 +255,7 @@ class EmbeddedStore:
             (data_dir / "mini.options").unlink(missing_ok=True)
             shutil.rmtree(run_dir, ignore_errors=True)
             run_dir.mkdir(mode=0o700)
-            write_private(run_dir / "s3.json", s3_config(known))
+            write_atomic(run_dir / "s3.json", s3_config(known), mode=0o600)
             # Relative paths: SeaweedFS takes a comma in one for the end of it.
             command = [str(weed), "-logtostderr", "mini", "-dir=.", *options(known.ports)]
             command += ["-s3.config=run/s3.json", "-admin.dataDir=run"]
@@ -287,7 +264,6 @@ class EmbeddedStore:
                 self._news.put(
                     "openssl is not installed: other users of this machine can reach the store's inner ports"
                 )
-            tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
             # Nothing of the user's settings for SeaweedFS or AWS may reach this instance.
             environment = {
                 "PATH": os.environ.get("PATH", ""),
@@ -297,7 +273,7 @@ class EmbeddedStore:
                 **certificate,
             }
             self._process = subprocess.Popen(
-                tied,
+                tied(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

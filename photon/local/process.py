@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from photon.api.status import ClusterReason
 from photon.ending import read
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_STORE_REFUSES, EXIT_USER_ERROR
 from photon.launch import Process, Role
+from photon.processes import tied
 from photon.protocol.termination import TERMINATION_LOG, Termination
 
 STOP_SECONDS: Final = 5.0
@@ -30,19 +30,6 @@ _HEALTHY_SECONDS: Final = 600.0
 
 # Of a record these say no more than that the program ended with an error, which its message tells better.
 _PLAIN: Final = frozenset({ClusterReason.PROGRAM_FAILED, ClusterReason.INVALID_CONFIGURATION})
-
-# Run in the child: asks the kernel (PR_SET_PDEATHSIG = 1) for a signal when the parent dies, then becomes the program.
-# A child must ask for itself, and Popen's preexec_fn may deadlock in a process with threads. The comparison closes the
-# gap in which the parent dies before the child has asked.
-_TIED: Final = """
-import os, sys
-if sys.platform == "linux":
-    import ctypes
-    ctypes.CDLL(None).prctl(1, int(sys.argv[2]))
-    if os.getppid() != int(sys.argv[1]):
-        sys.exit(1)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,9 +201,8 @@ def _spawn(
     several = process.nodes * process.processes_per_node > 1
     death_signal = signal.SIGTERM if several else signal.SIGKILL
     program = shutil.which(process.command[0], path=env.get("PATH")) or process.command[0]
-    tied = (sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), str(int(death_signal)), program)
     return subprocess.Popen(
-        [*tied, *process.command[1:]],
+        tied([program, *process.command[1:]], by=death_signal),
         env=dict(env),
         cwd=cwd,
         stdin=subprocess.DEVNULL,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 
 from photon.api.job import FederatedTrainingJob
 from photon.errors import UserError
+from photon.files import lock, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +93,17 @@ class RunDirectory:
         for folder in (self.root, self.logs, self.work, self.tokens):
             folder.mkdir(parents=True, exist_ok=True)
         self.tokens.chmod(0o700)
-        with (self.root / "lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                holder = lock.read().strip() or "unknown"
+        with (self.root / "lock").open("a+") as file:
+            if not lock(file.fileno()):
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
                 raise UserError(
                     f"{self.shown} is in use by another photon run (process {holder}): wait for it, stop it, "
                     "or choose another name with --name"
-                ) from error
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+                )
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
             yield
 
     def write_job(self, job: FederatedTrainingJob) -> None:
@@ -130,19 +128,6 @@ class RunDirectory:
         token = secrets.token_urlsafe(32)
         write_atomic(path, token, mode=0o600)
         return token
-
-
-def write_atomic(path: Path, text: str | Iterable[str], *, mode: int = 0o644) -> None:
-    """Write ``text``, whole or in pieces, so that ``path`` holds the old or the new content, never half; ``mode`` from
-    the first byte on."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def shown(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -91,16 +90,6 @@ def inner_keys() -> dict[str, str]:
     """
     names = ("SIGNING_KEY", "SIGNING_READ_KEY", "FILER_SIGNING_KEY", "FILER_SIGNING_READ_KEY")
     return {f"WEED_JWT_{name}": secrets.token_urlsafe(32) for name in names}
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file in one step; only its owner can read it at any time."""
-    new = path.with_suffix(".new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-    new.replace(path)
 
 
 def free_ports(names: list[str]) -> dict[str, int]:

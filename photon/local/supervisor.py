@@ -21,12 +21,13 @@ from photon.api.job import FederatedTrainingJob
 from photon.api.status import Condition, ConditionType, JobStatus
 from photon.errors import JobFailed, PhotonError, RunFailed, UserError
 from photon.exit_codes import EXIT_STORE_REFUSES, EXIT_USER_ERROR
+from photon.files import write_atomic
 from photon.launch import AGGREGATOR, INIT, LISTEN_FD, LaunchContext, Role, processes, worker_name
 from photon.local.awake import AwakeClock
 from photon.local.environment import Keys, environment
 from photon.local.process import Child, Exit, stop_all
 from photon.local.programs import find_program
-from photon.local.run_folder import RunDirectory, shown, write_atomic
+from photon.local.run_folder import RunDirectory, shown
 from photon.protocol.termination import Termination
 from photon.telemetry import traces
 from photon.telemetry.trackers import FOLDER_VARIABLE

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from photon.errors import UserError
+from photon.files import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +144,7 @@ class Trackers:
         return state
 
     def _write_state(self) -> None:
-        partial = self._folder / f".{_STATE}.partial"
-        partial.write_text(json.dumps(self._state), encoding="utf-8")
-        partial.replace(self._folder / _STATE)
+        write_atomic(self._folder / _STATE, json.dumps(self._state))
 
 
 class TensorBoard:

@@ -12,7 +12,7 @@ import pytest
 from photon.api.job import FederatedTrainingJob
 from photon.api.validate import load_job
 from photon.errors import UserError
-from photon.local.run_folder import RunDirectory, write_atomic
+from photon.local.run_folder import RunDirectory
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "first.yaml"
 
@@ -52,11 +52,3 @@ def test_the_job_as_it_runs_is_the_same_job(tmp_path: Path) -> None:
     again: FederatedTrainingJob = load_job(run.job)
     assert again == job
     assert again.spec.local.optimizer.clip_norm is None, "null is not the default here"
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    write_atomic(path, "old")
-    write_atomic(path, "new", mode=0o600)
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]

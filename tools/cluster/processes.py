@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-END_SECONDS: Final = 20.0
+from photon.processes import tied as as_child
 
-# The owner may be killed outright; then the kernel must kill the child too (PR_SET_PDEATHSIG = 1, SIGKILL = 9). The
-# child has to ask for it itself; the comparison closes the gap in which the owner dies before the child has asked.
-_TIED: Final = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execvp(sys.argv[2], sys.argv[2:])
-"""
+END_SECONDS: Final = 20.0
 
 # Some run until a namespace ends, with no one to wait for them; Python warns of those that it forgets.
 _STARTED: list[subprocess.Popen[bytes]] = []
@@ -35,7 +25,7 @@ def start(arguments: Sequence[str | Path], *, log: Path, tied: bool = False) -> 
     """
     command = [str(argument) for argument in arguments]
     if tied:
-        command = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
+        command = as_child(command)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -10,7 +10,6 @@ release of what is built, so that one cluster never mixes releases by accident.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from photon.files import lock
 from tools.cluster.fetched import FETCHED, cache, tool
 
 KUBERNETES_VERSION: Final = os.environ.get("PHOTON_KUBERNETES_VERSION", "1.34.4")
@@ -139,8 +139,8 @@ def _build(name: str, source: Source) -> None:
     """Build into the cache; processes that want the same wait for the first."""
     go = _go_program(name)
     source.folder.mkdir(parents=True, exist_ok=True)
-    with (cache() / ".build.lock").open("w") as lock, tempfile.TemporaryDirectory() as work:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (cache() / ".build.lock").open("w") as held, tempfile.TemporaryDirectory() as work:
+        lock(held.fileno(), wait_seconds=None)
         if (source.folder / name).exists():
             return
         started = time.monotonic()

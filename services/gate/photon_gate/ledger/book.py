@@ -6,7 +6,6 @@ the ledger and says so in an entry; a failed write (a full disk) is taken back a
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Final, Self
 
+from photon.files import lock
 from photon_gate.ledger.entries import NOTHING_BEFORE, Direction, Entry, LedgerError, What, digest_of, write_line
 from photon_gate.ledger.verify import months, read_ledger
 
@@ -94,10 +94,8 @@ class Ledger:
         self.close()
 
     def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LedgerError(f"{self._folder}: another process writes this ledger") from error
+        if not lock(self._held):
+            raise LedgerError(f"{self._folder}: another process writes this ledger")
 
     def _recover(self) -> None:
         """Find the end of the ledger, and cut what an interrupted write left there."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Final
 
 import torch
 
+from photon.files import lock
 from photon.protocol.messages import JobForWorkers
 from photon.telemetry.trackers import Kind, Subject, TrackerError, Trackers
 from photon_worker.data import Mixture
@@ -141,17 +140,8 @@ def locked(work_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise Misconfigured(f"--work-dir {work_dir} cannot be used: {error.strerror}") from error
     try:
-        deadline = time.monotonic() + LOCK_WAIT_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise Misconfigured(
-                        f"--work-dir {work_dir} is in use by another worker; give each its own"
-                    ) from error
-                time.sleep(0.2)
+        if not lock(descriptor, wait_seconds=LOCK_WAIT_SECONDS):
+            raise Misconfigured(f"--work-dir {work_dir} is in use by another worker; give each its own")
         yield
     finally:
         os.close(descriptor)

@@ -9,12 +9,13 @@ from typing import Final
 import torch
 
 from photon.api.training import LocalSpec, ParallelStrategy
+from photon.processes import die_with_parent
 from photon.protocol.messages import JobForWorkers
 from photon_worker.commands.run import RunSettings, known_job, locked, one_process, open_data, take_part
 from photon_worker.data import Mixture
 from photon_worker.distributed.follower import Follower
 from photon_worker.distributed.leader import Leader
-from photon_worker.distributed.peers import Peers, die_with_parent, ending_together
+from photon_worker.distributed.peers import Peers, ending_together
 from photon_worker.lifecycle.errors import Misconfigured
 from photon_worker.lifecycle.exits import end_of
 from photon_worker.lifecycle.signals import Interrupts

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from photon.files import replacing
 from photon_worker.data import remote
 from photon_worker.data.findings import Findings, printable
 from photon_worker.data.index import INDEX, PreparationSettings
@@ -204,15 +205,13 @@ def _spooled(given: str, number: int, output: Path | None) -> FoundFile:
     if given == "-" and (sys.stdin is None or sys.stdin.closed or sys.stdin.isatty()):
         raise DataError("the input - is standard input, and nothing is piped into it: zstdcat FILE | ... prepare -")
     path = output / STATE / f"stream-{number}"
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as target:
+    with replacing(path) as target:
         try:
             opened = nullcontext(sys.stdin.buffer) if given == "-" else Path(given).open("rb")  # noqa: SIM115
         except OSError as error:
             raise _unreadable(Path(given), error) from error
         with opened as source:
             shutil.copyfileobj(source, target, 2**20)
-    temporary.replace(path)
     with path.open("rb") as file:
         stamp = hashlib.file_digest(file, "sha256").hexdigest()
     return FoundFile(

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel
 
+from photon.files import replacing, write_atomic
 from photon_worker.data.index import Shard
 from photon_worker.data.stages import Unit, load_encoded
 
@@ -51,14 +52,12 @@ def assemble(
             stop = min(start + shard_tokens, total)
             path = folder / f"{prefix}-{len(shards):05d}.bin"
             digest = hashlib.sha256()
-            temporary = state / f"{path.name}.tmp"
-            with temporary.open("wb") as out:
+            with replacing(path, folder=state) as out:
                 for unit, count, end in zip(units, counts, ends, strict=True):
                     first, last = max(start, end - count), min(stop, end)
                     if first < last:
                         offset, size = (first - end + count) * width, (last - first) * width
                         _copy(unit.tokens(split), offset, size, out.write, digest.update)
-            temporary.replace(path)
             shards.append(Shard(name=path.name, tokens=stop - start, sha256=digest.hexdigest()))
             _save(note, done)
             for unit, end in zip(units, ends, strict=True):
@@ -82,6 +81,4 @@ def _copy(source: Path, offset: int, size: int, *sinks: Callable[[bytes], object
 
 
 def _save(note: Path, done: Assembled) -> None:
-    temporary = note.with_suffix(".tmp")
-    temporary.write_text(done.model_dump_json())
-    temporary.replace(note)
+    write_atomic(note, done.model_dump_json())

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
+from photon.files import replacing, write_atomic
 from photon_worker.data.documents import documents
 from photon_worker.data.findings import Findings, printable
 from photon_worker.data.index import PreparationSettings
@@ -95,15 +96,14 @@ def scan(unit: Unit) -> None:
         signatures.append(signature(text))
     count = len(sizes)
     note = _Scanned(key=unit.key, policy=unit.policy, counts=findings.counts, first=findings.first)
-    temporary = unit.scanned.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        digests=np.frombuffer(b"".join(digests), dtype="<u8").reshape(count, 2),
-        sizes=np.array(sizes, dtype=np.int64),
-        signatures=np.array(signatures, dtype=np.uint32).reshape(count, SIGNATURE),
-        note=np.frombuffer(note.model_dump_json().encode(), dtype=np.uint8),
-    )
-    temporary.replace(unit.scanned)
+    with replacing(unit.scanned) as file:
+        np.savez(
+            file,
+            digests=np.frombuffer(b"".join(digests), dtype="<u8").reshape(count, 2),
+            sizes=np.array(sizes, dtype=np.int64),
+            signatures=np.array(signatures, dtype=np.uint32).reshape(count, SIGNATURE),
+            note=np.frombuffer(note.model_dump_json().encode(), dtype=np.uint8),
+        )
 
 
 def is_scanned(unit: Unit) -> bool:
@@ -141,9 +141,7 @@ def encode(unit: Unit, places: NDArray[np.uint8], limits: NDArray[np.int64], enc
                 split.documents += 1
                 split.tokens += len(tokens) + 1
                 split.bytes += len(text)
-    temporary = unit.encoded.with_suffix(".tmp")
-    temporary.write_text(done.model_dump_json())
-    temporary.replace(unit.encoded)
+    write_atomic(unit.encoded, done.model_dump_json())
 
 
 def load_encoded(unit: Unit) -> Encoded:

@@ -5,7 +5,6 @@ It is in ``.prepare`` within the output folder until the preparation is whole.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from photon.files import lock, write_atomic
 from photon_worker.data.findings import printable
 from photon_worker.data.index import INDEX, PreparationSettings
 from photon_worker.data.listing import STATE
@@ -181,11 +181,11 @@ def _locked(output: Path) -> Iterator[None]:
         raise DataError(f"the output folder {printable(str(output))} cannot be opened: {error.strerror}") from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another preparation of {printable(str(output))} is running") from error
+            ours = lock(handle)
         except OSError as error:
             raise DataError(f"{printable(str(output))} cannot be locked: {error.strerror}") from error
+        if not ours:
+            raise DataError(f"another preparation of {printable(str(output))} is running")
         yield
     finally:
         os.close(handle)
@@ -193,6 +193,4 @@ def _locked(output: Path) -> Iterator[None]:
 
 def write(path: Path, text: str) -> None:
     """Write a small file at once."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_atomic(path, text)

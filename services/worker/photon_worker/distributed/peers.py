@@ -9,12 +9,10 @@ within seconds and with a code that is not 0, so that the launcher starts all of
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -42,12 +40,6 @@ _LONGEST_PAUSE_SECONDS: Final = 0.25
 # Number of commands that are kept until all processes have met and the old ones are dropped.
 _KEPT_COMMANDS: Final = 64
 _GONE: Final = "another process of this participant was killed or cannot be reached"
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when torchrun dies, however it dies: no launcher knows of us otherwise."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))  # PR_SET_PDEATHSIG
 
 
 class Peers:
