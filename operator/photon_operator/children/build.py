@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from photon.api.job import GROUP, KIND, VERSION, FederatedTrainingJob
+from photon.api.job import FederatedTrainingJob
 from photon.api.model import ModelSpec
-from photon.api.placement import AccessMode, PodSettings, WorkDirType, WorkerSpec
+from photon.api.placement import PodSettings, WorkDirType, WorkerSpec
 from photon.api.presets import most_parameters_of, parameters_of
-from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
-from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, RESTARTS, Process, Role, cleanup, processes, worker_name
+from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
 from photon_operator.children import names, pod_template
-from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE, Object
+from photon_operator.children.kinds import CONFIG_MAP, SECRET, Object
+from photon_operator.children.objects import Maker
 from photon_operator.settings import Settings
 
 # Not what rounds depend on: changing it disturbs no aggregator.
@@ -103,7 +103,7 @@ def make_children(inputs: ChildrenInputs) -> Children:
         digests_key=f"digests-{digests_version}.json",
         storage_secret=spec.storage.credentials_secret_ref,
     )
-    maker = _Maker(job=name, uid=inputs.uid, from_round=inputs.committed_rounds)
+    maker = Maker(job=name, uid=inputs.uid, from_round=inputs.committed_rounds)
     workers = {p.name: p.worker for p in spec.participants if p.worker is not None}
     launch = pod_template.launch_context(name, namespace, list(workers))
     plan = {process.name: process for process in processes(job, launch)}
@@ -181,115 +181,6 @@ def make_children(inputs: ChildrenInputs) -> Children:
             if worker.work_dir.type is WorkDirType.CLAIM
         },
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Maker:
-    job: str
-    uid: str
-    from_round: int
-
-    def any(
-        self, kind: str, name: str, body: dict[str, Any], *, role: str | None = None, participant: str | None = None
-    ) -> dict[str, Any]:
-        made = {
-            "apiVersion": "batch/v1" if kind == JOB else "v1",
-            "kind": kind,
-            "metadata": {
-                "name": name,
-                "labels": names.labels(self.job, role, participant),
-                "annotations": {names.APPLIED_HASH: digest(body)},
-                "ownerReferences": [owner(self.job, self.uid)],
-            },
-            **body,
-        }
-        return made
-
-    def service(
-        self, name: str, role: Role, participant: str | None, port: dict[str, Any], *, headless: bool = False
-    ) -> dict[str, Any]:
-        spec: dict[str, Any] = {
-            "selector": names.labels(self.job, role.value, participant),
-            "ports": [{**port, "targetPort": port["port"], "protocol": "TCP"}],
-        }
-        if headless:  # nodes find each other before they are ready
-            spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
-        return self.any(SERVICE, name, {"spec": spec}, role=role.value, participant=participant)
-
-    def claim(self, name: str, participant: str, worker: WorkerSpec, room: str) -> dict[str, Any]:
-        wanted = worker.work_dir
-        mode = wanted.access_mode or (AccessMode.READ_WRITE_ONCE if worker.nodes == 1 else AccessMode.READ_WRITE_MANY)
-        spec: dict[str, Any] = {
-            "accessModes": [mode.value],
-            "resources": {"requests": {"storage": wanted.size or room}},
-        }
-        if wanted.storage_class_name is not None:
-            spec["storageClassName"] = wanted.storage_class_name
-        return self.any(CLAIM, name, {"spec": spec}, role=Role.WORKER.value, participant=participant)
-
-    def job_spec(self, process: Process, template: dict[str, Any]) -> dict[str, Any]:
-        spec: dict[str, Any] = {
-            "completions": process.nodes,
-            "parallelism": process.nodes,
-            "completionMode": "Indexed" if process.role is Role.WORKER else "NonIndexed",
-            # A pod is replaced when it is gone: two of one worker would want the same GPU.
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _failure_rules(process.role.value)},
-            "template": template,
-        }
-        retries = max(RESTARTS, process.restarts)
-        if process.role is Role.WORKER:
-            return {**spec, "backoffLimitPerIndex": retries, "maxFailedIndexes": 0}
-        return {**spec, "backoffLimit": retries}
-
-    def work(
-        self,
-        name: str,
-        process: Process,
-        template: dict[str, Any],
-        depends: str,
-        *,
-        kueue: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        spec = self.job_spec(process, template)
-        if kueue and names.KUEUE_QUEUE in kueue:
-            spec["suspend"] = True  # until Kueue admits it
-        made = self.any(JOB, name, {"spec": spec}, role=process.role.value, participant=process.participant)
-        made["metadata"]["labels"] |= kueue or {}
-        made["metadata"]["annotations"] |= {
-            names.SPEC_HASH: depends,
-            names.FROM_ROUND: str(self.from_round),
-        }
-        return made
-
-
-def _failure_rules(container: str) -> list[dict[str, Any]]:
-    """A node that was taken away and a pod that was asked to end are no failures; a mistake and a job that has failed
-    are not tried again."""
-
-    def on_exit(action: str, *codes: int) -> dict[str, Any]:
-        return {
-            "action": action,
-            "onExitCodes": {"containerName": container, "operator": "In", "values": sorted(codes)},
-        }
-
-    return [
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        on_exit("FailJob", EXIT_USER_ERROR, EXIT_JOB_FAILED),
-        on_exit("Ignore", *EXITS_STOPPED),
-    ]
-
-
-def owner(job: str, uid: str) -> dict[str, Any]:
-    """The reference by which Kubernetes removes a child with its job."""
-    return {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": KIND,
-        "name": job,
-        "uid": uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
 
 
 def _document(job: FederatedTrainingJob) -> dict[str, Any]:
