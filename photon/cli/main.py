@@ -200,7 +200,7 @@ def audit(
     deep: Annotated[bool, typer.Option("--deep", help="Also hash every part and every model.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Check from its bucket alone that a job, running or not, is what its records say.
+    """Verify a job, running or not, from its bucket alone.
 
     Exit codes: 0 it holds; 1 a file does not; 3 nothing can be checked (no access, no job).
     """
@@ -248,7 +248,7 @@ def data(context: typer.Context) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def ledger(context: typer.Context) -> None:
-    """Show or verify what crossed an institution's border; see photon ledger --help."""
+    """Show or verify the record of what crossed the border."""
     program = find_program("photon-gate")
     sys.stdout.flush()
     os.execve(program, [program, "ledger", *context.args], {**os.environ, "PHOTON_CALLED_AS": "photon"})
