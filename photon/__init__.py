@@ -11,6 +11,7 @@
     codec       how the values of an update travel
     store       object storage
     policy      what an institution allows jobs of others
+    trust       keys and signed statements
     ending      how a program ends, and the record it leaves
     protocol    messages between worker and aggregator, records of a round
     telemetry   logs, metric names, traces, trackers

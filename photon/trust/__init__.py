@@ -1,0 +1,9 @@
+"""Who signed what: keys of installations and signed statements. Pure but for key files.
+
+::
+
+    errors      why something is not believed
+    keys        Ed25519 keys, their ids and fingerprints, and the file with the private one
+    envelope    a signed payload (DSSE), in its one spelling
+    statements  what is signed: one model a kind, with bounds
+"""
