@@ -11,10 +11,27 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from photon_worker.lifecycle.data_errors import DataError
+
+
+class _Remembering(SpawnContext):
+    """Makes processes and remembers them: the executor forgets those that have ended, and so why one did.
+
+    spawn: a fork of a process with threads (torch, tokenizers) may hang.
+    """
+
+    def __init__(self, made: list[BaseProcess]) -> None:
+        super().__init__()
+        self._made = made
+
+    def Process(self, *given: Any, **named: Any) -> SpawnProcess:  # type: ignore[override]
+        process = SpawnProcess(*given, **named)
+        self._made.append(process)
+        return process
 
 
 class Pool:
@@ -23,10 +40,9 @@ class Pool:
     def __init__(self, workers: int) -> None:
         self._executor: ProcessPoolExecutor | None = None
         self._workers = workers
-        self._processes: set[BaseProcess] = set()
+        self._processes: list[BaseProcess] = []
         if workers > 1:
-            # spawn: a fork of a process with threads (torch, tokenizers) may hang.
-            context = multiprocessing.get_context("spawn")
+            context = _Remembering(self._processes)
             self._executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin)
 
     def run(self, function: Callable[..., None], calls: Sequence[tuple[Any, ...]]) -> Iterator[int]:
@@ -60,7 +76,6 @@ class Pool:
             yield len(done)
 
     def _wait(self, pending: set[Future[None]]) -> tuple[set[Future[None]], set[Future[None]]]:
-        self._processes.update(multiprocessing.active_children())
         done, pending = wait(pending, return_when=FIRST_COMPLETED)
         for future in done:
             future.result()
