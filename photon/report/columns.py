@@ -5,14 +5,14 @@ All columns of a run have one entry per committed round, null where a round has 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import accumulate
 from typing import Any, Final
 
-from photon.protocol.records import Commit, LearningMetrics, RoundLog
+from photon.protocol.figures import LEARNING, mean_loss, pooled_perplexity
+from photon.protocol.records import Commit, RoundLog
 from photon.protocol.rollback import problem
 from photon.report.history import History
-from photon.report.summary import elapsed, loss, perplexity, round_seconds, summarise
+from photon.report.summary import elapsed, round_seconds, summarise
 
 Column = list[float | None]
 
@@ -23,16 +23,6 @@ PHASES: Final = ("pull", "train", "encode", "push", "admit", "merge", "commit", 
 _ROUTINE: Final = frozenset(
     {"RoundPlanned", "UpdateAccepted", "QuorumReached", "RoundClosed", "RoundCommitted", "Evaluated"}
 )
-
-_METRICS: Final[dict[str, Callable[[LearningMetrics], float | None]]] = {
-    "train_loss": lambda m: m.train_loss,
-    "pseudo_gradient_norm": lambda m: m.pseudo_gradient_norm,
-    "model_norm": lambda m: m.model_norm,
-    "momentum_norm": lambda m: m.momentum_norm,
-    "consensus": lambda m: m.consensus,
-    "mean_pairwise_cosine": lambda m: m.mean_pairwise_cosine,
-    "gradient_noise_scale": lambda m: m.gradient_noise_scale,
-}
 
 
 def run_data(history: History) -> dict[str, Any]:
@@ -65,10 +55,10 @@ def _series(
     seconds = round_seconds(history)
     spent = [commit.tokens - (commits[i - 1].tokens if i else 0) for i, commit in enumerate(commits)]
     columns: dict[str, Column] = {
-        name: [get(c.metrics) if c.metrics else None for c in commits] for name, get in _METRICS.items()
+        figure.field: [figure.of(c.metrics) if c.metrics else None for c in commits] for figure in LEARNING
     }
-    columns["validation_loss"] = [loss(r) for r in results]
-    columns["validation_perplexity"] = [perplexity(r) for r in results]
+    columns["validation_loss"] = [mean_loss(r) for r in results]
+    columns["validation_perplexity"] = [pooled_perplexity(r) for r in results]
     columns["bytes_up"] = list(accumulate(log.bytes_up if log else 0 for log in logs))
     columns["bytes_down"] = list(accumulate(log.bytes_down if log else 0 for log in logs))
     columns["tokens_per_second"] = [
@@ -91,7 +81,7 @@ def _participants(
         shares = [log.participants.get(name) if log else None for log in logs]
         found[name] = {
             "train_loss": [a.loss_mean if a else None for a in accepted],
-            "perplexity": [perplexity([e.result]) if e else None for e in evaluations],
+            "perplexity": [pooled_perplexity([e.result]) if e else None for e in evaluations],
             "norm": [a.norm if a else None for a in accepted],
             "cosine_to_mean": [a.cosine_to_mean if a else None for a in accepted],
             "tokens_per_second": [s.tokens_per_second if s else None for s in shares],

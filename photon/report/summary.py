@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from photon.protocol.figures import bits_per_byte, mean_loss, pooled_perplexity
 from photon.protocol.records import Evaluation, HeldOutResult, HeldOutSums, coverage_of
 from photon.protocol.rollback import origin
 from photon.report.history import History
-
-# exp of more would overflow to infinity, which JSON cannot say; a loss of 50 nats is noise anyway.
-_MAX_NATS = 50.0
-
-
-def perplexity(results: Iterable[HeldOutSums]) -> float | None:
-    """Of all predicted tokens of ``results`` together; None without any."""
-    results = list(results)
-    tokens = sum(r.tokens for r in results)
-    return math.exp(min(_MAX_NATS, sum(r.loss_sum for r in results) / tokens)) if tokens else None
-
-
-def loss(results: Iterable[HeldOutSums]) -> float | None:
-    """Nats a token of ``results`` together; None without any."""
-    results = list(results)
-    tokens = sum(r.tokens for r in results)
-    return sum(r.loss_sum for r in results) / tokens if tokens else None
-
-
-def bits_per_byte(results: Iterable[HeldOutSums]) -> float | None:
-    """Comparable between tokenizers; None without text."""
-    results = list(results)
-    size = sum(r.bytes for r in results)
-    return sum(r.loss_sum for r in results) / size / math.log(2) if size else None
 
 
 def round_seconds(history: History) -> dict[int, float]:
@@ -71,12 +46,12 @@ def summarise(history: History, *, checkpoint: str | None = None) -> dict[str, A
         "tokens": last.tokens if last else 0,
         "train_loss": made.metrics.train_loss if made and made.metrics else None,
         "evaluated_round": evaluated,
-        "validation_loss": loss(results.values()),
-        "validation_perplexity": perplexity(results.values()),
+        "validation_loss": mean_loss(results.values()),
+        "validation_perplexity": pooled_perplexity(results.values()),
         "validation_bits_per_byte": bits_per_byte(results.values()),
-        "perplexity_by_participant": {name: perplexity([result]) for name, result in sorted(results.items())},
+        "perplexity_by_participant": {name: pooled_perplexity([result]) for name, result in sorted(results.items())},
         # Of the checkpoint that the job started from; null where it started from random weights.
-        "baseline_perplexity": perplexity(before.values()),
+        "baseline_perplexity": pooled_perplexity(before.values()),
         "evaluated_participants": len(results) if evaluated is not None else None,
         # Share of the held-out text of these participants that was measured; null where an earlier release ran.
         "coverage": coverage_of(results.values()),
@@ -108,9 +83,9 @@ def _held_out(
             source: {
                 "tokens": sums.tokens,
                 "held_out": sums.held_out,
-                "perplexity": perplexity([sums]),
+                "perplexity": pooled_perplexity([sums]),
                 "bits_per_byte": bits_per_byte([sums]),
-                "baseline_perplexity": perplexity([earlier]) if earlier else None,
+                "baseline_perplexity": pooled_perplexity([earlier]) if earlier else None,
             }
             for source, (sums, earlier) in pairs.items()
         }

@@ -16,6 +16,7 @@ from photon.api.participation import PlateauSpec, StopSpec
 from photon.api.placement import StorageSpec
 from photon.api.status import JobReason
 from photon.local.object_store import EmbeddedStore
+from photon.protocol.figures import mean_loss
 from photon.protocol.records import Commit, RoundLog
 from photon.store import keys
 from photon.store.objects import ObjectStore
@@ -29,7 +30,6 @@ from photon_aggregator.pieces import glue, gzipped, pack, plain
 from photon_aggregator.reporting.books import RECORDS_KEPT
 from photon_aggregator.reporting.curves import BLOCK_ROUNDS, ROUNDS_KEPT, CurveBook, Curves
 from photon_aggregator.rounds.events import Evaluated, Heartbeat
-from photon_aggregator.rounds.stopping import mean_loss
 from photon_aggregator.tracking import tracking
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import Machine, head, result, settings, train_round
@@ -169,7 +169,7 @@ def test_a_plateau_is_found_as_if_all_results_were_kept(losses: list[float], pat
     for number, loss in enumerate(losses, 1):
         train_round(machine, ("north",))
         machine.send(Evaluated(at=machine.at, round=number, participant="north", result=result(loss)))
-        known = [mean_loss({"": result(one)}) or 0.0 for one in losses[:number]]
+        known = [mean_loss([result(one)]) or 0.0 for one in losses[:number]]
         flat = number > patience and min(known[-patience:]) >= min(known[:-patience])
         assert (machine.state.outcome is not None) == flat
         assert len(machine.state.evaluations) <= machine.state.settings.evaluations_kept

@@ -20,6 +20,7 @@ from photon.cli.sources.stored_run import from_history
 from photon.errors import PhotonError, UserError
 from photon.local.object_store import EmbeddedStore
 from photon.protocol.canonical import canonical_json, digest
+from photon.protocol.figures import pooled_perplexity
 from photon.protocol.records import (
     AcceptedUpdate,
     Commit,
@@ -35,7 +36,7 @@ from photon.protocol.rollback import rollback_commit
 from photon.report.columns import chain, events, run_data, settings
 from photon.report.history import History, load, parse, read_bucket
 from photon.report.page import json_block, render
-from photon.report.summary import elapsed, perplexity, summarise
+from photon.report.summary import elapsed, summarise
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from tests.faults import FaultProxy
@@ -190,7 +191,7 @@ def test_pauses_between_rounds_do_not_count(history: History) -> None:
 
 def test_perplexity_of_a_broken_model_stays_a_number() -> None:
     result = HeldOutResult(loss_sum=1e6, tokens=10, bytes=10)
-    value = perplexity([result])
+    value = pooled_perplexity([result])
     assert value is not None
     assert math.isfinite(value)
 

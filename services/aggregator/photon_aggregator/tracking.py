@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
+from photon.protocol.figures import LEARNING, mean_loss, perplexity
 from photon.protocol.records import Commit, HeldOutResult, RoundLog
 from photon.store.errors import StoreError
 from photon.telemetry.trackers import Trackers
@@ -16,7 +17,6 @@ from photon_aggregator.engine import Engine
 from photon_aggregator.errors import ShuttingDown
 from photon_aggregator.reporting.status import evaluated_round
 from photon_aggregator.rounds.events import Head
-from photon_aggregator.rounds.stopping import mean_loss, perplexity
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +100,8 @@ def of_commit(commit: Commit, log: RoundLog | None) -> Values:
     if commit.metrics is not None:
         metrics = commit.metrics
         values |= {
-            "loss/train": metrics.train_loss,
+            **{figure.tracker: figure.of(metrics) for figure in LEARNING},
             "perplexity/train": perplexity(metrics.train_loss) if metrics.train_loss is not None else None,
-            "norm/pseudo_gradient": metrics.pseudo_gradient_norm,
-            "norm/model": metrics.model_norm,
-            "norm/momentum": metrics.momentum_norm,
-            "agreement/consensus": metrics.consensus,
-            "agreement/mean_pairwise_cosine": metrics.mean_pairwise_cosine,
-            "gradient_noise_scale": metrics.gradient_noise_scale,
         }
     for update in commit.accepted:
         name = f"participants/{update.participant}"
@@ -124,9 +118,9 @@ def of_commit(commit: Commit, log: RoundLog | None) -> Values:
 
 def of_evaluation(results: Mapping[str, HeldOutResult]) -> Values:
     """What the evaluations of a round amount to."""
-    loss = mean_loss(results)
+    loss = mean_loss(results.values())
     values: Values = {"loss/validation": loss, "perplexity/validation": perplexity(loss) if loss is not None else None}
     for name, result in results.items():
-        own = mean_loss({name: result})
+        own = mean_loss([result])
         values[f"participants/{name}/perplexity"] = perplexity(own) if own is not None else None
     return values

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 
 from photon.api.status import JobReason
+from photon.protocol.figures import mean_loss, perplexity
 from photon.protocol.records import End, Evaluation, HeldOutResult, Plan
 from photon.store import keys
 from photon_aggregator.audit.findings import Finding, Reason
 from photon_aggregator.audit.rounds import Audited, Round
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.records import RecordError
-from photon_aggregator.rounds.stopping import mean_loss, perplexity
 
 
 def check_evaluations(found: Round, job: Audited) -> Iterator[Finding]:
@@ -96,5 +96,5 @@ def _reached(results: Mapping[str, HeldOutResult], target: float | None) -> bool
     """Whether the results may have reached the target: for most who measured, or (earlier releases) all together."""
     own = [one.loss_sum / one.tokens for one in results.values() if one.tokens]
     most = 2 * sum(perplexity(loss) <= (target or math.inf) for loss in own) > len(own)
-    pooled = mean_loss(results)
+    pooled = mean_loss(results.values())
     return target is not None and (most or (pooled is not None and perplexity(pooled) <= target))

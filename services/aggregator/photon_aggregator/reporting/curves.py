@@ -18,11 +18,11 @@ import numpy.typing as npt
 from pydantic import Field
 
 from photon.api.base import ApiModel, Name
+from photon.protocol.figures import LEARNING, mean_loss, perplexity
 from photon.protocol.ranges import Count
-from photon.protocol.records import AcceptedUpdate, HeldOutResult, LearningMetrics, Phase, RoundLog
+from photon.protocol.records import AcceptedUpdate, HeldOutResult, Phase, RoundLog
 from photon_aggregator.pieces import Piece, glue, pack
 from photon_aggregator.rounds.events import Head
-from photon_aggregator.rounds.stopping import mean_loss, perplexity
 
 Cell = float | int | str | None
 Numbers = npt.NDArray[np.float64]
@@ -39,15 +39,6 @@ _DIGITS: Final = 5
 _SECONDS_DIGITS: Final = 3
 _SHORT_DIGEST: Final = 12
 
-_METRICS: Final[Mapping[str, Callable[[LearningMetrics], float | None]]] = {
-    "trainLoss": lambda m: m.train_loss,
-    "pseudoGradientNorm": lambda m: m.pseudo_gradient_norm,
-    "modelNorm": lambda m: m.model_norm,
-    "momentumNorm": lambda m: m.momentum_norm,
-    "consensus": lambda m: m.consensus,
-    "pairwiseCosine": lambda m: m.mean_pairwise_cosine,
-    "noiseScale": lambda m: m.gradient_noise_scale,
-}
 _OF_UPDATE: Final[Mapping[str, Callable[[AcceptedUpdate], float | None]]] = {
     "trainLoss": lambda u: u.loss_mean,
     "norm": lambda u: u.norm,
@@ -59,7 +50,7 @@ _WHOLE: Final = frozenset({"tokens", "at", "updates", "bytesUp", "bytesDown"})
 _JUDGED: Final = ("validationLoss", "perplexity", "perplexityLow", "perplexityHigh")
 _JOB: Final = (
     *("tokens", "at", "trainLossLow", "trainLossHigh", *_JUDGED, "updates", "bytesUp", "bytesDown"),
-    *_METRICS,
+    *(figure.curve for figure in LEARNING),
     *PHASES,
 )
 _PARTICIPANT: Final = (*_OF_UPDATE, "perplexity")
@@ -171,12 +162,12 @@ class CurveBook:
             return
         at = number % BLOCK_ROUNDS
         for name, result in results.items():
-            loss = mean_loss({name: result})
+            loss = mean_loss([result])
             own = perplexity(loss) if loss is not None else None
             cells = {"perplexity": own, "lossSum": result.loss_sum, "tokens": result.tokens, "bytes": result.bytes}
             _put(block.participant(name), at, cells)
         known = _results(block, at)
-        loss = mean_loss(known)
+        loss = mean_loss(known.values())
         everyone = [block.participants[name]["perplexity"][at] for name in known]
         measured = [float(value) for value in everyone if value == value]
         cells = {
@@ -295,7 +286,7 @@ class CurveBook:
             "updates": len(commit.accepted),
         }
         if commit.metrics is not None:
-            cells |= {name: get(commit.metrics) for name, get in _METRICS.items()}
+            cells |= {figure.curve: figure.of(commit.metrics) for figure in LEARNING}
         if log is not None:
             cells |= _of_log(log)
         _put(block.job, at, cells)

@@ -16,7 +16,8 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from photon.api.status import JobReason, JobStatus, ParticipantState, ParticipantStatus
-from photon.protocol.records import LearningMetrics, RollbackReason
+from photon.protocol.figures import LEARNING, perplexity
+from photon.protocol.records import RollbackReason
 from photon.telemetry import metric_names as names
 from photon.telemetry.metric_names import Metric
 from photon.version import release
@@ -25,7 +26,6 @@ from photon_aggregator.bucket.records import WORK
 from photon_aggregator.bucket.totals import Totals
 from photon_aggregator.reporting.view import View
 from photon_aggregator.rounds.state import Stage
-from photon_aggregator.rounds.stopping import perplexity
 
 
 def _there(participant: ParticipantStatus) -> bool:
@@ -48,16 +48,6 @@ _PARTICIPANT_FIGURES: tuple[tuple[Metric, Callable[[ParticipantStatus], float | 
     (names.PARTICIPANT_MFU, lambda p: p.mfu if _there(p) else None),
     (names.PARTICIPANT_SKIPPED_STEPS, lambda p: p.skipped_steps),
     (names.PARTICIPANT_PERPLEXITY, lambda p: p.perplexity),
-)
-_LEARNING_FIGURES: tuple[tuple[Metric, Callable[[LearningMetrics], float | None]], ...] = (
-    (names.TRAIN_LOSS, lambda m: m.train_loss),
-    (names.TRAIN_PERPLEXITY, lambda m: perplexity(m.train_loss) if m.train_loss is not None else None),
-    (names.PSEUDO_GRADIENT_NORM, lambda m: m.pseudo_gradient_norm),
-    (names.MODEL_NORM, lambda m: m.model_norm),
-    (names.MOMENTUM_NORM, lambda m: m.momentum_norm),
-    (names.CONSENSUS, lambda m: m.consensus),
-    (names.PAIRWISE_COSINE, lambda m: m.mean_pairwise_cosine),
-    (names.NOISE_SCALE, lambda m: m.gradient_noise_scale),
 )
 
 
@@ -146,8 +136,10 @@ class JobCollector(Collector):
     def _of_learning(self, status: JobStatus) -> Iterator[Family]:
         head, spec = self._view.state.head, self._view.job.spec
         measured = head.commit.metrics if head is not None else None
-        for metric, value_of in _LEARNING_FIGURES:
-            yield self._one(metric, value_of(measured) if measured is not None else None)
+        for figure in LEARNING:
+            yield self._one(figure.metric, figure.of(measured) if measured is not None else None)
+        loss = measured.train_loss if measured is not None else None
+        yield self._one(names.TRAIN_PERPLEXITY, perplexity(loss) if loss is not None else None)
         layers = measured.layer_pseudo_gradient_norms if measured is not None else {}
         yield self._family(names.LAYER_PSEUDO_GRADIENT_NORM, [((name,), norm) for name, norm in layers.items()])
         layers = measured.layer_model_norms if measured is not None else {}

@@ -14,13 +14,14 @@ from photon.api.status import (
     ParticipantStatus,
     SourceStatus,
 )
+from photon.protocol.figures import mean_loss, perplexity
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Phase, coverage_of
 from photon.store.objects import ObjectStore
 from photon_aggregator.reporting.books import JobBooks, ParticipantBook, iso
 from photon_aggregator.rounds.rollback import abandoned
 from photon_aggregator.rounds.state import CheckState, JobState, Stage
-from photon_aggregator.rounds.stopping import awaited, evaluation_due, mean_loss, perplexity, short_of_quorum
+from photon_aggregator.rounds.stopping import awaited, evaluation_due, short_of_quorum
 from photon_aggregator.rounds.waiting import lacks_quorum
 
 _BY_PHASE: dict[Phase, ParticipantState] = {
@@ -117,7 +118,7 @@ def job_status(state: JobState, books: JobBooks, store: ObjectStore, conditions:
     head = state.head
     measured = evaluated_round(state, at)
     results = state.evaluations[measured] if measured is not None else {}
-    loss, baseline = mean_loss(results), mean_loss(state.baseline)
+    loss, baseline = mean_loss(results.values()), mean_loss(state.baseline.values())
     participants = [_participant(state, books, name, results, at) for name in state.settings.participants]
     committed = head.round if head is not None else 0
     under_way = committed if state.outcome is not None or head is None else committed + 1
@@ -166,7 +167,7 @@ def _participant(
         text = f"{text} ({before})"
     message = "; ".join(filter(None, (message, text)))
     result = results.get(name)
-    loss = mean_loss({name: result}) if result is not None else None
+    loss = mean_loss([result]) if result is not None else None
     training = progress is not None and progress.task_id.startswith("train-")
     return ParticipantStatus(
         name=name,

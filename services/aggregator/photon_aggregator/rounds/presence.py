@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from photon.protocol.figures import mean_loss, perplexity
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import Action, Evaluated, EventKind, Heartbeat, JobEvent
 from photon_aggregator.rounds.opening import settle
 from photon_aggregator.rounds.state import JobState
 from photon_aggregator.rounds.steps import Step, soon
-from photon_aggregator.rounds.stopping import bounded, mean_loss, perplexity
+from photon_aggregator.rounds.stopping import bounded
 
 
 def evaluated(state: JobState, event: Evaluated) -> Step:
@@ -24,7 +25,7 @@ def evaluated(state: JobState, event: Evaluated) -> Step:
     if event.round == 0:
         state = replace(state, baseline={**state.baseline, event.participant: event.result})
     state = bounded(replace(state, evaluations={**state.evaluations, event.round: results}))
-    loss = mean_loss({event.participant: event.result})
+    loss = mean_loss([event.result])
     note = JobEvent(
         at=event.at,
         kind=EventKind.EVALUATED,

@@ -9,25 +9,13 @@ from dataclasses import replace
 from photon.api.participation import EvaluationSpec, PlateauSpec, StopSpec
 from photon.api.placement import MAX_DATA_SOURCES
 from photon.api.status import JobReason
+from photon.protocol.figures import mean_loss, perplexity
 from photon.protocol.ranges import MAX_LOSS
 from photon.protocol.records import End, HeldOutResult, HeldOutSums
 from photon_aggregator.rounds.events import Outcome
 from photon_aggregator.rounds.losses import least
 from photon_aggregator.rounds.rollback import abandoned
 from photon_aggregator.rounds.state import JobState, OpenRound
-
-
-def mean_loss(results: Mapping[str, HeldOutResult]) -> float | None:
-    """Validation loss in nats a token over the held-out text of all; None when nothing was measured."""
-    tokens = sum(result.tokens for result in results.values())
-    if tokens == 0:
-        return None
-    return math.fsum(results[name].loss_sum for name in sorted(results)) / tokens
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss), held within what JSON can say: a model that diverged has a huge perplexity, not an infinite one."""
-    return math.exp(min(loss, 700.0))
 
 
 def bounded(state: JobState) -> JobState:
@@ -40,7 +28,7 @@ def bounded(state: JobState) -> JobState:
         results = {} if number in gone else state.evaluations[number]
         # Round 0 is what a checkpoint was before: it is shown beside the others, and no stop rule compares with it.
         if number > max(past.through, 0):
-            past = past.followed_by(number, mean_loss(results), _own_losses(results))
+            past = past.followed_by(number, mean_loss(results.values()), _own_losses(results))
     kept = {number: state.evaluations[number] for number in rounds[len(old) :]}
     return replace(state, evaluations=kept, past_losses=past)
 
@@ -140,7 +128,7 @@ def ends_by_evaluation(state: JobState) -> Outcome | None:
     gone, past = abandoned(state.trail), state.past_losses
     rounds = sorted(r for r in state.evaluations if max(past.through, 0) < r <= state.head.round and r not in gone)
     own = [_own_losses(state.evaluations[r]) for r in rounds]
-    losses = [loss for r in rounds if (loss := mean_loss(state.evaluations[r])) is not None]
+    losses = [loss for r in rounds if (loss := mean_loss(state.evaluations[r].values())) is not None]
     if not losses:
         return None
     last = next(results for results in reversed(own) if results)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from photon.api.training import Precision
+from photon.protocol.figures import bits_per_byte, perplexity
 from photon.protocol.records import HeldOutSums
 from photon_worker.data import Mixture
 from photon_worker.data.sources import data_by_name
@@ -70,8 +70,8 @@ def evaluate_checkpoint(
     lines = [f"{'':{width}}  {'tokens':>12}  {'loss':>8}  {'perplexity':>10}  {'bits/byte':>9}"]
     for name, result in rows:
         f = _figures(result)
-        loss, perplexity, bits = f["loss"], f["perplexity"], f["bits_per_byte"]
-        lines.append(f"{name:{width}}  {result.tokens:>12,}  {loss:>8.4f}  {perplexity:>10.3f}  {bits:>9.4f}")
+        loss, per_token, bits = f["loss"], f["perplexity"], f["bits_per_byte"]
+        lines.append(f"{name:{width}}  {result.tokens:>12,}  {loss:>8.4f}  {per_token:>10.3f}  {bits:>9.4f}")
     return "\n".join(lines) + "\n"
 
 
@@ -80,7 +80,6 @@ def _figures(result: HeldOutSums) -> dict[str, Any]:
     return {
         **result.model_dump(mode="json", by_alias=False, exclude={"sources"}),
         "loss": loss,
-        # exp overflows from 710 nats on; such a model is no better than noise anyway.
-        "perplexity": math.exp(min(loss, 700.0)),
-        "bits_per_byte": result.loss_sum / math.log(2) / max(1, result.bytes),
+        "perplexity": perplexity(loss),
+        "bits_per_byte": bits_per_byte([result]) or 0.0,
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from photon.protocol.figures import perplexity
 from photon.protocol.messages import EvaluateTask, TrainTask, UpdateReply
 from photon.protocol.records import HeldOutResult
 from photon.telemetry.trackers import Trackers
@@ -109,17 +110,16 @@ class Journal:
         """The global model of a round was measured on the held-out text."""
         loss = result.loss_sum / result.tokens
         step = task.round * self._local_steps
-        perplexity = math.exp(min(loss, 700.0))
         self._write(
             "evaluation",
             round=task.round,
             step=step,
             loss=loss,
-            perplexity=perplexity,
+            perplexity=perplexity(loss),
             tokens=result.tokens,
             heldOut=result.held_out,
         )
-        self._trackers.log(step, {"validation/loss": loss, "validation/perplexity": perplexity})
+        self._trackers.log(step, {"validation/loss": loss, "validation/perplexity": perplexity(loss)})
 
     def _write(self, kind: str, **figures: Any) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
