@@ -35,7 +35,6 @@ from photon.protocol.ranges import (
 )
 from photon.protocol.records import FileRecord, Part, Phase, Sha256, UpdateManifest
 
-TOKEN_HEADER = "Authorization"
 # A header of answers to GET /v1/task: what this aggregator takes beyond what the first release did.
 ACCEPTS: Final = "Photon-Accepts"
 # Of UpdateMetrics skipped_steps, balance_loss_mean and fresh_optimizer; of Progress skipped_steps.

@@ -36,12 +36,6 @@ class WorkQueue:
         """It is not due any more."""
         self._due.pop(key, None)
 
-    @property
-    def depth(self) -> int:
-        """Keys that are due now."""
-        now = self._clock()
-        return sum(at <= now for at in self._due.values())
-
     def longest_seconds(self) -> float:
         """How long the work that began first is under way."""
         return max((self._clock() - began for began in self._busy.values()), default=0.0)

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT: Final = 1
 INDEX: Final = "index.json"
 
 Count = Annotated[int, Field(ge=0)]
