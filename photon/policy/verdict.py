@@ -15,20 +15,11 @@ from photon.api.learning import LearningJob
 from photon.api.presets import most_parameters_of, parameters_of
 from photon.api.text import printable
 from photon.policy.document import ModelBounds, Policy
+from photon.protocol.records import MODEL_FILES
 
 FP32_BYTES: Final = 4
 # The header of model.safetensors: names and shapes of tensors.
 HEADER_BYTES: Final = 64 * 2**20
-MODEL_FILES: Final = frozenset(
-    {
-        "model.safetensors",
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-    }
-)
 MAX_DEPTH: Final = 8
 SHOWN: Final = 80
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -168,6 +168,22 @@ class Closing(ApiModel):
     dropped: Annotated[
         dict[Name, Annotated[str, Field(max_length=64, pattern="^[A-Za-z]+$")]], Field(exclude_if=_empty)
     ] = {}
+
+
+# Files of a global model: weights, and small ones that are data. A name that is none of these, such as that of a Python
+# module, is refused where a model is received, for transformers may run what it finds beside a config.
+MODEL_FILES: Final = frozenset(
+    {
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "chat_template.jinja",
+    }
+)
 
 
 class FileRecord(ApiModel):

@@ -306,6 +306,21 @@ def test_a_model_that_is_not_that_of_its_config_is_refused(
         participant.evaluate(aggregator.evaluate_task(), TaskProgress("evaluate-00000"))
 
 
+@pytest.mark.parametrize("name", ["modeling_llama.py", "model.bin", "config.json\n", ".."])
+def test_a_file_that_is_none_of_a_models_is_not_taken(
+    aggregator: Any, new_participant: New, tmp_path: Path, name: str
+) -> None:
+    task = aggregator.train_task()
+    config = next(get for get in task.model.files if get.file.name == "config.json")
+    foreign = config.model_copy(update={"file": config.file.model_copy(update={"name": name})})
+    task = task.model_copy(update={"model": task.model.model_copy(update={"files": [*task.model.files, foreign]})})
+    with pytest.raises(WorkerError, match="none of a model's"):
+        train(new_participant(), task)
+    taken = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert name not in taken
+    assert "model.safetensors" not in [path.name for path in tmp_path.glob("work/models/*/*")]
+
+
 def test_no_thread_is_left_behind(aggregator: Any, new_participant: New) -> None:
     before = set(threading.enumerate())
     train(new_participant(), aggregator.train_task())

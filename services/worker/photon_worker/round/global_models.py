@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from photon.protocol.messages import GlobalModel
+from photon.protocol.records import MODEL_FILES
 from photon.store.transfer import download
 from photon_worker.lifecycle.errors import WorkerError
 from photon_worker.round.progress import TaskProgress
@@ -31,17 +32,20 @@ class GlobalModels:
 
         Raises:
             StoreError: A file cannot be fetched or is not what its record says.
-            WorkerError: The disk is full.
+            WorkerError: The disk is full, or a file is none of a model's.
         """
         folder = self._folder / f"{model.round:05d}-{model.commit[:16]}"
         if folder not in self._checked:
+            if foreign := sorted({get.file.name for get in model.files} - MODEL_FILES):
+                raise WorkerError(
+                    f"the global model has a file that is none of a model's: {foreign[0]!r}; only "
+                    f"{', '.join(sorted(MODEL_FILES))} are taken"
+                )
             self._prune(folder)
             try:
                 folder.mkdir(exist_ok=True)
                 for get in model.files:
                     path = folder / get.file.name
-                    if path.parent != folder:
-                        raise WorkerError(f"the global model has a file with a path for a name: {get.file.name!r}")
                     if not _is(path, get.file.size_bytes, get.file.sha256):
                         progress.check()
                         download(get.url, path, file=get.file, on_bytes=progress.received, on_retry=progress.retried)
