@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 
+from photon.api.learning import resolve
+from photon.api.validate import load_job
 from photon.protocol.messages import ErrorReason, FinishTask, Progress, TaskReply
-from photon_worker.lifecycle.errors import Misconfigured, RequestRefused, WorkerError
+from photon_worker.lifecycle.errors import Misconfigured, RequestRefused, VersionSkew, WorkerError
 from photon_worker.round.client import AggregatorClient
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "first.yaml"
 Handler = Callable[[httpx.Request], httpx.Response]
 FINISH = TaskReply(task=FinishTask(reason="RoundsDone")).model_dump_json(by_alias=True)
 
@@ -144,6 +149,23 @@ def test_an_address_without_http_is_a_mistake(url: str) -> None:
         pytest.raises(Misconfigured, match="https"),
     ):
         real.job()
+
+
+def test_what_a_later_release_adds_to_an_answer_is_ignored() -> None:
+    later = {**json.loads(FINISH), "hint": "new"}
+    later["task"]["color"] = "blue"
+    assert client(lambda _: httpx.Response(200, json=later), Clock()).next_task(done=None) == FinishTask(
+        reason="RoundsDone"
+    )
+
+
+def test_a_setting_of_the_job_that_this_release_does_not_know_is_never_ignored() -> None:
+    learning = resolve(load_job(EXAMPLE)).model_dump(mode="json", by_alias=True)
+    document = {"name": "first", "participant": "north", "learning": learning, "evaluation": {}, "theme": "dark"}
+    assert client(lambda _: httpx.Response(200, json=document), Clock()).job().name == "first"
+    learning["local"]["privacy"] = {"noise": 1.0}
+    with pytest.raises(VersionSkew, match=r"does not know: local\.privacy; use the worker of the aggregator's release"):
+        client(lambda _: httpx.Response(200, json=document), Clock()).job()
 
 
 def test_progress_is_tried_once() -> None:

@@ -2,6 +2,7 @@
 
 WorkerError                1: something failed; one sentence says what
  ├─ Misconfigured          2: the user can fix it (data, tokens, settings); the sentence names the field and the fix
+ │   ├─ VersionSkew            the job has a setting that this release does not know
  │   └─ DataError              photon_worker.lifecycle.data_errors
  │       ├─ MissingError           what was named does not exist
  │       └─ OutOfReach         1: the store does not answer: others can fix that
@@ -33,6 +34,10 @@ class Misconfigured(WorkerError, errors.UserError):
     """Something that the user wrote or prepared does not fit; the message names it and the fix."""
 
     reason = ClusterReason.INVALID_CONFIGURATION
+
+
+class VersionSkew(Misconfigured):
+    """The aggregator is of a release whose job this worker cannot train; the message names the settings."""
 
 
 class RequestRefused(WorkerError):

@@ -7,6 +7,7 @@ connections, time-outs, 5xx), or that came too fast (429), is tried again with g
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import time
@@ -17,6 +18,7 @@ from typing import Final, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from photon.api.learning import LearningJob
 from photon.protocol.messages import (
     ACCEPTS,
     TRAINING_NOTES,
@@ -38,7 +40,8 @@ from photon.protocol.messages import (
 from photon.protocol.records import Evaluation
 from photon.store.network import is_loopback
 from photon.telemetry.traces import HEADER, Context, Traces
-from photon_worker.lifecycle.errors import Misconfigured, RequestRefused, WorkerError
+from photon.version import release
+from photon_worker.lifecycle.errors import Misconfigured, RequestRefused, VersionSkew, WorkerError
 
 logger = logging.getLogger(__name__)
 M = TypeVar("M", bound=BaseModel)
@@ -91,8 +94,22 @@ class AggregatorClient:
         self._http.close()
 
     def job(self) -> JobForWorkers:
-        """What to do, and who the token says we are."""
-        return _parse(JobForWorkers, self._request("GET", "/v1/job"))
+        """What to do, and who the token says we are.
+
+        Raises:
+            VersionSkew: The job has a setting that this release does not know; to ignore it would train another model.
+        """
+        response = self._request("GET", "/v1/job")
+        job = _parse(JobForWorkers, response)
+        try:
+            LearningJob.model_validate_json(json.dumps(response.json()["learning"]))
+        except ValidationError as error:
+            names = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors()[:3])
+            raise VersionSkew(
+                f"the job has settings that this worker ({release()}) does not know: {names}; use the worker of the "
+                "aggregator's release"
+            ) from error
+        return job
 
     def next_task(self, *, done: str | None) -> TrainTask | EvaluateTask | FinishTask:
         """Wait until there is something to do. ``done`` is the id of the task that was finished or dropped last."""
@@ -180,8 +197,9 @@ class AggregatorClient:
 
 
 def _parse(model: type[M], response: httpx.Response) -> M:
+    """The message; fields that a later release added are ignored, for nothing that this one does depends on them."""
     try:
-        return model.model_validate_json(response.content)
+        return model.model_validate_json(response.content, extra="ignore")
     except ValidationError as error:
         raise WorkerError(
             f"{response.request.url} answered something that is not a {model.__name__} of this version of Photon "
@@ -191,7 +209,7 @@ def _parse(model: type[M], response: httpx.Response) -> M:
 
 def _detail(response: httpx.Response) -> ErrorDetail | None:
     try:
-        return ErrorReply.model_validate_json(response.content).error
+        return ErrorReply.model_validate_json(response.content, extra="ignore").error
     except ValidationError:
         return None  # of a proxy, say
 
