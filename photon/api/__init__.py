@@ -15,6 +15,7 @@
     document       a job file as data, with the line of every field
     validate       from a job file to a job, every mistake at once
     pod_fields     whether a patch of a pod template has the form of one
+    reading        small files that people write, read within a bound
     text           text that others wrote, made fit to be shown
     base           what all models of the document share
 """

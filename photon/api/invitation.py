@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from photon.api.document import Document, FieldError, JobFileError, parse
 from photon.api.join import JoinedJob
+from photon.api.reading import read_bounded
 from photon.errors import UserError
 
 MAX_FILE_BYTES: Final = 256 * 1024
@@ -33,16 +34,7 @@ class Invitation:
 
 def read_invitation(path: Path) -> Invitation:
     """The invitation in a file. Raises UserError with every mistake: line, field, and the fix."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-        text = raw.decode()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the invitation: {(error.strerror or str(error)).lower()}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise UserError(f"{path}: is larger than {MAX_FILE_BYTES // 1024} KiB: this is no invitation")
+    text = read_bounded(path, "invitation", MAX_FILE_BYTES)
     documents = [parse(part, str(path)) for part in _parts(text)]
     jobs = [document for document in documents if _kind(document) == "FederatedTrainingJob"]
     secrets = [document for document in documents if _kind(document) == "Secret"]

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from photon.api.base import ApiModel
 from photon.api.document import parse
+from photon.api.reading import read_bounded
 from photon.errors import UserError
 
 MAX_FILE_BYTES: Final = 256 * 1024
@@ -134,16 +135,7 @@ class Policy(ApiModel):
 
 def load_policy(path: Path) -> Policy:
     """The policy in a file. Raises UserError with every mistake: line, field, and what is allowed."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-        text = raw.decode()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the policy: {(error.strerror or str(error)).lower()}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise UserError(f"{path}: is larger than {MAX_FILE_BYTES // 1024} KiB: this is no policy")
+    text = read_bounded(path, "policy", MAX_FILE_BYTES)
     if not text.strip():
         return Policy()
     document = parse(text, str(path))
