@@ -8,6 +8,7 @@
     participation  ``spec.participation``, ``spec.stop``, ``spec.evaluation``
     placement      ``spec.storage``, ``spec.aggregator``, ``spec.participants``
     join           ``spec.join`` and ``participants[].remote``: jobs of other institutions; not in the CRD yet
+    access         what the hub's administrator decided about participants from elsewhere: access.json
     invitation     the file with which an institution is invited
     status         ``status``
     learning       what of a job shapes learning: job.json

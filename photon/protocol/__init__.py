@@ -3,9 +3,10 @@
 ::
 
     messages     requests and answers of the worker protocol
+    border       requests and answers between the gate of an institution and the hub's door
     records      plans, manifests, commits and other records in the bucket
     rollback     a commit that makes an earlier round the head again
-    figures   perplexity, losses, the figures of a round
+    figures      perplexity, losses, the figures of a round
     ranges       the range of every figure that a participant reports
     canonical    records as bytes, and their digests
     cohort       who trains in a round

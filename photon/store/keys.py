@@ -15,6 +15,7 @@ PROBE: Final = "probe/"
 # What all rounds but the last add up to; written over with each commit, and made again when it is missing.
 SUMMARY: Final = "rounds/summary.json"
 WEIGHTS: Final = "model.safetensors"
+MEMBERS: Final = "members/"
 
 
 def round_folder(round_number: int) -> str:
@@ -87,3 +88,18 @@ def evaluation(round_number: int, participant: str) -> str:
 def outer_state(name: str) -> str:
     """File name of a vector of the outer optimizer's state in the model's folder (``momentum``, ...)."""
     return f"outer.{name}.safetensors"
+
+
+def members_folder(participant: str) -> str:
+    """What happened to the membership of a participant that joins from elsewhere."""
+    return f"{MEMBERS}{participant}/"
+
+
+def member(participant: str, serial: int) -> str:
+    """``members/st-mary/00001.json``; serials have no gap."""
+    return f"{members_folder(participant)}{serial:05d}.json"
+
+
+def signature(key: str) -> str:
+    """The signed statement beside a record: ``manifest.json`` has ``manifest.dsse.json``."""
+    return f"{key.removesuffix('.json')}.dsse.json"

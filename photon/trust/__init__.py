@@ -6,4 +6,5 @@
     keys        Ed25519 keys, their ids and fingerprints, and the file with the private one
     envelope    a signed payload (DSSE), in its one spelling
     statements  what is signed: one model a kind, with bounds
+    members     who is a participant: append-only records and their fold
 """

@@ -31,3 +31,7 @@ class BadSignature(TrustError):
 
 class BadStatement(TrustError):
     """Signed, but not a statement that this release understands."""
+
+
+class BadHistory(TrustError):
+    """Records of a participant that do not follow from each other."""
