@@ -97,6 +97,7 @@ class LaunchContext:
     ``metrics_listen``: host:port where the aggregator serves only its metrics, to everyone who reaches it.
     ``folder``: where relative paths of the job (tokenizer, checkpoint) start; None: where the job file is.
     ``stop_when_done``: the aggregator ends with the job instead of serving its status on.
+    ``replay_path``: file with the membership of another job, which this one repeats (photon.protocol.replay).
     """
 
     job_path: str
@@ -108,6 +109,7 @@ class LaunchContext:
     metrics_listen: str | None = None
     folder: str | None = None
     stop_when_done: bool = False
+    replay_path: str | None = None
     aggregator_program: tuple[str, ...] = ("photon-aggregator",)
     worker_program: tuple[str, ...] = ("photon-worker",)
 
@@ -141,6 +143,7 @@ def processes(job: FederatedTrainingJob, context: LaunchContext) -> list[Process
                 *("--job", context.job_path, "--listen", context.listen, "--tokens", context.tokens_path),
                 *(("--metrics-listen", context.metrics_listen) if context.metrics_listen is not None else ()),
                 *(("--stop-when-done",) if context.stop_when_done else ()),
+                *(("--replay", context.replay_path) if context.replay_path is not None else ()),
             ),
             secret_env=storage,
             after=(INIT,),

@@ -53,6 +53,16 @@ class ParticipationSpec(ApiModel):
             description="Minimum number of accepted updates for a round to commit. Default: the cohort.",
         ),
     ] = None
+    min_participants: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=10_000,
+            exclude_if=lambda value: value is None,
+            description="Number of participants that must be members before the first round begins. Counts only where "
+            "some join from elsewhere (remote). Default: all.",
+        ),
+    ] = None
     round_deadline_seconds: Annotated[
         int,
         Field(

@@ -31,6 +31,7 @@ class JobReason(StrEnum):
     TRAINING = "Training"
     MERGING = "Merging"
     EVALUATING = "Evaluating"
+    WAITING_FOR_PARTICIPANTS = "WaitingForParticipants"
     WAITING_FOR_QUORUM = "WaitingForQuorum"
     STORAGE_UNREACHABLE = "StorageUnreachable"
     STORAGE_REFUSED = "StorageRefused"
@@ -89,6 +90,16 @@ class ParticipantState(StrEnum):
     EVALUATING = "Evaluating"
     REFUSED = "Refused"
     LATE = "Late"
+
+
+class MemberState(StrEnum):
+    """Where a participant that joins from elsewhere stands."""
+
+    INVITED = "Invited"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    ACTIVE = "Active"
+    REVOKED = "Revoked"
+    LEFT = "Left"
 
 
 class Condition(ApiModel):
@@ -159,6 +170,17 @@ class ParticipantStatus(ApiModel):
         ),
     ] = []
     last_seen_seconds: Annotated[float | None, Field(description="Seconds since its last heartbeat.")] = None
+    access: Annotated[
+        MemberState | None,
+        Field(
+            exclude_if=lambda value: value is None,
+            description="Of a participant that joins from elsewhere: where it stands.",
+        ),
+    ] = None
+    key: Annotated[
+        ShortText | None,
+        Field(exclude_if=lambda value: value is None, description="Fingerprint of its public key."),
+    ] = None
     bytes_up: Annotated[int, Field(ge=0)] = 0
     bytes_down: Annotated[int, Field(ge=0)] = 0
 

@@ -61,11 +61,19 @@ def run(
         str | None, typer.Option("--alone", metavar="NAME", help="Train on this participant's data only.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Shorthand for --set spec.rounds=N.")] = None,
+    membership_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Repeat who took part in each round of another run of this job, such as one across institutions.",
+        ),
+    ] = None,
     overrides: Overrides = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but how it ended.")] = False,
 ) -> None:
     """Run a job on this machine; run again, it resumes."""
     from photon.local.artifacts import closing_words
+    from photon.local.replay import write_replay
     from photon.local.run import run_job
 
     changes = [*(overrides or ()), *([f"spec.rounds={rounds}"] if rounds is not None else ())]
@@ -80,7 +88,8 @@ def run(
         raise UserError(str(error)) from error
     directory = RunDirectory((runs_dir / (name or job.metadata.name)).resolve())
     _require_text(directory.root)
-    summary = run_job(job, run=directory, folder=folder, quiet=quiet)
+    replay = write_replay(directory.root, membership_of) if membership_of is not None else None
+    summary = run_job(job, run=directory, folder=folder, quiet=quiet, replay=replay)
     for line in closing_words(directory, job, summary):
         print(line)
 

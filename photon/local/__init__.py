@@ -11,6 +11,7 @@
     comparisons    the same job centralized, or each participant alone
     held_out       whether participants chose held-out text by one rule
     run_folder     what is where in a run's folder
+    replay         the membership of another run, for --membership-of
     artifacts      the model, the history and the summary that a run leaves
     awake          time that a sleeping machine does not use up
     object_store   SeaweedFS as a child process

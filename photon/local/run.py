@@ -27,8 +27,12 @@ from photon.store.objects import ObjectStore
 from photon.terminal.display import Display
 
 
-def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet: bool) -> dict[str, Any]:
+def run_job(
+    job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet: bool, replay: Path | None = None
+) -> dict[str, Any]:
     """Run ``job`` to its end; relative model paths count from ``folder``. Returns the summary.
+
+    ``replay``: file with the membership of another job, which this one repeats.
 
     Raises:
         UserError: Something in the job, its data or its storage has to be corrected.
@@ -58,7 +62,14 @@ def run_job(job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet
         run.write_job(job)
         try:
             Supervisor(
-                job, run=run, folder=folder, keys=keys, display=display, watch_store=watch_store, gpus=given
+                job,
+                run=run,
+                folder=folder,
+                keys=keys,
+                display=display,
+                watch_store=watch_store,
+                gpus=given,
+                replay=replay,
             ).run()
         except Stopped:
             artifacts.leave_behind(store, run, job)

@@ -55,6 +55,7 @@ class Supervisor:
         display: Display,
         watch_store: Callable[[], None],
         gpus: Mapping[str, Mapping[str, str]] | None = None,
+        replay: Path | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._job = job
@@ -82,6 +83,7 @@ class Supervisor:
             aggregator_program=(find_program("photon-aggregator"),),
             worker_program=(find_program("photon-worker"),),
             stop_when_done=True,
+            replay_path=str(replay) if replay is not None else None,
         )
         # The programs run in the folder of the job file; what the user typed is relative to where photon run is.
         folders = {FOLDER_VARIABLE: str(run.root / "trackers"), **os.environ}

@@ -7,6 +7,7 @@
     records      plans, manifests, commits and other records in the bucket
     rollback     a commit that makes an earlier round the head again
     figures      perplexity, losses, the figures of a round
+    replay       who took part in each round of a job that is run again
     ranges       the range of every figure that a participant reports
     canonical    records as bytes, and their digests
     cohort       who trains in a round

@@ -63,6 +63,7 @@ class LeftOut(StrEnum):
 
     QUARANTINED = "Quarantined"
     ABSENT = "Absent"
+    NOT_A_MEMBER = "NotAMember"
 
 
 class Plan(ApiModel):

@@ -22,24 +22,28 @@ from pydantic import ValidationError
 from photon.api.learning import LearningJob
 from photon.errors import PhotonError, UserError
 from photon.protocol.canonical import sha256_hex
-from photon.protocol.records import Commit, Evaluation, RoundLog
+from photon.protocol.records import Commit, Evaluation, Plan, RoundLog
 from photon.store import keys
 from photon.store.objects import ObjectStore
 
 _READERS: Final = 8
 _AT_ONCE: Final = 256
-_RECORD: Final = re.compile(r"^rounds/\d+/(?:(commit)\.json|(log)\.json|(evaluation)s/[^/]+\.json|(event)s\.jsonl)$")
+_RECORD: Final = re.compile(
+    r"^rounds/\d+/(?:(commit)\.json|(plan)(?:-\d+)?\.json|(log)\.json|(evaluation)s/[^/]+\.json|(event)s\.jsonl)$"
+)
 
 
 @dataclass(slots=True, kw_only=True)
 class History:
-    """All records of a run. ``digests`` are those of the commits; evaluations are by round and participant."""
+    """All records of a run. ``digests`` are those of the commits; ``plans`` those that left
+    somebody out; evaluations are by round and participant."""
 
     name: str
     learning: LearningJob | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     commits: dict[int, Commit] = field(default_factory=dict)
     digests: dict[int, str] = field(default_factory=dict)
+    plans: dict[int, Plan] = field(default_factory=dict)
     logs: dict[int, RoundLog] = field(default_factory=dict)
     evaluations: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -59,6 +63,8 @@ def read_bucket(store: ObjectStore) -> Iterator[str]:
             for key, body in zip(some, pool.map(store.get, some), strict=True):
                 match = _RECORD.match(key)
                 kind = next(filter(None, match.groups())) if match else "job"
+                if kind == "plan" and b'"leftOut"' not in body:
+                    continue
                 for line in _events(body) if kind == "event" else [_line(kind, body)]:
                     yield json.dumps(line, separators=(",", ":"), allow_nan=False)
 
@@ -104,6 +110,9 @@ def _add(history: History, line: dict[str, Any]) -> None:
             commit = Commit.model_validate(line["record"])
             history.commits[commit.round] = commit
             history.digests[commit.round] = str(line["digest"])
+        case "plan":
+            plan = Plan.model_validate(line["record"])
+            history.plans[plan.round] = plan
         case "log":
             log = RoundLog.model_validate(line["record"])
             history.logs[log.round] = log

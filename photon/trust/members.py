@@ -16,11 +16,12 @@ from pydantic import Field, model_validator
 
 from photon.api.base import ApiModel, Name
 from photon.api.join import PublicKey
+from photon.api.status import MemberState
 from photon.protocol.border import EnvelopeText
 from photon.protocol.ranges import Count
 from photon.trust.errors import BadHistory, TrustError
 from photon.trust.keys import Key
-from photon.trust.statements import Access, Leave, verify, verify_enrolment, verify_rotation
+from photon.trust.statements import Leave, verify, verify_enrolment, verify_rotation
 
 # Of one participant: rotations and renewals of years. A history that is longer is a defect or an attack.
 MAX_RECORDS: Final = 10_000
@@ -74,7 +75,7 @@ class Member:
     """
 
     participant: str
-    state: Access = Access.INVITED
+    state: MemberState = MemberState.INVITED
     key: Key | None = None
     previous: Key | None = None
     invitation: int = 0
@@ -83,7 +84,7 @@ class Member:
     @property
     def active(self) -> bool:
         """Whether it takes part."""
-        return self.state is Access.ACTIVE
+        return self.state is MemberState.ACTIVE
 
 
 def fold(participant: str, records: Sequence[MemberRecord], *, hub: Key, job: str, job_name: str) -> Member:
@@ -126,7 +127,7 @@ def after(member: Member, record: MemberRecord, *, hub: Key, job: str, job_name:
             if record.invitation <= member.invitation:
                 raise BadHistory(f"enrolls with invitation {record.invitation}, which was used")
             _enrolled(record, key, hub, job_name)
-            state = Access.AWAITING_APPROVAL if record.awaiting else Access.ACTIVE
+            state = MemberState.AWAITING_APPROVAL if record.awaiting else MemberState.ACTIVE
             return replace(member, state=state, key=key, previous=None, invitation=record.invitation)
         case MemberKind.ROTATED:
             assert member.key is not None
@@ -141,21 +142,21 @@ def after(member: Member, record: MemberRecord, *, hub: Key, job: str, job_name:
             _same(leave.audience, hub.id, "audience")
             _same(leave.participant, record.participant, "participant")
             _same(leave.job, job, "job")
-            return replace(member, state=Access.LEFT)
+            return replace(member, state=MemberState.LEFT)
         case MemberKind.GRANTED | MemberKind.REVOKED:
             if member.key is not None:
                 _same(key, member.key, "key")
             granted = record.kind is MemberKind.GRANTED
-            return replace(member, state=Access.ACTIVE if granted else Access.REVOKED, key=key)
+            return replace(member, state=MemberState.ACTIVE if granted else MemberState.REVOKED, key=key)
 
 
 _BEFORE: Final = {
     # After Revoked only Granted: a token that was left over gives nothing back.
-    MemberKind.ENROLLED: frozenset(Access) - {Access.REVOKED},
-    MemberKind.GRANTED: frozenset({Access.INVITED, Access.AWAITING_APPROVAL, Access.REVOKED}),
-    MemberKind.ROTATED: frozenset({Access.ACTIVE, Access.AWAITING_APPROVAL}),
-    MemberKind.LEFT: frozenset({Access.ACTIVE, Access.AWAITING_APPROVAL}),
-    MemberKind.REVOKED: frozenset({Access.ACTIVE, Access.AWAITING_APPROVAL, Access.LEFT}),
+    MemberKind.ENROLLED: frozenset(MemberState) - {MemberState.REVOKED},
+    MemberKind.GRANTED: frozenset({MemberState.INVITED, MemberState.AWAITING_APPROVAL, MemberState.REVOKED}),
+    MemberKind.ROTATED: frozenset({MemberState.ACTIVE, MemberState.AWAITING_APPROVAL}),
+    MemberKind.LEFT: frozenset({MemberState.ACTIVE, MemberState.AWAITING_APPROVAL}),
+    MemberKind.REVOKED: frozenset({MemberState.ACTIVE, MemberState.AWAITING_APPROVAL, MemberState.LEFT}),
 }
 
 

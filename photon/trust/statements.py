@@ -6,7 +6,6 @@ a statement with a field of a later release is refused by name, for what was sig
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
@@ -14,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from photon.api.base import ApiModel, Name
 from photon.api.job import MAX_PARTICIPANTS
 from photon.api.join import PublicKey
+from photon.api.status import MemberState
 from photon.protocol.canonical import canonical_json
 from photon.protocol.ranges import Bytes, Count, RoundNumber, Step, Tokens
 from photon.protocol.records import Sha256
@@ -139,16 +139,6 @@ class Hello(Statement):
     audit_head: Sha256
 
 
-class Access(StrEnum):
-    """Where a participant stands."""
-
-    INVITED = "Invited"
-    AWAITING_APPROVAL = "AwaitingApproval"
-    ACTIVE = "Active"
-    REVOKED = "Revoked"
-    LEFT = "Left"
-
-
 class Membership(Statement):
     """Hub: the participant with this key stands so. Repeats the nonce that was asked with."""
 
@@ -156,7 +146,7 @@ class Membership(Statement):
     job: Sha256
     participant: Name
     key: KeyId
-    state: Access
+    state: MemberState
     nonce: Nonce
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from photon.api.status import MemberState
 from photon.trust.keys import Identity
 from photon.trust.statements import (
-    Access,
     Commit,
     Enrolment,
     Evaluation,
@@ -42,7 +42,7 @@ STATEMENTS: Final[tuple[Statement, ...]] = (
         nonce=NONCE, challenge=NONCE, job=SHA, job_name="train/radiology-1b", protocols=[1], version="0.2.0",
         object_origins=["https://hub.example.org"], audit_size=7, audit_head=SHA,
     ),
-    Membership(job=SHA, participant="st-mary", key=SITE.key.id, state=Access.ACTIVE, nonce=NONCE),
+    Membership(job=SHA, participant="st-mary", key=SITE.key.id, state=MemberState.ACTIVE, nonce=NONCE),
     Task(
         job=SHA, participant="st-mary", id="train-00003", kind="train", round=3, base=SHA, cohort_size=4, plan=SHA,
         first_step=60, local_steps=20, files=[TaskFile(name="model.safetensors", size_bytes=100, sha256=SHA)],

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from photon.api.status import MemberState
 from photon.trust.errors import BadHistory
 from photon.trust.keys import Identity
 from photon.trust.members import MemberKind, MemberRecord, fold
-from photon.trust.statements import Access, Enrolment, Leave, Rotate
+from photon.trust.statements import Enrolment, Leave, Rotate
 
 HUB, OLD, NEW, OTHER = (Identity.new() for _ in range(4))
 JOB, JOB_NAME, NAME = "a" * 64, "train/radiology-1b", "st-mary"
@@ -50,22 +51,22 @@ def record(
 
 GRANTED, REVOKED = MemberKind.GRANTED, MemberKind.REVOKED
 HISTORIES = [
-    ([], Access.INVITED, None),
-    ([enrolled(1)], Access.ACTIVE, OLD),
-    ([enrolled(1, awaiting=True)], Access.AWAITING_APPROVAL, OLD),
-    ([enrolled(1, awaiting=True), record(2, GRANTED)], Access.ACTIVE, OLD),
-    ([record(1, GRANTED)], Access.ACTIVE, OLD),
-    ([enrolled(1), rotated(2)], Access.ACTIVE, NEW),
-    ([enrolled(1), rotated(2), left(3, NEW)], Access.LEFT, NEW),
-    ([enrolled(1), record(2, REVOKED)], Access.REVOKED, OLD),
-    ([enrolled(1), record(2, REVOKED), record(3, GRANTED)], Access.ACTIVE, OLD),
-    ([enrolled(1), enrolled(2, NEW, invitation=2)], Access.ACTIVE, NEW),
-    ([enrolled(1), left(2), enrolled(3, invitation=2)], Access.ACTIVE, OLD),
+    ([], MemberState.INVITED, None),
+    ([enrolled(1)], MemberState.ACTIVE, OLD),
+    ([enrolled(1, awaiting=True)], MemberState.AWAITING_APPROVAL, OLD),
+    ([enrolled(1, awaiting=True), record(2, GRANTED)], MemberState.ACTIVE, OLD),
+    ([record(1, GRANTED)], MemberState.ACTIVE, OLD),
+    ([enrolled(1), rotated(2)], MemberState.ACTIVE, NEW),
+    ([enrolled(1), rotated(2), left(3, NEW)], MemberState.LEFT, NEW),
+    ([enrolled(1), record(2, REVOKED)], MemberState.REVOKED, OLD),
+    ([enrolled(1), record(2, REVOKED), record(3, GRANTED)], MemberState.ACTIVE, OLD),
+    ([enrolled(1), enrolled(2, NEW, invitation=2)], MemberState.ACTIVE, NEW),
+    ([enrolled(1), left(2), enrolled(3, invitation=2)], MemberState.ACTIVE, OLD),
 ]
 
 
 @pytest.mark.parametrize(("records", "state", "who"), HISTORIES)
-def test_a_history_says_who_takes_part(records: list[MemberRecord], state: Access, who: Identity | None) -> None:
+def test_a_history_says_who_takes_part(records: list[MemberRecord], state: MemberState, who: Identity | None) -> None:
     member = fold(NAME, records, hub=HUB.key, job=JOB, job_name=JOB_NAME)
 
     assert member.state is state

@@ -11,6 +11,7 @@
     http       speaks: routes, authentication, limits, the page
     engine     the loop that joins them: an event in, actions done (ACTIONS), waiting requests woken
     options    what programs and tests set differently for an engine
+    replay     the membership of another job, to run it again with the same participants
     bell       which waiting requests a change of state wakes
     tracking   the job in TensorBoard or W&B, read from its commits
     main       options and exit codes of ``photon-aggregator``

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -42,6 +43,7 @@ from photon_aggregator.http.routers.health import MetricsOnly
 from photon_aggregator.http.server import is_loopback, listen, serve
 from photon_aggregator.memory import few_heaps
 from photon_aggregator.options import EngineOptions
+from photon_aggregator.replay import read_replay
 from photon_aggregator.rounds.state import RoundSettings
 from photon_aggregator.tracking import tracking
 
@@ -84,6 +86,9 @@ def run(
     delete_data: Annotated[
         bool, typer.Option("--delete-data", help="Delete what the job wrote into its bucket, instead of running it.")
     ] = False,
+    replay: Annotated[
+        Path | None, typer.Option(help="Repeat the membership in this file (photon run --membership-of).", hidden=True)
+    ] = None,
     _version: Annotated[
         bool,
         typer.Option("--version", callback=version_of("photon-aggregator"), is_eager=True, help="Print the version."),
@@ -118,7 +123,7 @@ def run(
     engine = Engine(
         job=document,
         store=store,
-        settings=RoundSettings.of(document),
+        settings=replace(RoundSettings.of(document), replayed=read_replay(replay)),
         options=EngineOptions(
             clock=time.time,
             steady=time.monotonic,

@@ -10,6 +10,7 @@ from photon.api.status import (
     ConditionType,
     JobReason,
     JobStatus,
+    MemberState,
     ParticipantState,
     ParticipantStatus,
     SourceStatus,
@@ -85,10 +86,25 @@ def _now(state: JobState, at: float) -> tuple[JobReason, str]:
     """What a job that goes on is at, or what it waits for."""
     if state.away is not None:
         return state.away.reason, f"{state.away.message} (since {_second(state.away.since)}; it is tried again)"
+    if state.lacks_members:
+        return JobReason.WAITING_FOR_PARTICIPANTS, _not_yet_members(state)
     waiting = lacks_quorum(state)
     if waiting is not None:
         return JobReason.WAITING_FOR_QUORUM, short_of_quorum(state, waiting, at)
     return _BY_STAGE[state.stage], _rolled_back(state)
+
+
+def _not_yet_members(state: JobState) -> str:
+    """Who is awaited before the next round begins, and where each stands."""
+    settings = state.settings
+    missing = [
+        f"{name} ({state.members.get(name, MemberState.INVITED).value})"
+        for name in settings.participants
+        if not state.eligible(name)
+    ]
+    here = len(settings.participants) - len(missing)
+    need = min(settings.min_participants, len(settings.participants)) if state.head and state.head.round == 0 else 1
+    return f"{here} of the {need} participants that the next round needs are members; not yet: {', '.join(missing)}"
 
 
 def _rolled_back(state: JobState) -> str:
@@ -188,6 +204,8 @@ def _participant(
         coverage=coverage_of([result]) if result is not None else None,
         sources=_sources(result) if result is not None else [],
         last_seen_seconds=max(0.0, at - state.seen[name]) if name in state.seen else None,
+        access=state.members.get(name, MemberState.INVITED) if name in state.settings.remote else None,
+        key=state.member_keys.get(name),
         bytes_up=book.usage.bytes_up,
         bytes_down=book.usage.bytes_down,
     )

@@ -12,6 +12,7 @@
     closing      when a round closes, and with which updates: quorum, grace, deadline
     taking       what a round takes: weights, clipping, the digest of its inputs
     presence     heartbeats, evaluations, silent participants
+    members      participants that join from elsewhere: who may take part
     waiting      what a job waits for: the store, its quorum
     stopping     stop conditions, mean loss, perplexity
     losses       validation losses that stop conditions remember

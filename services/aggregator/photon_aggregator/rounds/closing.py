@@ -38,9 +38,11 @@ def maybe_close(state: JobState, at: float) -> Step:
     grace = state.settings.grace_seconds
     # While the store is away nothing can be handed in: no time runs out.
     overdue = state.away is None and at >= state.deadline(open_round)
-    # Who was taken out of the job since the round was planned will not come.
-    awaited = [name for name in open_round.missing if name in state.settings.participants]
-    if awaited or (open_round.missing and open_round.quorum_at is None):
+    # Who was taken out of the job, was revoked or has left since the round was planned will not come.
+    able = state.able(open_round.plan)
+    awaited = [name for name in open_round.missing if name in state.settings.participants and name in able]
+    # With no one left that could hand one in, the round is given up.
+    if awaited or (open_round.missing and open_round.quorum_at is None and able):
         waited = (
             state.away is None
             and open_round.quorum_at is not None
@@ -49,7 +51,7 @@ def maybe_close(state: JobState, at: float) -> Step:
         )
         if not overdue and not waited:
             return state, []
-    if open_round.quorum_at is None and open_round.missing:
+    if open_round.quorum_at is None and open_round.missing and able:
         return _without_quorum(state, open_round, at)
     return _close(state, open_round, head, open_round.admissions, at)
 

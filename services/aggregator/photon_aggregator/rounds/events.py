@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from photon.api.participation import StopSpec
-from photon.api.status import JobReason
+from photon.api.status import JobReason, MemberState
 from photon.api.text import printable
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import Commit, End, HeldOutResult, Phase, Plan, UpdateManifest
@@ -195,6 +195,15 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """Where the participants that join from elsewhere stand now: all of them. ``keys``: fingerprints, to show."""
+
+    at: float
+    states: Mapping[str, MemberState]
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ahead:
     """Somebody speaks of a round that is not known here: another aggregator may have gone on."""
 
@@ -270,6 +279,7 @@ Event = (
     | NotFinite
     | Evaluated
     | Heartbeat
+    | Members
     | Ahead
     | Scanned
     | Tick
@@ -359,6 +369,8 @@ class EventKind(StrEnum):
     STORAGE_BACK = "StorageBack"
     PARTICIPANT_ABSENT = "ParticipantAbsent"
     PARTICIPANT_JOINED = "ParticipantJoined"
+    WAITING_FOR_PARTICIPANTS = "WaitingForParticipants"
+    ACCESS_CHANGED = "AccessChanged"
     JOB_ENDED = "JobEnded"
 
 

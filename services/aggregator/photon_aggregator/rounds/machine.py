@@ -30,6 +30,7 @@ from photon_aggregator.rounds.events import (
     JobEvent,
     Jumped,
     ManifestFound,
+    Members,
     NotFinite,
     Outcome,
     PlanReady,
@@ -42,6 +43,7 @@ from photon_aggregator.rounds.events import (
     Tick,
     UpdateRefused,
 )
+from photon_aggregator.rounds.members import members
 from photon_aggregator.rounds.opening import committed, ended, not_finite, plan_ready, recovered, settle
 from photon_aggregator.rounds.presence import evaluated, heartbeat
 from photon_aggregator.rounds.state import JobState, Stage
@@ -52,7 +54,7 @@ from photon_aggregator.rounds.waiting import jumped, lacks_quorum, storage_away,
 
 def advance(state: JobState, event: Event) -> Step:
     """What the job is after ``event``, and what is to be done about it."""
-    if state.stage is Stage.DONE and not isinstance(event, Heartbeat | Evaluated):
+    if state.stage is Stage.DONE and not isinstance(event, Heartbeat | Evaluated | Members):
         return state, []
     match event:
         case Recovered():
@@ -77,6 +79,8 @@ def advance(state: JobState, event: Event) -> Step:
             return evaluated(state, event)
         case Heartbeat():
             return heartbeat(state, event)
+        case Members():
+            return members(state, event)
         case Ahead():
             return soon(state, event.at), []
         case Scanned():

@@ -41,7 +41,11 @@ def make_plan(state: JobState) -> Plan:
     assert head is not None
     round_number = head.round + 1
     quarantined = rollback.quarantined(state.trail, round_number, settings.participants)
-    left_out = dict.fromkeys(quarantined, LeftOut.QUARANTINED) | _absentees(state, quarantined)
+    left_out = (
+        dict.fromkeys(quarantined, LeftOut.QUARANTINED)
+        | _absentees(state, quarantined)
+        | dict.fromkeys(_strangers(state, round_number), LeftOut.NOT_A_MEMBER)
+    )
     eligible = [name for name in settings.participants if name not in left_out]
     size = min(settings.cohort_size, len(eligible))
     return Plan(
@@ -57,13 +61,37 @@ def make_plan(state: JobState) -> Plan:
     )
 
 
+def _strangers(state: JobState, round_number: int) -> list[str]:
+    """Who is no member now, or was none in the job that is run again."""
+    past = state.settings.replayed.get(round_number)
+    if past is not None:
+        return [name for name in state.settings.participants if name in past.not_members]
+    return [name for name in state.settings.participants if not state.eligible(name)]
+
+
+def _enough_members(state: JobState) -> bool:
+    """Whether the next round can begin: the first one waits for as many as the job asks for."""
+    assert state.head is not None
+    settings, round_number = state.settings, state.head.round + 1
+    if not settings.remote:
+        return True
+    strangers = {
+        *_strangers(state, round_number),
+        *rollback.quarantined(state.trail, round_number, settings.participants),
+    }
+    here = sum(name not in strangers for name in settings.participants)
+    first = state.head.round == 0
+    return here >= (min(settings.min_participants, len(settings.participants)) if first else 1)
+
+
 def _absentees(state: JobState, quarantined: frozenset[str]) -> dict[str, LeftOut]:
     """Who is not sampled because it is absent; empty when those that are present are too few for a quorum."""
     settings = state.settings
     if settings.sample is SampleFrom.ALL:
         return {}
-    absent = [name for name in settings.participants if name in state.absent and name not in quarantined]
-    here = len(settings.participants) - len(quarantined) - len(absent)
+    able = [name for name in settings.participants if name not in quarantined and state.eligible(name)]
+    absent = [name for name in able if name in state.absent]
+    here = len(able) - len(absent)
     return dict.fromkeys(absent, LeftOut.ABSENT) if here >= settings.quorum else {}
 
 
@@ -84,7 +112,7 @@ def recovered(state: JobState, event: Recovered) -> Step:
     state = bounded(state)
     if event.planned:
         # It was decided already to train this round; a stop condition that holds by now ends the job after it.
-        return _plan(state)
+        return _write_plan(state)
     if event.end is not None:
         return _as_recorded(state, event.end, event.at)
     return after_commit(state, event.at)
@@ -100,7 +128,7 @@ def _as_recorded(state: JobState, record: End, at: float) -> Step:
     """End as the bucket says, if that was decided by the limits that the job has now."""
     if not holds(record, state.settings.stop):
         state = replace(state, ending=ends_by_commit(state, at))
-        return end(state, state.ending, at) if state.ending is not None else _plan(state)
+        return end(state, state.ending, at) if state.ending is not None else plan_next(state, at)
     return end(state, Outcome(reason=JobReason(record.reason), message=record.message), at)
 
 
@@ -161,7 +189,7 @@ def after_commit(state: JobState, at: float) -> Step:
     due = evaluation_due(state)
     decides = due and state.settings.waits_for_evaluations and state.head is not None and state.head.round > 0
     if state.ending is None and not decides:
-        return _plan(state)
+        return plan_next(state, at)
     if not due:
         return _conclude(state, at)
     state = replace(
@@ -188,7 +216,7 @@ def _conclude(state: JobState, at: float) -> Step:
         return end(state, state.ending, at)
     ending = ends_by_evaluation(state)
     if ending is None:
-        return _plan(state)
+        return plan_next(state, at)
     stop = state.settings.stop
     record = End(
         job=state.settings.job,
@@ -200,11 +228,28 @@ def _conclude(state: JobState, at: float) -> Step:
         plateau=stop.plateau,
         results={name: one.sums() for name, one in sorted(state.evaluations.get(state.head.round, {}).items())},
     )
-    return _plan(state, record)
+    return _write_plan(state, record)
 
 
-def _plan(state: JobState, end: End | None = None) -> Step:
-    state = replace(state, stage=Stage.PLAN, open=None)
+def plan_next(state: JobState, at: float) -> Step:
+    """Begin the next round, or wait for the members that it needs."""
+    if _enough_members(state):
+        return _write_plan(state)
+    waiting = replace(state, stage=Stage.PLAN, open=None, lacks_members=True)
+    if state.lacks_members:
+        return waiting, []
+    missing = [name for name in state.settings.participants if not state.eligible(name)]
+    note = JobEvent(
+        at=at,
+        kind=EventKind.WAITING_FOR_PARTICIPANTS,
+        round=state.head.round if state.head is not None else 0,
+        message=f"not yet members: {', '.join(missing)}"[:1024],
+    )
+    return waiting, [note]
+
+
+def _write_plan(state: JobState, end: End | None = None) -> Step:
+    state = replace(state, stage=Stage.PLAN, open=None, lacks_members=False)
     plan = make_plan(state)
     if end is not None:
         plan = plan.model_copy(update={"end": end})
@@ -215,6 +260,7 @@ def plan_ready(state: JobState, event: PlanReady) -> Step:
     head = state.head
     if state.stage is not Stage.PLAN or head is None or event.plan.base != head.digest:
         return state, []
+    past = state.settings.replayed.get(event.plan.round)
     # Not the plan's LastModified: that is the store's clock, and a job that was suspended has its whole deadline.
     open_round = OpenRound(
         plan=event.plan,
@@ -222,6 +268,7 @@ def plan_ready(state: JobState, event: PlanReady) -> Step:
         opened_at=event.at,
         counts_from=event.at + state.settings.deadline_seconds if evaluation_due(state) else None,
         scanned=False,
+        closing=past.updates if past is not None else None,
     )
     state = replace(
         state,

@@ -10,7 +10,7 @@ from typing import Final
 from photon.api.job import FederatedTrainingJob
 from photon.api.participation import SampleFrom, StopSpec, WhenQuorumLost
 from photon.api.placement import RetentionSpec
-from photon.api.status import JobReason
+from photon.api.status import JobReason, MemberState
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Plan
 from photon_aggregator.rounds.events import Admission, Head, Outcome
@@ -52,11 +52,20 @@ class CheckState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PastRound:
+    """A round of another job that is run again: who was no member, and the updates that it took (digests by name)."""
+
+    not_members: frozenset[str]
+    updates: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoundSettings:
     """What the machine must know of the job. ``participants`` is sorted; times are in seconds.
 
     ``job`` is the digest of job.json, which is known once the bucket was read. ``baseline``: round 0 is a checkpoint,
-    which is evaluated too.
+    which is evaluated too. ``remote``: who must be a member to take part (with a door). ``replayed``: rounds of another
+    job whose membership this one repeats.
     """
 
     job: str = ""
@@ -76,6 +85,9 @@ class RoundSettings:
     sample: SampleFrom = SampleFrom.ALL
     baseline: bool = False
     absent_seconds: float = ABSENT_SECONDS
+    remote: frozenset[str] = frozenset()
+    min_participants: int = 1
+    replayed: Mapping[int, PastRound] = field(default_factory=dict)
     scan_seconds: float = SCAN_SECONDS
 
     @classmethod
@@ -99,6 +111,7 @@ class RoundSettings:
             when_quorum_lost=spec.participation.when_quorum_lost,
             sample=spec.participation.sample,
             baseline=spec.model.init_from is not None,
+            min_participants=spec.participation.min_participants or len(spec.participants),
         )
 
     @property
@@ -189,6 +202,7 @@ class JobState:
     """All that the machine knows. ``evaluations``: results of the last evaluated rounds by participant, and
     ``past_losses`` what is left of those before; ``baseline``: results of round 0; ``declined``: who says that it is
     done with evaluating the head although no result came. ``away``: what the store does not do for us now.
+    ``members``: where participants from elsewhere stand, and ``lacks_members``: the next plan waits for more of them.
     ``trail``: the commits up to the head (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by
     the store's clock, all other times by ours."""
 
@@ -208,6 +222,9 @@ class JobState:
     declined: frozenset[str] = frozenset()
     evaluate_until: float = 0.0
     away: Away | None = None
+    members: Mapping[str, MemberState] = field(default_factory=dict)
+    member_keys: Mapping[str, str] = field(default_factory=dict)
+    lacks_members: bool = False
     ending: Outcome | None = None
     outcome: Outcome | None = None
     scanning: bool = False
@@ -229,9 +246,19 @@ class JobState:
     def anybody_present(self, at: float) -> bool:
         return any(self.present(name, at) for name in self.settings.participants)
 
+    def eligible(self, participant: str) -> bool:
+        """Whether a participant of the job may take part now."""
+        return participant not in self.settings.remote or self.members.get(participant) is MemberState.ACTIVE
+
+    def able(self, plan: Plan) -> list[str]:
+        """Who of the cohort has an update that counts, or may still have one: not who was revoked, or has left."""
+        same = self.open is not None and self.open.plan == plan
+        have = {one.participant for one in self.open.admissions} if same and self.open is not None else set()
+        return [name for name in plan.cohort if name in have or self.eligible(name)]
+
     def quorum_of(self, plan: Plan) -> int:
         """Fewest updates for this plan, which another aggregator may have written for fewer participants."""
-        return min(self.settings.quorum, len(plan.cohort))
+        return max(1, min(self.settings.quorum, len(self.able(plan))))
 
     def deadline(self, open_round: OpenRound) -> float:
         counts_from = open_round.counts_from if open_round.counts_from is not None else open_round.opened_at

@@ -92,7 +92,7 @@ def awaited(state: JobState, at: float) -> list[str]:
     return [
         name
         for name in state.settings.participants
-        if name not in have and name not in state.declined and state.present(name, at)
+        if name not in have and name not in state.declined and state.eligible(name) and state.present(name, at)
     ]
 
 
@@ -132,7 +132,7 @@ def ends_by_evaluation(state: JobState) -> Outcome | None:
     if not losses:
         return None
     last = next(results for results in reversed(own) if results)
-    asked = [name for name in state.settings.participants if name not in state.declined]
+    asked = [name for name in state.settings.participants if name not in state.declined and state.eligible(name)]
     target = stop.target_perplexity
     reached = [name for name in asked if target is not None and name in last and perplexity(last[name]) <= target]
     if target is not None and _most(name in reached for name in asked):
