@@ -16,6 +16,7 @@ import typer
 
 from photon.api.document import JobFileError
 from photon.api.validate import load_job
+from photon.cli import institutions
 from photon.errors import PhotonError, Stopped, UserError
 from photon.exit_codes import EXIT_FAILED, EXIT_STOPPED, EXIT_USER_ERROR
 from photon.files import write_atomic
@@ -244,6 +245,9 @@ def check_store(job_file: JobFile, overrides: Overrides = None) -> None:
     print("\n".join(lines))
     if not usable:
         raise typer.Exit(EXIT_USER_ERROR)
+
+
+app.add_typer(institutions.app)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
