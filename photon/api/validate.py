@@ -60,9 +60,11 @@ def load_job(path: FilePath, *, overrides: Sequence[str] = (), check_pods: bool 
 
 
 def parse_job(
-    text: str, source: str, *, overrides: Sequence[str] = (), check_pods: bool = False
+    text: str, source: str, *, overrides: Sequence[str] = (), check_pods: bool = False, ignore_unknown: bool = False
 ) -> FederatedTrainingJob:
     """The job in ``text``; ``source`` names it in messages, ``check_pods``: see :func:`load_job`.
+
+    ``ignore_unknown``: leave out fields that this release does not know, as of an object that a later one made.
 
     Raises:
         JobFileError: With all errors.
@@ -70,7 +72,7 @@ def parse_job(
     document = parse(text, source)
     for assignment in overrides:
         override(document, assignment)
-    job, errors = _validate(document)
+    job, errors = _validate(document, ignore_unknown=ignore_unknown)
     # One message for one field: why its text is refused says more than what it is not.
     refused = {error.path for error in document.errors if error.path}
     errors = document.errors + [error for error in errors if error.path not in refused]
@@ -117,7 +119,7 @@ def _order(error: FieldError) -> tuple[int, str]:
     return (int(line[1]) if line else 0, error.path)
 
 
-def _validate(document: Document) -> tuple[FederatedTrainingJob | None, list[FieldError]]:
+def _validate(document: Document, *, ignore_unknown: bool) -> tuple[FederatedTrainingJob | None, list[FieldError]]:
     """Validate, take out what is wrong, validate again: rules that span fields run only once the fields are right."""
     if not isinstance(document.data, dict):
         return None, [document.error((), "a job is a mapping that begins with apiVersion and kind")]
@@ -126,7 +128,13 @@ def _validate(document: Document) -> tuple[FederatedTrainingJob | None, list[Fie
     wrong_values: list[Path] = []
     for _ in range(_PASSES):
         try:
-            job = FederatedTrainingJob.model_validate_json(json.dumps(data), strict=True, by_alias=True, by_name=False)
+            job = FederatedTrainingJob.model_validate_json(
+                json.dumps(data),
+                strict=True,
+                by_alias=True,
+                by_name=False,
+                extra="ignore" if ignore_unknown else "forbid",
+            )
         except ValidationError as error:
             # A rule over fields of which one was taken out says nothing about the file.
             fresh = [

@@ -4,6 +4,7 @@
 
     build            all of them, from job, settings and tokens
     objects          single objects: labels, owner, hashes, a Job's failure policy
+    pinned           what of a job the digests are over, whatever later releases add
     pod_template     a pod from a process of the launch plan
     pod_security     the restricted Pod Security Standard, also after patches
     strategic_merge  patches as ``kubectl patch`` applies them

@@ -12,17 +12,15 @@ from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.model import ModelSpec
-from photon.api.placement import PodSettings, WorkDirType, WorkerSpec
+from photon.api.placement import PodSettings, WorkDirType
 from photon.api.presets import most_parameters_of, parameters_of
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
-from photon_operator.children import names, pod_template
+from photon_operator.children import names, pinned, pod_template
 from photon_operator.children.kinds import CONFIG_MAP, SECRET, Object
 from photon_operator.children.objects import Maker
 from photon_operator.settings import Settings
 
-# Not what rounds depend on: changing it disturbs no aggregator.
-_ASIDE: Final = {"aggregator", "active_deadline_seconds", "ttl_seconds_after_finished", "managed_by"}
 _MARK: Final = 12
 # A worker's folder holds up to three checkpoints with AdamW's state (12 bytes a parameter each; the third while it is
 # written) and two global models, all fp32: 44 bytes, and what a file system takes for itself.
@@ -52,26 +50,19 @@ class Children:
         return 6 + len(self.workers) + len(self.worker_services) + len(self.claims)
 
 
-def document_digest(job: FederatedTrainingJob) -> str:
-    """Digest of what of a job rounds depend on: participants by name, no placement, not whether it is suspended."""
-    spec = job.spec.model_dump(mode="json", by_alias=True, exclude={*_ASIDE, "participants", "suspend", "storage"})
-    storage = job.spec.storage.model_dump(
-        mode="json", by_alias=True, exclude={"credentials_secret_ref", "deletion_policy"}
-    )
-    return digest({**spec, "storage": storage, "participants": [p.name for p in job.spec.participants]})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildrenInputs:
     """All that children depend on: equal inputs make equal children.
 
-    ``spec``: the job's as the API server has it; ``job``: the same, parsed. ``tokens``: of every participant;
-    ``read_token``: for those who only read. ``labels``: the job's own. ``committed_rounds``: as the status says.
+    ``spec``: the job's as the API server has it; ``job``: the same, parsed. ``document``: the digest of what rounds
+    depend on. ``tokens``: of every participant; ``read_token``: for those who only read. ``labels``: the job's own.
+    ``committed_rounds``: as the status says.
     """
 
     spec: Object
     # As the spec and the name are: comparing it as well would take most of the time that is saved.
     job: FederatedTrainingJob = field(compare=False)
+    document: str
     name: str
     namespace: str
     uid: str
@@ -90,7 +81,7 @@ def make_children(inputs: ChildrenInputs) -> Children:
     """
     job, settings, tokens = inputs.job, inputs.settings, inputs.tokens
     name, spec, namespace = inputs.name, job.spec, inputs.namespace
-    document = document_digest(job)
+    document = inputs.document
     version = digest({"document": document, "suspend": spec.suspend})[:_MARK]
     digests = json.dumps({p: hashlib.sha256(t.encode()).hexdigest() for p, t in sorted(tokens.items())}, indent=1)
     digests_version = hashlib.sha256(digests.encode()).hexdigest()[:_MARK]
@@ -107,7 +98,8 @@ def make_children(inputs: ChildrenInputs) -> Children:
     workers = {p.name: p.worker for p in spec.participants if p.worker is not None}
     launch = pod_template.launch_context(name, namespace, list(workers))
     plan = {process.name: process for process in processes(job, launch)}
-    storage = _dump(spec.storage.credentials_secret_ref)
+    storage = pinned.secret(spec.storage.credentials_secret_ref)
+    placement = pinned.aggregator(spec.aggregator)
     init, aggregator = plan[INIT], plan[AGGREGATOR]
     kueue = {key: value for key, value in inputs.labels.items() if key.startswith(names.KUEUE)}
 
@@ -140,18 +132,20 @@ def make_children(inputs: ChildrenInputs) -> Children:
             },
         ),
         service=maker.service(names.aggregator(name), Role.AGGREGATOR, None, {"name": "http", "port": 8080}),
-        init=job_of(
-            init, names.init(name), spec.aggregator, "spec.aggregator", [document, _dump(spec.aggregator), storage]
-        ),
+        init=job_of(init, names.init(name), spec.aggregator, "spec.aggregator", [document, placement, storage]),
         aggregator=job_of(
             aggregator,
             names.aggregator(name),
             spec.aggregator,
             "spec.aggregator",
-            [document, spec.suspend, _dump(spec.aggregator), storage, digests_version],
+            [document, spec.suspend, placement, storage, digests_version],
         ),
         cleanup=job_of(
-            cleanup(job, launch), names.cleanup(name), spec.aggregator, "spec.aggregator", [_dump(spec.storage)]
+            cleanup(job, launch),
+            names.cleanup(name),
+            spec.aggregator,
+            "spec.aggregator",
+            [pinned.storage(spec.storage)],
         ),
         workers={
             participant: job_of(
@@ -159,7 +153,11 @@ def make_children(inputs: ChildrenInputs) -> Children:
                 names.worker(name, participant),
                 worker,
                 f"spec.participants[{participant}].worker",
-                [_shape(worker), spec.local.strategy.value, hashlib.sha256(tokens[participant].encode()).hexdigest()],
+                [
+                    pinned.worker(worker),
+                    spec.local.strategy.value,
+                    hashlib.sha256(tokens[participant].encode()).hexdigest(),
+                ],
                 kueue=kueue,
             )
             for participant, worker in workers.items()
@@ -205,15 +203,6 @@ def as_large_as(known: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[st
     metadata = body["metadata"]
     annotations = {**metadata["annotations"], names.APPLIED_HASH: digest(rest)}
     return {**body, **rest, "metadata": {**metadata, "annotations": annotations}}
-
-
-def _shape(worker: WorkerSpec) -> Any:
-    """What of a worker's settings its pods depend on: a claim may grow below a running pod."""
-    return worker.model_dump(mode="json", by_alias=True, exclude={"work_dir": {"size"}})
-
-
-def _dump(model: Any) -> Any:
-    return None if model is None else model.model_dump(mode="json", by_alias=True)
 
 
 def _base64(text: str) -> str:

@@ -49,8 +49,8 @@ def decide(situation: Situation) -> tuple[Conclusion, Plan]:
     if lost is not None:
         return lost, joined([*waits, parts.stop(situation.jobs)])
     children = situation.children
-    documents = (children.config_map, children.secret, children.service)
-    files = [parts.keep(situation.observed, body) for body in documents]
+    files = [parts.document(situation)]
+    files += [parts.keep(situation.observed, body) for body in (children.secret, children.service)]
     conclusion, plan = _go_on(situation)
     return conclusion, joined([*waits, *files, plan])
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import (
+    ClusterReason,
     Condition,
     ConditionType,
     JobStatus,
@@ -22,18 +23,33 @@ from photon_operator.children.kinds import Object
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import timestamp
 from photon_operator.decide.plan import KubeEvent
-from photon_operator.decide.reasons import AT_WORK, CLUSTER_REASONS, EVENT_MESSAGES, FINISHED, UNDECIDED, WARNINGS
+from photon_operator.decide.reasons import (
+    AT_WORK,
+    CLUSTER_REASONS,
+    EVENT_MESSAGES,
+    FINISHED,
+    NOT_APPLIED,
+    UNDECIDED,
+    WARNINGS,
+)
 
+# Of a status: what decisions depend on.
+_STANDING: Final = ("observedGeneration", "conditions", "committedRounds", "documentDigest")
+_MESSAGE: Final = 1024
 # Of a figure, significant: exact ones are in the bucket and in Prometheus.
 DIGITS: Final = 5
 
 
 def stored_status(job: Object) -> JobStatus:
-    """The status that the job has; an empty one where it has none that we understand."""
-    try:
-        return JobStatus.model_validate(job.get("status") or {})
-    except ValidationError:
-        return JobStatus.model_validate({})
+    """The status that the job has, without what a later release has put there; empty where nothing is understood."""
+    raw: Mapping[str, Any] = job.get("status") or {}
+    # How the job stands is never lost for a figure that we do not understand.
+    for status in (raw, {name: raw[name] for name in _STANDING if name in raw}):
+        try:
+            return JobStatus.model_validate(status, extra="ignore")
+        except ValidationError:
+            continue
+    return JobStatus.model_validate({})
 
 
 def finite(status: JobStatus) -> JobStatus:
@@ -62,7 +78,7 @@ def _finite(model: JobStatus | ParticipantStatus, fields: Sequence[str]) -> dict
 def parse_answer(text: str | bytes) -> JobStatus | None:
     """What an aggregator answers of itself; None when it is something else."""
     try:
-        return _said(JobStatus.model_validate_json(text))
+        return _said(JobStatus.model_validate_json(text, extra="ignore"))
     except ValidationError:
         return None
 
@@ -87,6 +103,29 @@ def finished(status: JobStatus) -> Condition | None:
     return found if found is not None and found.type in FINISHED else None
 
 
+def edit_refused(status: JobStatus) -> bool:
+    """Whether the last edit that was seen could not be, so that the status is not of the document as it is."""
+    found = holding(status)
+    return found is not None and (found.reason == ClusterReason.INVALID_SPEC or NOT_APPLIED in found.message)
+
+
+def seen(status: JobStatus, generation: int) -> bool:
+    """Whether the status is of the document as it is: it was not edited since."""
+    known = status.document_digest is not None and status.observed_generation == generation
+    return known and not edit_refused(status)
+
+
+def ended_as_before(status: JobStatus, generation: int, problem: str | None = None) -> JobStatus:
+    """The status of a job that has ended, after an edit that changes nothing, or that cannot be: ``problem``."""
+    conditions = []
+    for each in status.conditions:
+        message = each.message.partition(NOT_APPLIED)[0]
+        if problem is not None and each.status == "True":
+            message = f"{message[: _MESSAGE // 2]}{NOT_APPLIED}{problem}"[:_MESSAGE]
+        conditions.append(each.model_copy(update={"message": message, "observed_generation": generation}))
+    return status.model_copy(update={"conditions": conditions, "observed_generation": generation})
+
+
 def since(status: JobStatus, kind: ConditionType) -> str | None:
     """When the condition of this type last changed."""
     return next((c.last_transition_time for c in status.conditions if c.type == kind), None)
@@ -109,7 +148,7 @@ def with_condition(
                 status=value,
                 # Of one that no longer holds: what took its place.
                 reason=why.reason.value if each is kind else kind.value,
-                message=why.message[:1024] if each is kind else "",
+                message=why.message[:_MESSAGE] if each is kind else "",
                 last_transition_time=timestamp(now) if flipped or known is None else known.last_transition_time,
                 observed_generation=generation,
             )
@@ -133,7 +172,7 @@ def with_participants(
         absent = person.state is ParticipantState.ABSENT
         found = diagnoses.get(participant.name)
         if found is not None and absent:
-            person = person.model_copy(update={"reason": found.reason.value, "message": found.message[:1024]})
+            person = person.model_copy(update={"reason": found.reason.value, "message": found.message[:_MESSAGE]})
         elif named_diagnosis(person) or (absent and not aggregating):
             person = person.model_copy(update={"reason": None, "message": ""})
         people.append(person)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from photon.api.status import ClusterReason
-from photon_operator.children import names
+from photon.protocol.canonical import digest
+from photon_operator.children import names, pinned
 from photon_operator.children.build import as_large_as
 from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.decide import conditions as statuses
@@ -43,6 +44,21 @@ def keep(observed: Observed, body: Mapping[str, Any]) -> Plan:
     return Plan(apply=(Apply(body=body, known=known is not None),))
 
 
+def document(situation: Situation) -> Plan:
+    """The ConfigMap with the job's document. While a job is not edited it stays as it was written, also by another
+    release: the programs that may read it again are of that release."""
+    observed, body = situation.observed, situation.children.config_map
+    known = observed.child(body["kind"], body["metadata"]["name"])
+    generation = observed.job["metadata"].get("generation", 0)
+    if known is not None and statuses.seen(situation.before, generation) and known.get("data") != body["data"]:
+        written = digest({"data": known.get("data")})
+        annotations = {**body["metadata"]["annotations"], names.APPLIED_HASH: written}
+        intact = (known["metadata"].get("annotations") or {}).get(names.APPLIED_HASH) == written
+        if intact and set(known["data"]) == set(body["data"]):
+            body = {**body, "data": known["data"], "metadata": {**body["metadata"], "annotations": annotations}}
+    return keep(observed, body)
+
+
 def place(observed: Observed, work: ObservedJob | None, body: Mapping[str, Any]) -> Plan:
     """See to it that this Job is there. A Job's pods cannot be edited: another one takes its place."""
     if work is None:
@@ -62,7 +78,7 @@ def adopt(observed: Observed, work: ObservedJob, body: Mapping[str, Any]) -> Pla
 
 def current(work: ObservedJob, body: Mapping[str, Any]) -> bool:
     """Whether a Job is the one that the job as it is now asks for."""
-    return bool(work.spec_hash == body["metadata"]["annotations"][names.SPEC_HASH])
+    return pinned.equal(work.spec_hash, body["metadata"]["annotations"][names.SPEC_HASH])
 
 
 def got_further(work: ObservedJob, found: Diagnosis | None, rounds: int) -> bool:

@@ -48,3 +48,5 @@ UNREAD: Final = "the aggregator is ready, but the operator cannot read its statu
 NO_WORKER: Final = "waiting for the first worker to run"
 NO_AGGREGATOR_POD: Final = "the aggregator is being started"
 NO_ANSWER: Final = "waiting for the aggregator's first answer"
+# Of a job that has ended: what follows its message when an edit cannot be.
+NOT_APPLIED: Final = "; the last edit is not applied: "

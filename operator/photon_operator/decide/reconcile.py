@@ -11,22 +11,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from photon.api.document import JobFileError
+from pydantic import ValidationError
+
+from photon.api.document import JobFileError, spell
 from photon.api.job import FederatedTrainingJob
 from photon.api.placement import DeletionPolicy
 from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon.api.validate import parse_job
-from photon_operator.children import build, names
+from photon_operator.children import build, names, pinned
 from photon_operator.children.build import Children, ChildrenInputs
 from photon_operator.children.kinds import SECRET, Object
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide import parts
 from photon_operator.decide.active import decide
 from photon_operator.decide.deleting import leave
-from photon_operator.decide.diagnosis import Diagnosis, reason_of
+from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import Observed, seconds
-from photon_operator.decide.plan import Plan, joined
+from photon_operator.decide.plan import KubeEvent, Plan, joined
 from photon_operator.decide.reasons import FINISHED
 from photon_operator.decide.situation import derive
 from photon_operator.errors import InvalidPod
@@ -64,7 +67,7 @@ def reconcile(
     keep = job.spec.storage.deletion_policy is DeletionPolicy.DELETE
     if kept is not keep:
         return Plan(finalizer=keep)  # before anything is written that would have to be deleted
-    if statuses.finished(before) is not None and before.document_digest == children.document:
+    if _has_ended(observed, before, children.document):
         return _finished(observed, job, children, before)
     return _active(observed, job, children, before)
 
@@ -86,26 +89,44 @@ def _doomed_children(
 
 
 def parse(raw: Object) -> FederatedTrainingJob:
-    """The job of an object of the API server.
+    """The job of an object of the API server, without the fields that only a later release knows.
 
     Raises:
         JobFileError: It breaks a rule that the CRD cannot state, or an older CRD let it pass.
     """
     metadata = raw["metadata"]
-    document = {
-        "apiVersion": raw.get("apiVersion"),
-        "kind": raw.get("kind"),
-        "metadata": {"name": metadata["name"]},
-        "spec": raw.get("spec"),
-    }
-    text = json.dumps(document)
+    text = json.dumps(_stated(raw))
     try:
-        job = FederatedTrainingJob.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+        job = FederatedTrainingJob.model_validate_json(text, strict=True, by_alias=True, by_name=False, extra="ignore")
     except ValueError:
-        job = parse_job(text, metadata["name"])  # slower, and says what is wrong as people understand it
+        job = parse_job(
+            text, metadata["name"], ignore_unknown=True
+        )  # slower, and says what is wrong as people understand it
     if not job.metadata.name[0].isalpha():
         raise InvalidPod("metadata.name: must begin with a letter: the aggregator's Service is named after it")
     return job
+
+
+def _stated(raw: Object) -> dict[str, Any]:
+    """What a job file would have of an object."""
+    kept = {key: raw.get(key) for key in ("apiVersion", "kind", "spec")}
+    return {**kept, "metadata": {"name": raw["metadata"]["name"]}}
+
+
+def _has_ended(observed: Observed, before: JobStatus, document: str) -> bool:
+    """Whether the job has ended, and no edit of what its rounds depend on has started it again."""
+    ended = statuses.finished(before)
+    if ended is None or ended.reason == ClusterReason.INVALID_SPEC:
+        return False
+    return statuses.seen(before, _generation(observed)) or pinned.equal(before.document_digest, document)
+
+
+def _document(job: FederatedTrainingJob, observed: Observed, before: JobStatus) -> str:
+    """The digest of what rounds depend on. Of a document that was not edited it stays what the status says, whatever
+    the release that computed it knew of the document."""
+    if before.document_digest is not None and statuses.seen(before, _generation(observed)):
+        return before.document_digest
+    return pinned.document_digest(job)
 
 
 def _inputs(
@@ -117,6 +138,7 @@ def _inputs(
     return ChildrenInputs(
         spec=observed.job["spec"],
         job=job,
+        document=_document(job, observed, before),
         name=job.metadata.name,
         namespace=metadata["namespace"],
         uid=metadata["uid"],
@@ -129,14 +151,19 @@ def _inputs(
 
 
 def _invalid(observed: Observed, before: JobStatus, problem: str) -> Plan:
-    """A job that cannot be: failed if it has not begun; else it goes on as it was, and says so."""
+    """A job that cannot be: failed if it has not begun; else it goes on as it was, or has ended as it did, and says
+    so."""
     why = Diagnosis(reason=ClusterReason.INVALID_SPEC, message=problem)
-    generation = observed.job["metadata"].get("generation", 0)
+    generation = _generation(observed)
     kind = ConditionType.FAILED
     holds = statuses.holding(before)
-    if holds is not None and holds.type not in FINISHED and before.document_digest is not None:
+    if holds is not None and before.document_digest is not None and holds.type not in FINISHED:
         kind = ConditionType(holds.type)
         why = Diagnosis(reason=why.reason, message=f"going on as before the last edit, which cannot be: {why.message}")
+    elif holds is not None and before.document_digest is not None and holds.reason != why.reason:
+        status = statuses.ended_as_before(before, generation, problem)
+        told = KubeEvent(type="Warning", reason=why.reason.value, message=problem)
+        return Plan() if statuses.same(before, status) else Plan(status=status, events=(told,))
     status = statuses.with_condition(before, before, kind, why, now=observed.now, generation=generation)
     return _plan(Plan(), before, status)
 
@@ -146,12 +173,7 @@ def _finished(observed: Observed, job: FederatedTrainingJob, children: Children,
     ended = statuses.finished(before)
     assert ended is not None, "only finished jobs come here"
     at = seconds(ended.last_transition_time) or observed.now
-    generation = observed.job["metadata"].get("generation", 0)
-    status = before
-    if before.observed_generation != generation:
-        why = Diagnosis(reason=reason_of(ended.reason), message=ended.message)
-        kind = ConditionType(ended.type)
-        status = statuses.with_condition(before, before, kind, why, now=observed.now, generation=generation)
+    status = statuses.ended_as_before(before, _generation(observed))
     ttl = job.spec.ttl_seconds_after_finished
     left = None if ttl is None else at + ttl - observed.now
     if left is not None and left <= 0:
@@ -172,11 +194,33 @@ def _active(observed: Observed, job: FederatedTrainingJob, children: Children, b
     conclusion, plan = decide(situation)
     status = statuses.with_participants(situation.figures, job, conclusion.diagnoses, aggregating=situation.aggregating)
     status = status.model_copy(update={"document_digest": children.document, "rounds": job.spec.rounds})
-    generation = observed.job["metadata"].get("generation", 0)
-    status = statuses.with_condition(
-        status, before, conclusion.kind, conclusion.why, now=observed.now, generation=generation
+    generation = _generation(observed)
+    plan = _plan(
+        plan,
+        before,
+        statuses.with_condition(
+            status, before, conclusion.kind, conclusion.why, now=observed.now, generation=generation
+        ),
+        participant=conclusion.why.participant,
     )
-    return _plan(plan, before, status, participant=conclusion.why.participant)
+    if plan.status is None or statuses.seen(before, generation):
+        return plan
+    return replace(plan, events=(*_of_unknown_fields(observed.job), *plan.events))
+
+
+def _of_unknown_fields(raw: Object) -> list[KubeEvent]:
+    """What to say, once for each edit, of fields that only a later release knows."""
+    try:
+        FederatedTrainingJob.model_validate(_stated(raw))
+    except ValidationError as error:
+        paths = [spell(detail["loc"]) for detail in error.errors() if detail["type"] == "extra_forbidden"]
+        text = f"the operator is of a release that does not know {', '.join(paths)}: the job runs without"
+        return [KubeEvent(type="Warning", reason="FieldsIgnored", message=text[:1024])] if paths else []
+    return []
+
+
+def _generation(observed: Observed) -> int:
+    return int(observed.job["metadata"].get("generation", 0))
 
 
 def _plan(plan: Plan, before: JobStatus, status: JobStatus, *, participant: str | None = None) -> Plan:
