@@ -6,10 +6,10 @@ import copy
 
 import pytest
 
-from photon.api.status import JobReason, ParticipantState
+from photon.api.status import JobReason, JobStatus, ParticipantState
 from photon_operator.children.build import tokens_of
 from photon_operator.children.kinds import CONFIG_MAP, JOB, SECRET, SERVICE
-from tests.operator.world import ABSENT, World, job_object, record, said
+from tests.operator.world import ABSENT, World, job_object, record, said, words
 
 
 def mistake(message: str) -> str:
@@ -133,6 +133,55 @@ def test_children_that_lost_their_owner_are_adopted_and_go_on() -> None:
         for child in found.values():
             assert [o["uid"] for o in child["metadata"]["ownerReferences"]] == ["job-2"], child["metadata"]["name"]
     assert {name: raw["metadata"]["uid"] for name, raw in world.children[JOB].items()} == uids
+
+
+@pytest.mark.parametrize("ended", [said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10), None])
+def test_a_job_that_was_deleted_and_applied_again_has_nothing_of_the_former_one(ended: JobStatus | None) -> None:
+    world = World().training(round=4, committed=3)
+    tokens = tokens_of(world.children[SECRET]["first-tokens"])
+    if ended is not None:
+        world.says(ended)
+        world.succeed("first-aggregator", words(ended))
+    world.raw["metadata"]["uid"] = "job-2"
+    del world.raw["status"]
+    former, pods = copy.deepcopy(world.children), copy.deepcopy(world.pods)
+    world.settle()
+    assert world.children == former, "garbage collection removes them"
+    assert world.state == ("Pending", "Starting")
+    assert "a deleted job of this name" in world.message
+    assert world.status.committed_rounds == 0
+
+    stays = world.children[JOB].pop("first-worker-south")
+    world.children = {JOB: {"first-worker-south": stays}}
+    world.pods = [pod for pod in pods if pod["metadata"]["ownerReferences"][0]["uid"] == stays["metadata"]["uid"]]
+    world.settle()
+    assert world.state == ("Pending", "Starting"), "no name of its children may be another's"
+    assert "Job first-worker-south" in world.message
+    world.children, world.pods = {}, []
+    world.training()
+    assert world.state == ("Running", "Training")
+    owners = {
+        o["uid"] for found in world.children.values() for c in found.values() for o in c["metadata"]["ownerReferences"]
+    }
+    assert owners == {"job-2"}
+    assert not set(tokens.values()) & set(tokens_of(world.children[SECRET]["first-tokens"]).values())
+
+
+def test_a_job_that_is_deleted_again_does_not_take_the_former_ones_cleanup_for_its_own() -> None:
+    raw = job_object()
+    raw["spec"]["storage"]["deletionPolicy"] = "Delete"
+    world = World(raw).training()
+    world.raw["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    world.settle()
+    world.succeed("first-cleanup")
+    former = world.children[JOB]["first-cleanup"]
+    world.raw["metadata"]["uid"] = "job-2"
+    world.children = {JOB: {"first-cleanup": former}}
+    world.settle()
+    assert world.raw["metadata"]["finalizers"], "its own data is not deleted yet"
+    world.children = {}
+    world.settle()
+    assert world.jobs() == ["first-cleanup"]
 
 
 @pytest.mark.parametrize("kind", [CONFIG_MAP, SERVICE])

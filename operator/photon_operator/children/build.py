@@ -49,6 +49,13 @@ class Children:
         """How many objects these are."""
         return 6 + len(self.workers) + len(self.worker_services) + len(self.claims)
 
+    def names(self) -> set[tuple[str, str]]:
+        """Kind and name of each."""
+        single = (self.config_map, self.secret, self.service, self.init, self.aggregator, self.cleanup)
+        several = (self.workers, self.worker_services, self.claims)
+        bodies = [*single, *(body for found in several for body in found.values())]
+        return {(body["kind"], body["metadata"]["name"]) for body in bodies}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildrenInputs:

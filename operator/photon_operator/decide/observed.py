@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from photon.api.status import JobStatus
@@ -45,6 +45,24 @@ class Observed:
 
     def child(self, kind: str, name: str) -> Object | None:
         return self.children.get(kind, {}).get(name)
+
+    def without_others(self) -> tuple[Observed, Mapping[tuple[str, str], Object]]:
+        """The same with only the children that the job may have: its own, and those without any controller. The others
+        by kind and name: of a deleted job of the same name they stay until garbage collection has come to them."""
+        mine = self.job["metadata"]["uid"]
+        others = {
+            (kind, name): raw
+            for kind, found in self.children.items()
+            for name, raw in found.items()
+            if owner_uid(raw) not in (None, mine)
+        }
+        if not others:
+            return self, {}
+        children = {
+            kind: {name: raw for name, raw in found.items() if (kind, name) not in others}
+            for kind, found in self.children.items()
+        }
+        return replace(self, children=children), others
 
     def jobs(self) -> dict[str, ObservedJob]:
         """The child Jobs by name, each with its pods."""

@@ -50,3 +50,5 @@ NO_AGGREGATOR_POD: Final = "the aggregator is being started"
 NO_ANSWER: Final = "waiting for the aggregator's first answer"
 # Of a job that has ended: what follows its message when an edit cannot be.
 NOT_APPLIED: Final = "; the last edit is not applied: "
+# Starting: children of a deleted job of the same name are still there.
+FORMER: Final = "waiting until what belongs to a deleted job of this name is removed"

@@ -22,9 +22,9 @@ from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon.api.validate import parse_job
 from photon_operator.children import build, names, pinned
 from photon_operator.children.build import Children, ChildrenInputs
-from photon_operator.children.kinds import SECRET, Object
+from photon_operator.children.kinds import JOB, SECRET, Object
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import parts
+from photon_operator.decide import parts, reasons
 from photon_operator.decide.active import decide
 from photon_operator.decide.deleting import leave
 from photon_operator.decide.diagnosis import Diagnosis
@@ -36,6 +36,9 @@ from photon_operator.errors import InvalidPod
 
 # How long workers may take to leave a job that has ended; then their pods are removed.
 LEAVE_SECONDS = 60.0
+# Watches tell when the children of a former job are gone; if one does not, this long.
+FORMER_SECONDS = 30.0
+_SHOWN = 3
 
 
 def reconcile(
@@ -54,7 +57,10 @@ def reconcile(
     if manager not in (None, names.OURS):
         return Plan()
     before = statuses.stored_status(observed.job)
+    observed, others = observed.without_others()
     if metadata.get("deletionTimestamp"):
+        if (JOB, names.cleanup(metadata["name"])) in others:
+            return Plan(again_in_seconds=FORMER_SECONDS)
         return leave(observed, lambda: _doomed_children(observed, before, new_token, children_of), before)
     try:
         job = parse(observed.job)
@@ -69,7 +75,8 @@ def reconcile(
         return Plan(finalizer=keep)  # before anything is written that would have to be deleted
     if _has_ended(observed, before, children.document):
         return _finished(observed, job, children, before)
-    return _active(observed, job, children, before)
+    former = sorted(f"{kind} {name}" for kind, name in children.names() & set(others))
+    return _after_former(observed, job, before, former) if former else _active(observed, job, children, before)
 
 
 def _doomed_children(
@@ -187,6 +194,18 @@ def _finished(observed: Observed, job: FederatedTrainingJob, children: Children,
     elif any(not work.ended for work in jobs):
         plans.append(Plan(again_in_seconds=at + LEAVE_SECONDS - observed.now))
     return _plan(joined(plans), before, status)
+
+
+def _after_former(observed: Observed, job: FederatedTrainingJob, before: JobStatus, former: list[str]) -> Plan:
+    """A job that was deleted and made again waits for the names of its children: it has nothing of the former one."""
+    more = f" and {len(former) - _SHOWN} more" if len(former) > _SHOWN else ""
+    why = Diagnosis(reason=ClusterReason.STARTING, message=f"{reasons.FORMER}: {', '.join(former[:_SHOWN])}{more}")
+    status = before.model_copy(update={"rounds": job.spec.rounds})
+    generation = _generation(observed)
+    status = statuses.with_condition(
+        status, before, ConditionType.PENDING, why, now=observed.now, generation=generation
+    )
+    return _plan(Plan(again_in_seconds=FORMER_SECONDS), before, status)
 
 
 def _active(observed: Observed, job: FederatedTrainingJob, children: Children, before: JobStatus) -> Plan:
