@@ -88,6 +88,32 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoorContext:
+    """The aggregator's second address, for participants of other institutions.
+
+    ``identity_path``: the hub's key. ``access_path``: access.json, which is read again when it changes.
+    ``certificate``, ``key``: files for TLS by the door itself. ``object_endpoint``: what presigned URLs for these
+    participants name.
+    """
+
+    listen: str
+    identity_path: str
+    access_path: str
+    certificate: str | None = None
+    key: str | None = None
+    object_endpoint: str | None = None
+
+    def arguments(self) -> tuple[str, ...]:
+        """Options of photon-aggregator."""
+        tls = self.certificate is not None and self.key is not None
+        return (
+            *("--door-listen", self.listen, "--identity", self.identity_path, "--access", self.access_path),
+            *(("--door-certificate", self.certificate or "", "--door-key", self.key or "") if tls else ()),
+            *(("--object-endpoint", self.object_endpoint) if self.object_endpoint is not None else ()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchContext:
     """What only the launcher knows.
 
@@ -98,6 +124,7 @@ class LaunchContext:
     ``folder``: where relative paths of the job (tokenizer, checkpoint) start; None: where the job file is.
     ``stop_when_done``: the aggregator ends with the job instead of serving its status on.
     ``replay_path``: file with the membership of another job, which this one repeats (photon.protocol.replay).
+    ``door``: None: other institutions cannot reach the aggregator.
     """
 
     job_path: str
@@ -110,6 +137,7 @@ class LaunchContext:
     folder: str | None = None
     stop_when_done: bool = False
     replay_path: str | None = None
+    door: DoorContext | None = None
     aggregator_program: tuple[str, ...] = ("photon-aggregator",)
     worker_program: tuple[str, ...] = ("photon-worker",)
 
@@ -144,6 +172,7 @@ def processes(job: FederatedTrainingJob, context: LaunchContext) -> list[Process
                 *(("--metrics-listen", context.metrics_listen) if context.metrics_listen is not None else ()),
                 *(("--stop-when-done",) if context.stop_when_done else ()),
                 *(("--replay", context.replay_path) if context.replay_path is not None else ()),
+                *(context.door.arguments() if context.door is not None else ()),
             ),
             secret_env=storage,
             after=(INIT,),

@@ -86,6 +86,7 @@ def _bundle(text: str) -> str:
     return text
 
 
+Origin = Annotated[str, Field(max_length=300), AfterValidator(_origin)]
 PublicKey = Annotated[str, Field(min_length=51, max_length=51), AfterValidator(_key)]
 
 
@@ -103,7 +104,7 @@ class JoinSpec(ApiModel):
         str, Field(max_length=1024, description="Base of the hub's door, from the invitation."), AfterValidator(_door)
     ]
     objects: Annotated[
-        list[Annotated[str, Field(max_length=300), AfterValidator(_origin)]],
+        list[Origin],
         Field(min_length=1, max_length=8, description="Origins of the hub's object store; nothing else is read."),
     ]
     hub_key: Annotated[PublicKey, Field(description="The hub's public key; compare its fingerprint by telephone.")]

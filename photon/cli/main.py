@@ -71,8 +71,18 @@ def run(
     ] = None,
     overrides: Overrides = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but how it ended.")] = False,
+    door: institutions.DoorAddress = None,
+    public_url: institutions.PublicUrl = None,
+    public_store: institutions.PublicStore = None,
+    door_certificate: institutions.DoorCertificate = None,
+    door_key: institutions.DoorKey = None,
+    door_ca: institutions.DoorCa = None,
+    identity: institutions.IdentityFile = None,
 ) -> None:
-    """Run a job on this machine; run again, it resumes."""
+    """Run a job on this machine; run again, it resumes.
+
+    With participants that join from elsewhere (remote: {}), --door opens an address for other institutions.
+    """
     from photon.local.artifacts import closing_words
     from photon.local.replay import write_replay
     from photon.local.run import run_job
@@ -90,7 +100,16 @@ def run(
     directory = RunDirectory((runs_dir / (name or job.metadata.name)).resolve())
     _require_text(directory.root)
     replay = write_replay(directory.root, membership_of) if membership_of is not None else None
-    summary = run_job(job, run=directory, folder=folder, quiet=quiet, replay=replay)
+    given = institutions.door_options(
+        listen=door,
+        public_url=public_url,
+        public_store=public_store,
+        certificate=door_certificate,
+        key=door_key,
+        authority=door_ca,
+        identity=identity,
+    )
+    summary = run_job(job, run=directory, folder=folder, quiet=quiet, replay=replay, door=given)
     for line in closing_words(directory, job, summary):
         print(line)
 

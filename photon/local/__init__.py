@@ -17,4 +17,8 @@
     object_store   SeaweedFS as a child process
     seaweedfs      its binary, ports and options
     seaweedfs_tls  certificates of its inner ports
+    door           where other institutions reach a run, kept in its folder
+    border         what a run does for participants of other institutions
+    front          the way of other institutions to an embedded store
+    identity       the key of this installation
 """

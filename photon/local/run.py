@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from photon.api.job import FederatedTrainingJob
 from photon.errors import JobFailed, RunFailed, Stopped, UserError
@@ -26,13 +26,24 @@ from photon.store.errors import Refused, Unreachable
 from photon.store.objects import ObjectStore
 from photon.terminal.display import Display
 
+if TYPE_CHECKING:
+    from photon.local.border import Entrance
+    from photon.local.door import DoorOptions
+
 
 def run_job(
-    job: FederatedTrainingJob, *, run: RunDirectory, folder: Path, quiet: bool, replay: Path | None = None
+    job: FederatedTrainingJob,
+    *,
+    run: RunDirectory,
+    folder: Path,
+    quiet: bool,
+    replay: Path | None = None,
+    door: DoorOptions | None = None,
 ) -> dict[str, Any]:
     """Run ``job`` to its end; relative model paths count from ``folder``. Returns the summary.
 
-    ``replay``: file with the membership of another job, which this one repeats.
+    ``replay``: file with the membership of another job, which this one repeats. ``door``: where participants of other
+    institutions reach it; None: as the run was told before, if it was.
 
     Raises:
         UserError: Something in the job, its data or its storage has to be corrected.
@@ -45,6 +56,7 @@ def run_job(
     os.environ.update(not_proxied(os.environ))
     with ExitStack() as stack:
         stack.enter_context(run.locked())
+        entrance = _entrance(job, run, door)
         footer = f"logs in {run.shown}/logs  ·  Ctrl-C stops; the same command resumes"
         display = stack.enter_context(
             Display(
@@ -60,6 +72,8 @@ def run_job(
         job, keys, watch_store = stack.enter_context(_storage(job, run, display))
         store = stack.enter_context(_open_store(job, keys, create_bucket=embedded))
         run.write_job(job)
+        opened = None if entrance is None else stack.enter_context(entrance.opened(job.spec.storage.endpoint or ""))
+        _say_door(job, entrance, display)
         try:
             Supervisor(
                 job,
@@ -70,6 +84,7 @@ def run_job(
                 watch_store=watch_store,
                 gpus=given,
                 replay=replay,
+                door=opened,
             ).run()
         except Stopped:
             artifacts.leave_behind(store, run, job)
@@ -81,6 +96,25 @@ def run_job(
         history = artifacts.export_history(store, run, job)
         artifacts.download_checkpoint(store, run, history)
         return artifacts.write_figures(run, history, with_checkpoint=True)
+
+
+def _entrance(job: FederatedTrainingJob, run: RunDirectory, options: DoorOptions | None) -> Entrance | None:
+    """What participants of other institutions need, ready to be opened; None where they cannot come in."""
+    if not any(participant.remote is not None for participant in job.spec.participants):
+        if options is not None:
+            raise UserError("--door is for participants of other institutions, and the job has none (remote: {})")
+        return None
+    from photon.local.border import entrance  # needs `cryptography`, which other runs do without
+
+    return entrance(job, run, options)
+
+
+def _say_door(job: FederatedTrainingJob, entrance: Entrance | None, display: Display) -> None:
+    remote = [participant.name for participant in job.spec.participants if participant.remote is not None]
+    if entrance is not None:
+        display.event(f"open for {', '.join(remote)} at {entrance.url}; hub's key {entrance.fingerprint}")
+    elif remote:
+        display.event(f"{', '.join(remote)} cannot join: --door HOST:PORT opens an address for other institutions")
 
 
 def check_before_start(job: FederatedTrainingJob) -> None:

@@ -49,6 +49,21 @@ class RunDirectory:
         return self.root / "tokens"
 
     @property
+    def access(self) -> Path:
+        """Who may join from elsewhere: written by photon invite, admit and revoke, read by the aggregator."""
+        return self.root / "access.json"
+
+    @property
+    def door(self) -> Path:
+        """Where other institutions reach this run."""
+        return self.root / "door.json"
+
+    @property
+    def gate(self) -> Path:
+        """Of a run that joined a job of another institution: the gate's own files, the ledger among them."""
+        return self.root / "gate"
+
+    @property
     def checkpoint(self) -> Path:
         """The last global model, a Hugging Face folder."""
         return self.root / "checkpoint"

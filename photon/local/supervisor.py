@@ -22,7 +22,7 @@ from photon.api.status import Condition, ConditionType, JobStatus
 from photon.errors import JobFailed, PhotonError, RunFailed, UserError
 from photon.exit_codes import EXIT_STORE_REFUSES, EXIT_USER_ERROR
 from photon.files import write_atomic
-from photon.launch import AGGREGATOR, INIT, LISTEN_FD, LaunchContext, Role, processes, worker_name
+from photon.launch import AGGREGATOR, INIT, LISTEN_FD, DoorContext, LaunchContext, Role, processes, worker_name
 from photon.local.awake import AwakeClock
 from photon.local.environment import Keys, environment
 from photon.local.process import Child, Exit, stop_all
@@ -56,6 +56,7 @@ class Supervisor:
         watch_store: Callable[[], None],
         gpus: Mapping[str, Mapping[str, str]] | None = None,
         replay: Path | None = None,
+        door: DoorContext | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._job = job
@@ -84,6 +85,7 @@ class Supervisor:
             worker_program=(find_program("photon-worker"),),
             stop_when_done=True,
             replay_path=str(replay) if replay is not None else None,
+            door=door,
         )
         # The programs run in the folder of the job file; what the user typed is relative to where photon run is.
         folders = {FOLDER_VARIABLE: str(run.root / "trackers"), **os.environ}

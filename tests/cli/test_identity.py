@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from photon.cli.identity import identity_path, show
+from photon.cli.identity import show
 from photon.errors import UserError
+from photon.local.identity import identity_path
 from photon.trust.keys import Key
 from tests.cli.conftest import BIN
 

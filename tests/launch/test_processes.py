@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from photon.api.job import FederatedTrainingJob
-from photon.launch import LaunchContext, Role, SecretSource, data_arguments, processes
+from photon.launch import DoorContext, LaunchContext, Role, SecretSource, data_arguments, processes
 
 CONTEXT = LaunchContext(
     job_path="/run/job.yaml",
@@ -155,6 +155,18 @@ def test_the_aggregator_ends_with_the_job_only_where_the_launcher_says_so() -> N
     )
     assert "--stop-when-done" in processes(job([here("a")]), context)[1].command
     assert "--stop-when-done" not in processes(job([here("a")]), CONTEXT)[1].command
+
+
+def test_the_aggregator_has_a_door_only_where_the_launcher_opens_one() -> None:
+    door = DoorContext(listen="0.0.0.0:8443", identity_path="/id.pem", access_path="/run/access.json")
+    plain = processes(job([{"name": "far", "remote": {}}]), replace(CONTEXT, door=door))[1].command
+    options = ("--door-listen", "0.0.0.0:8443", "--identity", "/id.pem", "--access", "/run/access.json")
+    assert plain[-len(options) :] == options
+    whole = replace(door, certificate="/c.pem", key="/k.pem", object_endpoint="https://hub.test:8444")
+    encrypted = processes(job([here("a")]), replace(CONTEXT, door=whole))[1].command
+    tls = ("--door-certificate", "/c.pem", "--door-key", "/k.pem", "--object-endpoint", "https://hub.test:8444")
+    assert encrypted[-len(options) - len(tls) :] == options + tls
+    assert not any(word.startswith("--door") for word in processes(job([here("a")]), CONTEXT)[1].command)
 
 
 def test_the_plan_is_a_pure_function_of_job_and_context() -> None:

@@ -1,0 +1,72 @@
+"""What ``photon run`` does for participants of other institutions: the door's files, and the way to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from photon.api.access import AccessFile, write_access
+from photon.api.job import FederatedTrainingJob
+from photon.launch import DoorContext
+from photon.local.door import Door, DoorOptions, address, make_door, read_door
+from photon.local.front import front
+from photon.local.identity import load
+from photon.local.run_folder import RunDirectory
+from photon.trust.keys import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """A door whose files are all there."""
+
+    door: Door
+    access_path: str
+
+    @property
+    def url(self) -> str:
+        """Where institutions reach the job."""
+        return self.door.url
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the hub's key."""
+        return Key.parse(self.door.hub_key).fingerprint
+
+    @contextmanager
+    def opened(self, endpoint: str) -> Iterator[DoorContext]:
+        """What the aggregator is told, with the way to the store at ``endpoint`` open where that store is ours."""
+        door = self.door
+        context = DoorContext(
+            listen=door.listen,
+            identity_path=str(door.identity),
+            access_path=self.access_path,
+            certificate=None if door.certificate is None else str(door.certificate),
+            key=None if door.key is None else str(door.key),
+            object_endpoint=door.objects,
+        )
+        if door.store_listen is None:
+            yield context
+            return
+        listen = address("--door", door.store_listen)
+        with front(listen, endpoint, certificate=door.certificate, key=door.key):
+            yield context
+
+
+def entrance(job: FederatedTrainingJob, run: RunDirectory, options: DoorOptions | None) -> Entrance | None:
+    """The door as ``options`` say, or else as the run was told before; None where it never was.
+
+    Raises:
+        UserError: An option or a file of it cannot be used.
+    """
+    if options is None:
+        before = read_door(run)
+        if before is None:
+            return None
+        options = before.options
+    identity, path, _ = load(options.identity)
+    # The file is named as it was found now: a later run may have another environment.
+    door = make_door(job, run, options.model_copy(update={"identity": path}), identity=identity, identity_path=path)
+    if not run.access.exists():
+        write_access(run.access, AccessFile())
+    return Entrance(door, str(run.access))
