@@ -34,8 +34,12 @@ class Invitation:
 
 def read_invitation(path: Path) -> Invitation:
     """The invitation in a file. Raises UserError with every mistake: line, field, and the fix."""
-    text = read_bounded(path, "invitation", MAX_FILE_BYTES)
-    documents = [parse(part, str(path)) for part in _parts(text)]
+    return parse_invitation(read_bounded(path, "invitation", MAX_FILE_BYTES), str(path))
+
+
+def parse_invitation(text: str, path: str) -> Invitation:
+    """The invitation in a text from ``path``. Raises UserError as ``read_invitation``."""
+    documents = [parse(part, path) for part in _parts(text)]
     jobs = [document for document in documents if _kind(document) == "FederatedTrainingJob"]
     secrets = [document for document in documents if _kind(document) == "Secret"]
     if len(jobs) != 1 or len(secrets) > 1 or len(documents) != len(jobs) + len(secrets):
@@ -48,6 +52,20 @@ def read_invitation(path: Path) -> Invitation:
     if errors or job is None:
         raise JobFileError(errors)
     return Invitation(job, token)
+
+
+def joins(path: Path) -> bool:
+    """Whether a file is, or is meant to be, a job of another institution. Mistakes in it are for its reader to name."""
+    try:
+        text = read_bounded(path, "job", MAX_FILE_BYTES)
+    except UserError:
+        return False
+    if "join" not in text:
+        return False
+    specs = [
+        document.data.get("spec") for document in (parse(part, str(path)) for part in _parts(text)) if _kind(document)
+    ]
+    return any(isinstance(spec, dict) and "join" in spec for spec in specs)
 
 
 def _parts(text: str) -> list[str]:

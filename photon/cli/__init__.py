@@ -11,7 +11,9 @@
     check_store   ``photon check-store``
     joining       ``photon check``: an invitation to a job of another institution
     institutions  the commands of jobs that cross institutions, and their options
-    identity      the key of this installation
+    identity      ``photon identity``
+    invite        ``photon invite``: the file that an institution is sent
+    membership    ``photon admit``, ``revoke`` and ``participants``
     advice        ``photon validate``: settings that are valid and known to end badly
     describe      ``photon validate``: sizes of the model, of a round and of the job
     sources       where ``photon status`` reads a status

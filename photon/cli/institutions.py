@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from photon.api.join import Approval
 from photon.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ IdentityFile = Annotated[
 ]
 
 
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run (runs/demo), or its name.")]
+ParticipantName = Annotated[str, typer.Argument(metavar="NAME", help="The institution, as the job names it.")]
 DoorAddress = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="Where other institutions reach the job; an embedded store is at PORT + 1."),
@@ -75,3 +79,67 @@ def identity(
     from photon.cli import identity as identities
 
     print("\n".join(identities.show(file)))
+
+
+@app.command()
+def invite(
+    run: RunName,
+    name: ParticipantName,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Its public key, where it is known: the invitation then holds no secret."),
+    ] = None,
+    approval: Annotated[
+        Approval, typer.Option(help="Manual: it takes part once photon admit has confirmed its key.")
+    ] = Approval.AUTOMATIC,
+    valid: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the invitation can be used: 7d, 12h, 30m.")
+    ] = "7d",
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Make a new one, for a lost token or key; those before are void.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there, for its owner only.")
+    ] = None,
+) -> None:
+    """Invite an institution to a job: prints the file that it is to be sent.
+
+    Who has the file can join once: send it in private, and compare the keys by telephone.
+    """
+    from photon.cli import invite as inviting
+
+    now = datetime.now(UTC)
+    text = inviting.invite(run, name, key=key, approval=approval, valid=valid, renew=renew, output=output, now=now)
+    print(text.rstrip() if output is None else f"{output}: send it to {name} in private, and delete it afterwards")
+
+
+@app.command()
+def admit(
+    run: RunName,
+    name: ParticipantName,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Its public key, or the fingerprint it enrolled with.")],
+) -> None:
+    """Confirm the key of an institution that awaits approval."""
+    from photon.cli import membership
+
+    print("\n".join(membership.admit(run, name, key)))
+
+
+@app.command()
+def revoke(
+    run: RunName,
+    name: ParticipantName,
+    undo: Annotated[bool, typer.Option("--undo", help="Give the access back.")] = False,
+) -> None:
+    """Take an institution's access to a job away, or give it back."""
+    from photon.cli import membership
+
+    print("\n".join(membership.revoke(run, name, undo=undo)))
+
+
+@app.command()
+def participants(run: RunName) -> None:
+    """Show which institutions take part in a job, and their keys."""
+    from photon.cli import membership
+
+    print("\n".join(membership.participants(run)))

@@ -2,10 +2,10 @@
 
 ::
 
-    errors       why something is not believed
-    keys         Ed25519 keys, their ids and fingerprints, and the file with the private one
-    envelope     a signed payload (DSSE), in its one spelling
-    statements   what is signed: one model a kind, with bounds
-    certificates TLS of a hub without a public certificate: its own authority
-    members      who is a participant: append-only records and their fold
+    errors        why something is not believed
+    keys          Ed25519 keys, their ids and fingerprints, and the file with the private one
+    envelope      a signed payload (DSSE), in its one spelling
+    statements    what is signed: one model a kind, with bounds
+    certificates  TLS of a hub without a public certificate: its own authority
+    members       who is a participant: append-only records and their fold
 """
