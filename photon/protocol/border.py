@@ -66,6 +66,19 @@ class BorderReason(StrEnum):
     VERSION_SKEW = "VersionSkew"
 
 
+class BorderErrorDetail(ApiModel):
+    """``reason``: a BorderReason, or an ErrorReason of the worker protocol."""
+
+    reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{0,63}$")]
+    message: Annotated[str, Field(max_length=2048)]
+
+
+class BorderError(ApiModel):
+    """The body of every failed request."""
+
+    error: BorderErrorDetail
+
+
 class HelloReply(ApiModel):
     """``envelope``: Hello. ``public_key``: the hub's; it must be the pinned one, or its signature proves nothing."""
 
@@ -166,7 +179,5 @@ class ParticipantView(ApiModel):
     participants: Annotated[Count, Field(description="How many are members now.")]
     state: Annotated[str, Field(max_length=64, description="State of the job: Running, Suspended, Complete, Failed.")]
     reason: JobReason | None = None
-    updates_accepted: Count = 0
-    updates_refused: Count = 0
     perplexity: Annotated[float | None, Field(allow_inf_nan=False, description="Mean of the participants.")] = None
     round_deadline_seconds: Seconds | None = None

@@ -100,6 +100,16 @@ def member(participant: str, serial: int) -> str:
     return f"{members_folder(participant)}{serial:05d}.json"
 
 
-def signature(key: str) -> str:
-    """The signed statement beside a record: ``manifest.json`` has ``manifest.dsse.json``."""
-    return f"{key.removesuffix('.json')}.dsse.json"
+def update_signature(round_number: int, participant: str, digest: str) -> str:
+    """The signed statement of an update; named by the manifest's digest, so it never changes."""
+    return f"{round_folder(round_number)}/signatures/update-{participant}-{digest[:16]}.json"
+
+
+def evaluation_signature(round_number: int, participant: str, digest: str) -> str:
+    """The signed statement of an evaluation, named by the digest of its result."""
+    return f"{round_folder(round_number)}/signatures/evaluation-{participant}-{digest[:16]}.json"
+
+
+def commit_signature(round_number: int) -> str:
+    """The hub's statement of a commit."""
+    return f"{round_folder(round_number)}/signatures/commit.json"

@@ -79,6 +79,11 @@ def unseal(data: bytes, payload_type: str, *keys: Key) -> bytes:
     return payload
 
 
+def signers(data: bytes) -> list[str]:
+    """Ids of the keys that an envelope says it is signed by; nothing is verified. Raises BadEnvelope."""
+    return [signature.keyid for signature in _read(data)[0].signatures]
+
+
 def _read(data: bytes) -> tuple[Envelope, bytes]:
     if len(data) > MAX_ENVELOPE:
         raise BadEnvelope(f"the envelope is too large: {len(data)} bytes, at most {MAX_ENVELOPE}")

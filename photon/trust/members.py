@@ -151,8 +151,8 @@ def after(member: Member, record: MemberRecord, *, hub: Key, job: str, job_name:
 
 
 _BEFORE: Final = {
-    # After Revoked only Granted: a token that was left over gives nothing back.
-    MemberKind.ENROLLED: frozenset(MemberState) - {MemberState.REVOKED},
+    # After Revoked, too: with a renewed invitation, for each of them enrolls once.
+    MemberKind.ENROLLED: frozenset(MemberState),
     MemberKind.GRANTED: frozenset({MemberState.INVITED, MemberState.AWAITING_APPROVAL, MemberState.REVOKED}),
     MemberKind.ROTATED: frozenset({MemberState.ACTIVE, MemberState.AWAITING_APPROVAL}),
     MemberKind.LEFT: frozenset({MemberState.ACTIVE, MemberState.AWAITING_APPROVAL}),

@@ -31,7 +31,7 @@ JobName = Annotated[str, Field(max_length=127, pattern=r"^[a-z0-9-]{1,63}/[a-z0-
 Reason = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]{0,63}$", description="A code; free text is never sent.")]
 InvitationId = Annotated[str, Field(pattern=r"^[a-z2-7]{8}$")]
 TaskId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}\.(safetensors|json)$")]
+FileName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}\.(safetensors|json|jinja)$")]
 Origin = Annotated[str, Field(pattern=r"^https?://[!-~]{1,290}$")]
 
 

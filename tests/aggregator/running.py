@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from photon.api.job import FederatedTrainingJob
 from photon.protocol.canonical import digest, sha256_hex
@@ -24,7 +25,7 @@ from photon_aggregator.http.app import create_app
 from photon_aggregator.http.auth import ReadToken, Tokens
 from photon_aggregator.http.connections import Connections
 from photon_aggregator.http.limits import BODY_SECONDS
-from photon_aggregator.http.server import listen, serve
+from photon_aggregator.http.server import DoorServer, listen, serve
 from photon_aggregator.options import EngineOptions
 from photon_aggregator.rounds.state import RoundSettings
 from tests.aggregator.fake_worker import FakeWorker, token_digests
@@ -49,6 +50,7 @@ class Aggregator:
     read_token: str | None = None
     connections: Connections | None = None
     body_seconds: float = BODY_SECONDS
+    door: Callable[[Engine, FastAPI], DoorServer] | None = None
 
     def __post_init__(self) -> None:
         self.socket = listen(f"127.0.0.1:{self.port}")
@@ -95,6 +97,7 @@ class Aggregator:
                 stop_when_done=self.stop_when_done,
                 stop=self.stop,
                 connections=self.connections,
+                door=self.door(self.engine, app) if self.door is not None else None,
             )
 
         try:

@@ -62,6 +62,7 @@ HISTORIES = [
     ([enrolled(1), record(2, REVOKED), record(3, GRANTED)], MemberState.ACTIVE, OLD),
     ([enrolled(1), enrolled(2, NEW, invitation=2)], MemberState.ACTIVE, NEW),
     ([enrolled(1), left(2), enrolled(3, invitation=2)], MemberState.ACTIVE, OLD),
+    ([enrolled(1), record(2, REVOKED), enrolled(3, NEW, invitation=2)], MemberState.ACTIVE, NEW),
 ]
 
 
@@ -87,7 +88,7 @@ REFUSED = {
     "left by the old key": ([enrolled(1), rotated(2), left(3, OLD)], "key is"),
     "left another job": ([enrolled(1), left(2, job="b" * 64)], "job is"),
     "granted another key": ([enrolled(1, awaiting=True), record(2, GRANTED, OTHER)], "key is"),
-    "enrolled after it was revoked": ([enrolled(1), record(2, REVOKED), enrolled(3, invitation=2)], "may not follow"),
+    "enrolled again after it was revoked": ([enrolled(1), record(2, REVOKED), enrolled(3)], "which was used"),
     "left after it was revoked": ([enrolled(1), record(2, REVOKED), left(3)], "may not follow"),
     "one invitation twice": ([enrolled(1), enrolled(2, NEW)], "which was used"),
 }

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from photon.api.job import FederatedTrainingJob
-from photon.api.status import JobReason
+from photon.api.status import JobReason, MemberState
 from photon.protocol.records import Evaluation
 from photon.store import keys
 from photon.store.errors import StoreError
@@ -201,6 +201,12 @@ class Engine:
         names = self.state.settings.participants
         here = {n for n in names if n in self.state.seen and self.state.present(n, now)}
         return here <= self._told_to_finish
+
+    def members_left(self) -> bool:
+        """Whether every member from elsewhere knows that the job has ended."""
+        state = self.state
+        members = {name for name in state.settings.remote if state.members.get(name) is MemberState.ACTIVE}
+        return members <= self._told_to_finish
 
     async def changed(self, timeout_seconds: float, participant: str | None = None) -> None:
         """Wait until the state has changed, in what concerns ``participant`` if one is named, or this long."""

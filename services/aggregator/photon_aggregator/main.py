@@ -39,8 +39,10 @@ from photon_aggregator.engine import Engine
 from photon_aggregator.errors import TokensError
 from photon_aggregator.http.app import create_app
 from photon_aggregator.http.auth import ReadToken, Tokens
+from photon_aggregator.http.border.app import Border
+from photon_aggregator.http.border.opening import DoorOptions, opened
 from photon_aggregator.http.routers.health import MetricsOnly
-from photon_aggregator.http.server import is_loopback, listen, serve
+from photon_aggregator.http.server import DoorServer, is_loopback, listen, serve
 from photon_aggregator.memory import few_heaps
 from photon_aggregator.options import EngineOptions
 from photon_aggregator.replay import read_replay
@@ -86,6 +88,28 @@ def run(
     delete_data: Annotated[
         bool, typer.Option("--delete-data", help="Delete what the job wrote into its bucket, instead of running it.")
     ] = False,
+    door_listen: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of the door for institutions that join from elsewhere; participants that are remote must "
+            "then be members."
+        ),
+    ] = None,
+    identity: Annotated[Path | None, typer.Option(help="With --door-listen: the hub's private key.")] = None,
+    access: Annotated[
+        Path | None, typer.Option(help="With --door-listen: access.json, who may join; read again when it changes.")
+    ] = None,
+    door_certificate: Annotated[
+        Path | None, typer.Option(help="PEM: the door speaks TLS with it. Without one, something before it must.")
+    ] = None,
+    door_key: Annotated[Path | None, typer.Option(help="PEM: the key of --door-certificate.")] = None,
+    object_endpoint: Annotated[
+        str | None, typer.Option(help="URL at which institutions reach the object store; default storage.endpoint.")
+    ] = None,
+    linger_seconds: Annotated[
+        float,
+        typer.Option(min=0, max=864_000, help="How long to wait, after the end, for members that are away just now."),
+    ] = 86_400.0,
     replay: Annotated[
         Path | None, typer.Option(help="Repeat the membership in this file (photon run --membership-of).", hidden=True)
     ] = None,
@@ -110,8 +134,21 @@ def run(
         raise TokensError("--tokens is missing: a JSON file {participant: sha256 of its bearer token}")
     tracked_by = kinds(tracker or [os.environ.get(TRACKERS_VARIABLE, "")])
     traces = open_traces("photon-aggregator")
-    known = Tokens.read(tokens)
-    without = known.missing([participant.name for participant in document.spec.participants])
+    door = opened(
+        DoorOptions(
+            bound=listen(door_listen, option="--door-listen") if door_listen is not None else None,
+            identity=identity,
+            access=access,
+            certificate=door_certificate,
+            key=door_key,
+            object_endpoint=object_endpoint,
+        ),
+        document,
+    )
+    remote = door.remote if door is not None else frozenset[str]()
+    # Members have sessions at the door, and no token that is valid inside.
+    known = Tokens.read(tokens).without(remote)
+    without = known.missing([one.name for one in document.spec.participants if one.name not in remote])
     if without:
         raise TokensError(f"--tokens {tokens}: no token for {', '.join(without)}")
     bound = listen(listen_on, inherited=os.environ.get(LISTEN_FD))
@@ -123,7 +160,7 @@ def run(
     engine = Engine(
         job=document,
         store=store,
-        settings=replace(RoundSettings.of(document), replayed=read_replay(replay)),
+        settings=replace(RoundSettings.of(document), remote=remote, replayed=read_replay(replay)),
         options=EngineOptions(
             clock=time.time,
             steady=time.monotonic,
@@ -136,12 +173,33 @@ def run(
 
     registry = application.state.registry
     metrics = (MetricsOnly(registry, time.monotonic), metrics_bound) if metrics_bound is not None else None
+    served = None
+    if door is not None:
+        border = Border(
+            engine=engine,
+            status=application.state.status,
+            identity=door.identity,
+            access=door.access,
+            outside=door.outside,
+        )
+        served = DoorServer(
+            border=border,
+            bound=door.bound,
+            certificate=door_certificate,
+            key=door_key,
+            linger_seconds=linger_seconds,
+        )
     trackers = _trackers(document, tracked_by, tracker_dir)
 
     async def run_tracked() -> int:
         async with tracking(engine, trackers):
             return await serve(
-                engine=engine, app=application, bound=bound, stop_when_done=stop_when_done, metrics=metrics
+                engine=engine,
+                app=application,
+                bound=bound,
+                stop_when_done=stop_when_done,
+                metrics=metrics,
+                door=served,
             )
 
     with closing(traces), store:

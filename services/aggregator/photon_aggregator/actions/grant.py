@@ -12,6 +12,7 @@ from typing import Final
 from photon.protocol.messages import PartUpload
 from photon.protocol.records import Part
 from photon.store import keys
+from photon.store.objects import ObjectStore
 from photon_aggregator.actions.workbench import Workbench
 from photon_aggregator.errors import PartsError
 
@@ -21,8 +22,18 @@ GRANTS_PER_PART: Final = 4
 VALID_SECONDS: Final = 6 * 3600
 
 
-def grant(parts: Sequence[Part], bench: Workbench, *, round_number: int, participant: str) -> list[PartUpload]:
+def grant(
+    parts: Sequence[Part],
+    bench: Workbench,
+    *,
+    round_number: int,
+    participant: str,
+    signer: ObjectStore | None = None,
+    valid_seconds: int = VALID_SECONDS,
+) -> list[PartUpload]:
     """Where to put these parts; those that the bucket holds already are named as present.
+
+    ``signer``: the store as the participant reaches it, where that is another address than ours.
 
     Raises:
         PartsError: A part is not one of the layout, or too many were asked for.
@@ -43,6 +54,8 @@ def grant(parts: Sequence[Part], bench: Workbench, *, round_number: int, partici
         if found[name] is not None:
             uploads.append(PartUpload(index=part.index, present=True))
             continue
-        put = store.presign_put(name, size_bytes=part.size_bytes, sha256=part.sha256, valid_seconds=VALID_SECONDS)
+        put = (signer or store).presign_put(
+            name, size_bytes=part.size_bytes, sha256=part.sha256, valid_seconds=valid_seconds
+        )
         uploads.append(PartUpload(index=part.index, url=put.url, headers=put.headers))
     return uploads

@@ -1,4 +1,4 @@
-"""Deletes what a job wrote: its record, its rounds and their unfinished uploads, nothing else below the same prefix."""
+"""Deletes what a job wrote: its record, rounds, members and unfinished uploads, nothing else below the same prefix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def purge(store: ObjectStore) -> int:
         StoreError: The store does not do it.
     """
     leftovers.drop(store)
-    doomed = [info.key for folder in (keys.ROUNDS, keys.PROBE) for info in store.list(folder)]
+    doomed = [info.key for folder in (keys.ROUNDS, keys.MEMBERS, keys.PROBE) for info in store.list(folder)]
     if store.head(keys.JOB) is not None:
         doomed.append(keys.JOB)
     store.delete(doomed)

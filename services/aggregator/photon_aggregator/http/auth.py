@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +46,11 @@ class Tokens:
         if len(set(document.values())) < len(document):
             raise TokensError(f"--tokens {path}: two participants have the same token")
         return cls(document)
+
+    def without(self, names: Iterable[str]) -> Tokens:
+        """The same, but of these participants no token is valid."""
+        gone = set(names)
+        return Tokens({name: digest for name, digest in self._digests.items() if name not in gone})
 
     def missing(self, participants: list[str]) -> list[str]:
         """Those of ``participants`` that have no token."""

@@ -59,6 +59,10 @@ class Guard:
             known = self.allowances[name] = Allowance(at=self.clock())
         return known
 
+    def body_limit(self, method: str, path: str) -> int:
+        """Most bytes of the body of such a request."""
+        return body_limit(method, path, self.parts)
+
     @property
     def parts(self) -> int:
         """Parts of an update; 0 until the bucket was read."""
@@ -94,7 +98,7 @@ class Door:
                 connection.identified(name)
             body.bound(scope["method"], path, self._guard)
         except ApiError as error:
-            await error_response(error.reason, error.message, error.status)(scope, receive, answer)
+            await error.response()(scope, receive, answer)
             return
         if name is None:
             await self._app(scope, body.read, answer)
@@ -150,7 +154,7 @@ class _Body:
         Raises:
             ApiError: It says already that it is larger, or it is compressed.
         """
-        self.limit = body_limit(method, path, guard.parts)
+        self.limit = guard.body_limit(method, path)
         if (self.headers.length or 0) > self.limit:
             raise self._too_large()
         if self.headers.encoded and not self.ended:

@@ -43,6 +43,10 @@ class ApiError(AggregatorError):
         self.message = message
         self.status = status
 
+    def response(self) -> JSONResponse:
+        """The answer."""
+        return error_response(self.reason, self.message, self.status)
+
 
 def error_body(reason: ErrorReason, message: str) -> dict[str, object]:
     """The JSON of an ErrorReply."""
@@ -60,7 +64,7 @@ def install(app: FastAPI) -> None:
 
     async def failed(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return error_response(error.reason, error.message, error.status)
+        return error.response()
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

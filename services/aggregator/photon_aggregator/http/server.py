@@ -9,6 +9,8 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -19,6 +21,7 @@ from photon.exit_codes import EXIT_JOB_FAILED, EXIT_SUPERSEDED
 from photon.launch import LISTEN_FD
 from photon_aggregator.engine import Engine
 from photon_aggregator.errors import ListenError
+from photon_aggregator.http.border.app import Border
 from photon_aggregator.http.connections import Connections, files_at_once
 
 logger = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ LAST_STATUS_SECONDS: Final = 2.5
 DRAIN_SECONDS: Final = 3
 KEEP_ALIVE_SECONDS: Final = 75
 METRICS_CONNECTIONS: Final = 32
+DOOR_CONNECTIONS: Final = 256
 
 
 class _Server(uvicorn.Server):
@@ -81,7 +85,21 @@ def _taken_over(number: str) -> socket.socket:
     return bound
 
 
-def _server(app: ASGIApp, connections: Connections) -> _Server:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoorServer:
+    """The door as it is served: TLS with these files, or plain behind something that ends TLS.
+
+    ``linger_seconds``: how long to wait, after the end, for members that have not heard of it.
+    """
+
+    border: Border
+    bound: socket.socket
+    certificate: Path | None = None
+    key: Path | None = None
+    linger_seconds: float = 86_400.0
+
+
+def _server(app: ASGIApp, connections: Connections, *, tls: tuple[Path, Path] | None = None) -> _Server:
     config = uvicorn.Config(
         app,
         http=connections.protocol(),
@@ -92,6 +110,8 @@ def _server(app: ASGIApp, connections: Connections) -> _Server:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         server_header=False,
+        ssl_certfile=tls[0] if tls is not None else None,
+        ssl_keyfile=tls[1] if tls is not None else None,
     )
     return _Server(config)
 
@@ -110,13 +130,14 @@ async def serve(
     stop: asyncio.Event | None = None,
     connections: Connections | None = None,
     metrics: tuple[ASGIApp, socket.socket] | None = None,
+    door: DoorServer | None = None,
 ) -> int:
     """Serve until the end; the process's exit code: 0, one of exit_codes, 128 + signal for a signal.
 
     Without ``stop_when_done`` a job that has ended goes on being served (status, FinishTask) until a signal. ``stop``
     ends it from inside the process, as a signal would, with 0.
     ``connections``: how many it holds and for how long; by default as many as the limit of open files allows.
-    ``metrics``: an application for a port of its own.
+    ``metrics``: an application for a port of its own. ``door``: the port for other institutions.
 
     Raises:
         JobMismatch: The job file and the bucket disagree.
@@ -129,6 +150,10 @@ async def serve(
     if metrics is not None:
         few = Connections(anonymous=METRICS_CONNECTIONS, per_name=METRICS_CONNECTIONS)
         servers.append((_server(metrics[0], few), metrics[1]))
+    if door is not None:
+        own = Connections(anonymous=DOOR_CONNECTIONS, per_name=DOOR_CONNECTIONS // 4)
+        tls = (door.certificate, door.key) if door.certificate is not None and door.key is not None else None
+        servers.append((_server(door.border.app, own, tls=tls), door.bound))
     code = 0
     ending = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -146,6 +171,7 @@ async def serve(
     serving = loop.create_task(_serve_all(servers))
     running = loop.create_task(engine.run())
     asked = loop.create_task(ending.wait())
+    beside = [loop.create_task(door.border.run())] if door is not None else []
     try:
         await asyncio.wait({serving, running, asked}, return_when=asyncio.FIRST_COMPLETED)
         if running.done() and not asked.done():
@@ -155,7 +181,7 @@ async def serve(
                 # The job goes on elsewhere: no one is told that it has ended.
                 code = EXIT_SUPERSEDED
             elif stop_when_done:
-                await _let_leave(engine, ending)
+                await _let_leave(engine, ending, linger_seconds=door.linger_seconds if door is not None else 0.0)
             else:
                 await asyncio.wait({serving, asked}, return_when=asyncio.FIRST_COMPLETED)
         return code
@@ -165,19 +191,25 @@ async def serve(
         engine.stop()
         for server, _ in servers:
             server.should_exit = True
-        for task in (running, asked):
+        for task in (running, asked, *beside):
             task.cancel()
-        await asyncio.gather(serving, running, asked, return_exceptions=True)
+        await asyncio.gather(serving, running, asked, *beside, return_exceptions=True)
         await engine.close(patience_seconds=DRAIN_SECONDS)
 
 
-async def _let_leave(engine: Engine, ending: asyncio.Event) -> None:
-    """Wait until everyone who is here was told that the job has ended, or for a few seconds.
+async def _let_leave(engine: Engine, ending: asyncio.Event, *, linger_seconds: float) -> None:
+    """Wait until everyone who is here was told that the job has ended, or for a few seconds; for members at other
+    institutions, which may be away just now, up to ``linger_seconds``.
 
     In any case long enough for a look at the status each second to have seen how it ended.
     """
     loop = asyncio.get_running_loop()
     seen = loop.time() + LAST_STATUS_SECONDS
     until = loop.time() + LEAVE_SECONDS
+    lingers_until = loop.time() + linger_seconds
     while not ending.is_set() and (now := loop.time()) < until and not (now >= seen and engine.all_left()):
         await engine.changed(min(0.5, max(0.01, until - now)))
+    if not engine.members_left() and linger_seconds:
+        logger.info("the job has ended; waiting up to %.0f s for members that have not heard of it", linger_seconds)
+    while not ending.is_set() and loop.time() < lingers_until and not engine.members_left():
+        await engine.changed(0.5)

@@ -177,6 +177,16 @@ def _wait_for(engine: Engine, round_number: int) -> None:
         raise ApiError(ErrorReason.NOT_READY, f"round {round_number} is not known here yet; try again in a moment")
 
 
+def require_wanted(engine: Engine, participant: str, round_number: int, plan: str) -> None:
+    """Raises ApiError: the open round is another, or waits for no update of ``participant``."""
+    open_round = _open_round(engine, round_number)
+    if plan != open_round.plan_digest:
+        raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round_number} has another plan: {open_round.plan_digest}")
+    if not assignment.wants_update(engine.state, participant):
+        raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round_number} waits for no update of {participant}")
+    engine.send(Heartbeat(at=engine.clock(), participant=participant))
+
+
 @router.post(
     "/rounds/{round}/parts",
     summary="URLs to upload parts of an update to",
@@ -191,12 +201,7 @@ async def post_parts(
     _: ContextDep,
 ) -> PartsReply:
     """Each URL takes exactly the part that was announced (size and sha256), once."""
-    open_round = _open_round(engine, round)
-    if request.plan != open_round.plan_digest:
-        raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round} has another plan: {open_round.plan_digest}")
-    if not assignment.wants_update(engine.state, participant):
-        raise ApiError(ErrorReason.UNKNOWN_ROUND, f"round {round} waits for no update of {participant}")
-    engine.send(Heartbeat(at=engine.clock(), participant=participant))
+    require_wanted(engine, participant, round, request.plan)
     try:
         uploads = await engine.in_thread(
             lambda: grant(request.parts, engine.bench, round_number=round, participant=participant)

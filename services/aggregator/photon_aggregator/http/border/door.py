@@ -1,0 +1,43 @@
+"""What the door's routes work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from photon.protocol.canonical import digest
+from photon.protocol.messages import ErrorReason
+from photon.protocol.records import UpdateManifest
+from photon.store.objects import ObjectStore
+from photon.trust.members import Member
+from photon_aggregator.http.border.enrolling import Reception
+from photon_aggregator.http.border.hub import Hub
+from photon_aggregator.http.border.watch import Watch
+from photon_aggregator.http.errors import ApiError
+from photon_aggregator.rounds.state import CHECKS_A_ROUND
+
+
+@dataclass(slots=True, kw_only=True)
+class BorderDoor:
+    """``outside``: the store as institutions reach it; only URLs are made with it."""
+
+    hub: Hub
+    reception: Reception
+    watch: Watch
+    outside: ObjectStore
+    _signatures: dict[str, tuple[int, set[str]]] = field(default_factory=dict)
+
+    def member(self, participant: str) -> Member:
+        """Where it stands; it has a session, so it is one."""
+        return self.reception.roster.members[participant]
+
+    def count_signature(self, round_number: int, participant: str, manifest: UpdateManifest) -> None:
+        """Raises ApiError: the participant signed more updates in this round than are checked."""
+        number, known = self._signatures.get(participant, (round_number, set()))
+        if number != round_number:
+            known = set()
+        known.add(digest(manifest))
+        self._signatures[participant] = (round_number, known)
+        if len(known) > CHECKS_A_ROUND:
+            raise ApiError(
+                ErrorReason.TOO_MANY_REQUESTS, f"more than {CHECKS_A_ROUND} updates of {participant} in this round"
+            )

@@ -1,0 +1,50 @@
+"""Who speaks at the door, decided from the headers alone: three routes are for everybody, others need a session."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from photon.protocol.border import MAX_ENVELOPE
+from photon.protocol.messages import ErrorReason
+from photon_aggregator.http import limits
+from photon_aggregator.http.auth import MAX_TOKEN_LENGTH
+from photon_aggregator.http.border.sessions import Sessions
+from photon_aggregator.http.door import Guard
+from photon_aggregator.http.errors import ApiError
+
+ANYONE: Final = frozenset({"/v1/hello", "/v1/enrolment", "/v1/session"})
+MEMBERS: Final = re.compile(
+    r"/v1/(job|task|participant|progress|commits|leave|keys|state|rounds/[0-9]{1,7}/(parts|update|evaluation))"
+)
+# Everybody who has shown no session shares one allowance.
+_STRANGERS: Final = ""
+_SIGNED: Final = re.compile(r"/v1/(enrolment|session|leave|keys|state)")
+
+
+@dataclass(slots=True, kw_only=True)
+class BorderGuard(Guard):
+    """As the inner one, with sessions in place of tokens."""
+
+    sessions: Sessions
+
+    def sender(self, path: str, authorization: str | None) -> str | None:
+        """The member that speaks, or nobody in particular. Raises ApiError: no such route; Denied: no session."""
+        if path in ANYONE:
+            return _STRANGERS
+        if MEMBERS.fullmatch(path) is None:
+            raise ApiError(ErrorReason.INVALID_REQUEST, "there is no such route", 404)
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_LENGTH:
+            raise ApiError(ErrorReason.UNAUTHENTICATED, "needs 'Authorization: Bearer SESSION'")
+        return self.sessions.participant(token.strip())
+
+    def body_limit(self, method: str, path: str) -> int:
+        """Most bytes of a body: what the worker protocol allows, and an envelope."""
+        if method != "POST":
+            return 0
+        if _SIGNED.fullmatch(path):
+            return limits.REST_BYTES
+        most = limits.body_limit(method, path, self.parts)
+        return most + MAX_ENVELOPE if path.endswith(("/update", "/evaluation")) else most

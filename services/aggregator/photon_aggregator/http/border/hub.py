@@ -1,0 +1,84 @@
+"""What the hub signs: who it is, who is a member, each task, each commit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from photon.protocol.border import PROTOCOL, HelloReply
+from photon.protocol.messages import FinishTask, Task, TrainTask
+from photon.trust import statements
+from photon.trust.keys import Identity
+from photon.trust.members import Member
+from photon.version import release
+from photon_aggregator.rounds.events import Head
+
+# No log of what happened is kept in the bucket yet; the fields say so.
+NO_LOG: Final = "0" * 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hub:
+    """``job``: sha256 of job.json. ``job_name``: NAMESPACE/NAME. ``origins``: where presigned URLs point."""
+
+    identity: Identity
+    job: str
+    job_name: str
+    origins: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """Key id: the audience of what sites sign."""
+        return self.identity.key.id
+
+    def hello(self, nonce: str, challenge: str) -> HelloReply:
+        """The answer to anybody who asks."""
+        said = statements.Hello(
+            nonce=nonce,
+            challenge=challenge,
+            job=self.job,
+            job_name=self.job_name,
+            protocols=[PROTOCOL],
+            version=release(),
+            object_origins=list(self.origins),
+            audit_size=0,
+            audit_head=NO_LOG,
+        )
+        return HelloReply(public_key=self.identity.key.text, envelope=self._sealed(said))
+
+    def membership(self, member: Member, nonce: str) -> str:
+        """Where a participant stands; it has a key."""
+        assert member.key is not None
+        return self._sealed(
+            statements.Membership(
+                job=self.job, participant=member.participant, key=member.key.id, state=member.state, nonce=nonce
+            )
+        )
+
+    def task(self, task: Task, participant: str, *, head: Head, cohort_size: int) -> str:
+        """A task as it was given to ``participant``."""
+        said: dict[str, object] = {"job": self.job, "participant": participant, "id": task.id, "kind": task.kind}
+        if isinstance(task, FinishTask):
+            said |= {"round": head.round, "base": head.digest, "cohort_size": 0, "reason": task.reason}
+        else:
+            files = [one.file.model_dump(by_alias=True) for one in task.model.files]
+            said |= {"round": task.round, "base": task.model.commit, "cohort_size": cohort_size, "files": files}
+        if isinstance(task, TrainTask):
+            said |= {"plan": task.plan, "first_step": task.first_step, "local_steps": task.local_steps}
+        return self._sealed(statements.Task.model_validate(said))
+
+    def commit(self, head: Head, keys: dict[str, str]) -> bytes:
+        """A commit; ``keys``: by which key each update of another institution was signed."""
+        return statements.Commit(
+            job=self.job,
+            round=head.round,
+            commit=head.digest,
+            previous=head.commit.previous,
+            keys=keys,
+            version=release(),
+            audit_size=0,
+            audit_head=NO_LOG,
+        ).seal(self.identity)
+
+    def _sealed(self, said: statements.Statement) -> str:
+        return said.seal(self.identity).decode()

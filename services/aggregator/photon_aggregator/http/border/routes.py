@@ -1,0 +1,259 @@
+"""The routes of the door. What members say of rounds is answered by the worker protocol's own functions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from photon.api.status import JobReason
+from photon.protocol.border import (
+    MAX_COMMITS,
+    SESSION_SECONDS,
+    BorderEvaluation,
+    BorderTask,
+    BorderUpdate,
+    CommitsReply,
+    EnrolmentRequest,
+    HelloReply,
+    LeaveRequest,
+    MembershipReply,
+    ParticipantView,
+    RotateRequest,
+    SessionReply,
+    SessionRequest,
+    SiteState,
+    StateReport,
+)
+from photon.protocol.messages import (
+    ErrorReason,
+    JobForWorkers,
+    PartsReply,
+    PartsRequest,
+    Progress,
+    ProgressReply,
+    TaskReply,
+    UpdateReply,
+)
+from photon.store import keys
+from photon.store.errors import NotFound
+from photon_aggregator.actions.grant import grant
+from photon_aggregator.errors import PartsError
+from photon_aggregator.http.bodies import body
+from photon_aggregator.http.border import evidence
+from photon_aggregator.http.border.door import BorderDoor
+from photon_aggregator.http.dependencies import AsideDep, ContextDep, EngineDep, ModelUrlsDep, ParticipantDep, StatusDep
+from photon_aggregator.http.errors import ApiError
+from photon_aggregator.http.routers import worker
+from photon_aggregator.rounds.events import Heartbeat
+
+router = APIRouter(prefix="/v1")
+
+# A URL outlives its session by this at most: it is asked for again.
+PART_SECONDS: Final = 3600
+Nonce = Annotated[str, Query(pattern="^[0-9a-f]{32}$")]
+After = Annotated[int, Query(ge=-1, le=10**6, description="The last round whose commit is known.")]
+
+
+async def _door(request: Request) -> BorderDoor:
+    door: BorderDoor | None = request.app.state.door()
+    if door is None:
+        raise ApiError(ErrorReason.NOT_READY, "the bucket has not been read yet; try again in a moment")
+    return door
+
+
+DoorDep = Annotated[BorderDoor, Depends(_door)]
+
+
+@router.get("/hello")
+async def hello(nonce: Nonce, door: DoorDep) -> HelloReply:
+    """Who the hub is, signed, and a challenge to open a session with."""
+    return door.hub.hello(nonce, door.reception.sessions.challenge())
+
+
+@router.post("/enrolment")
+async def enroll(
+    request: Annotated[EnrolmentRequest, body(EnrolmentRequest)], door: DoorDep, engine: EngineDep
+) -> MembershipReply:
+    """Bind a key to a participant, by the token of its invitation. Repeating it changes nothing."""
+    async with door.watch.lock:
+        member, nonce = await engine.in_thread(lambda: door.reception.enroll(request))
+    door.watch.tell()
+    return MembershipReply(envelope=door.hub.membership(member, nonce))
+
+
+@router.post("/session")
+async def session(request: Annotated[SessionRequest, body(SessionRequest)], door: DoorDep) -> SessionReply:
+    """A session, for a signature over a challenge."""
+    token, _ = door.reception.session(request)
+    return SessionReply(session=token, valid_seconds=SESSION_SECONDS)
+
+
+@router.get("/job")
+async def job(engine: EngineDep, participant: ParticipantDep, context: ContextDep) -> JobForWorkers:
+    """As the worker protocol."""
+    return await worker.get_job(engine, participant, context)
+
+
+@router.get("/task", response_model=BorderTask)
+async def task(
+    engine: EngineDep,
+    urls: ModelUrlsDep,
+    participant: ParticipantDep,
+    door: DoorDep,
+    response: Response,
+    wait_seconds: worker.Wait = 30.0,
+    done: worker.Done = None,
+) -> Response | BorderTask:
+    """The next task, and the hub's statement of it (long poll)."""
+    reply = await worker.get_task(engine, urls, participant, response, wait_seconds, done, since=True, sources=True)
+    if not isinstance(reply, TaskReply):
+        return reply
+    head, state = engine.state.head, engine.state
+    assert head is not None
+    cohort = len(state.open.plan.cohort) if state.open is not None else 0
+    size = cohort if reply.task.kind == "train" else sum(state.eligible(n) for n in state.settings.participants)
+    return BorderTask(task=reply.task, envelope=door.hub.task(reply.task, participant, head=head, cohort_size=size))
+
+
+@router.get("/participant")
+async def view(engine: EngineDep, participant: ParticipantDep, status: StatusDep) -> ParticipantView:
+    """What a participant may know: of itself, and of the job without the names of others."""
+    current = next((c for c in status.conditions if c.status == "True"), status.conditions[0])
+    state = engine.state
+    return ParticipantView(
+        participant=participant,
+        round=status.round,
+        rounds=status.rounds,
+        participants=sum(state.eligible(name) for name in state.settings.participants),
+        state=current.type,
+        reason=JobReason(current.reason),
+        perplexity=status.validation_perplexity,
+        round_deadline_seconds=state.settings.deadline_seconds,
+    )
+
+
+@router.post("/progress")
+async def progress(
+    engine: EngineDep, participant: ParticipantDep, said: Annotated[Progress, body(Progress)]
+) -> ProgressReply:
+    """As the worker protocol."""
+    return await worker.post_progress(engine, participant, said)
+
+
+@router.post("/rounds/{round}/parts")
+async def parts(
+    round: worker.Round,
+    request: Annotated[PartsRequest, body(PartsRequest)],
+    engine: EngineDep,
+    participant: ParticipantDep,
+    door: DoorDep,
+) -> PartsReply:
+    """URLs for parts, valid for an hour."""
+    worker.require_wanted(engine, participant, round, request.plan)
+    try:
+        uploads = await engine.in_thread(
+            lambda: grant(
+                request.parts,
+                engine.bench,
+                round_number=round,
+                participant=participant,
+                signer=door.outside,
+                valid_seconds=PART_SECONDS,
+            )
+        )
+    except PartsError as error:
+        raise ApiError(ErrorReason.INVALID_REQUEST, str(error)) from error
+    return PartsReply(uploads=uploads)
+
+
+@router.post("/rounds/{round}/update")
+async def update(
+    round: worker.Round,
+    request: Annotated[BorderUpdate, body(BorderUpdate)],
+    engine: EngineDep,
+    participant: ParticipantDep,
+    context: ContextDep,
+    aside: AsideDep,
+    door: DoorDep,
+    wait_seconds: worker.Wait = 20.0,
+) -> UpdateReply:
+    """An update that the institution signed; then as the worker protocol."""
+    member, open_round = door.member(participant), engine.state.open
+    if open_round is not None and open_round.round == round and participant in open_round.plan.cohort:
+        door.count_signature(round, participant, request.submission.manifest)
+        await engine.in_thread(lambda: evidence.keep_update(engine.store, door.hub, member, round, request))
+    else:
+        # The round may open in a moment: the signature is kept when the same is posted again.
+        wait_seconds = 0.0
+    return await worker.post_update(round, request.submission, engine, participant, context, aside, wait_seconds)
+
+
+@router.post("/rounds/{round}/evaluation", status_code=204)
+async def evaluation(
+    round: worker.Round,
+    request: Annotated[BorderEvaluation, body(BorderEvaluation)],
+    engine: EngineDep,
+    participant: ParticipantDep,
+    context: ContextDep,
+    door: DoorDep,
+) -> Response:
+    """An evaluation that the institution signed; then as the worker protocol."""
+    commit = engine.books.commits.get(round)
+    if commit is not None:
+        member = door.member(participant)
+        await engine.in_thread(lambda: evidence.keep_evaluation(engine.store, door.hub, member, commit, request))
+    return await worker.post_evaluation(round, request.evaluation, engine, participant, context)
+
+
+@router.get("/commits")
+async def commits(engine: EngineDep, after: After = -1) -> CommitsReply:
+    """What the hub signed of the commits after a round."""
+    head = engine.state.head
+    last = min(head.round if head is not None else -1, after + MAX_COMMITS)
+
+    def read() -> list[str]:
+        found = []
+        for number in range(after + 1, last + 1):
+            try:
+                found.append(engine.store.get(keys.commit_signature(number)).decode())
+            except NotFound:
+                break
+        return found
+
+    return CommitsReply(envelopes=await engine.in_thread(read))
+
+
+@router.post("/leave")
+async def leave(
+    request: Annotated[LeaveRequest, body(LeaveRequest)], engine: EngineDep, participant: ParticipantDep, door: DoorDep
+) -> MembershipReply:
+    """Leave the job, signed."""
+    async with door.watch.lock:
+        member = await engine.in_thread(lambda: door.reception.leave(participant, request))
+    door.watch.tell()
+    return MembershipReply(envelope=door.hub.membership(member, "0" * 32))
+
+
+@router.post("/keys")
+async def rotate(
+    request: Annotated[RotateRequest, body(RotateRequest)],
+    engine: EngineDep,
+    participant: ParticipantDep,
+    door: DoorDep,
+) -> MembershipReply:
+    """Another key from now on, signed by both."""
+    async with door.watch.lock:
+        member = await engine.in_thread(lambda: door.reception.rotate(participant, request))
+    door.watch.tell()
+    return MembershipReply(envelope=door.hub.membership(member, "0" * 32))
+
+
+@router.post("/state", status_code=204)
+async def state(
+    report: Annotated[StateReport, body(StateReport)], engine: EngineDep, participant: ParticipantDep
+) -> Response:
+    """What the institution does at present: it is heard of, unless it says that it goes away."""
+    if report.state is SiteState.HERE:
+        engine.send(Heartbeat(at=engine.clock(), participant=participant))
+    return Response(status_code=204)
