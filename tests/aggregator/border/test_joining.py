@@ -1,4 +1,4 @@
-"""Institutions join a job at its door: with an invitation, signatures and sessions, to the same model as anywhere else."""
+"""Institutions join a job at its door: with an invitation, signatures and sessions, to the same model as elsewhere."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def test_a_job_across_institutions_ends_with_the_model_of_one_at_home(
 
     alone = other_store("alone")
     write_round_zero(hub.job, alone)
-    with aggregator(hub.job, alone) as local:
-        with working(*(FakeWorker(name, [local.url]) for name in ("home", "north", "south"))):
-            local.wait()
+    with (
+        aggregator(hub.job, alone) as local,
+        working(*(FakeWorker(name, [local.url]) for name in ("home", "north", "south"))),
+    ):
+        local.wait()
     assert digest(chain(hub.store)[-1]) == digest(chain(alone)[-1])
     assert all(one.finish is not None and one.finish.reason == "RoundsDone" for one in sites)
 
