@@ -128,7 +128,7 @@ class Site(FakeWorker):
             return httpx.Response(200, content=text, request=reply.request)
         return reply
 
-    def update_statement(self, manifest: UpdateManifest, **changes: Any) -> str:
+    def update_statement(self, manifest: UpdateManifest, /, **changes: Any) -> str:
         assert self.hub is not None
         said = statements.Update.model_validate(
             {
