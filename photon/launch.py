@@ -8,17 +8,21 @@ the plan: a process names where each secret comes from, and the launcher fills i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
+from photon.api.join import JoinedJob
 from photon.api.placement import DataSpec, PodSettings, WorkerSpec
 from photon.api.training import ParallelStrategy
 
 INIT: Final = "init"
 AGGREGATOR: Final = "aggregator"
 CLEANUP: Final = "cleanup"
+GATE: Final = "gate"
+# Environment of the gate: the one-time token of an invitation.
+INVITATION_TOKEN: Final = "PHOTON_INVITATION_TOKEN"
 RENDEZVOUS_PORT: Final = 29400
 
 # Environment of the aggregator. The number of an open socket that listens at its address already, handed over by a
@@ -41,6 +45,7 @@ class Role(StrEnum):
     AGGREGATOR = "aggregator"
     WORKER = "worker"
     CLEANUP = "cleanup"
+    GATE = "gate"
 
 
 class SecretSource(StrEnum):
@@ -49,6 +54,7 @@ class SecretSource(StrEnum):
     STORAGE = "storage"  # spec.storage.credentialsSecretRef, or the environment of `photon run`
     DATA = "data"  # the participant's data.credentialsSecretRef, or the environment of `photon run`
     TOKEN = "token"  # the participant's bearer token, made by the launcher
+    INVITATION = "invitation"  # spec.join.invitationSecretRef, or the Secret beside the job in the file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +74,8 @@ class Process:
     """One program to run: a process on a laptop; a pod (or ``nodes`` pods of an Indexed Job) in a cluster.
 
     ``after`` names processes that must have ended with success before this one starts. ``restarts`` is how often it
-    may be started again after a failure, which exit code 2 (the user's mistake) is not, nor an aggregator's 3 (the job
-    has failed).
+    may be started again after a failure. Not after exit code 2 (the user's mistake), nor after 3 (it has failed) of
+    an aggregator or a gate.
     """
 
     role: Role
@@ -214,6 +220,67 @@ def _worker(name: str, worker: WorkerSpec, context: LaunchContext, strategy: Par
         after=(INIT,),
         **resources,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinContext:
+    """What only the launcher of a job of another institution knows.
+
+    ``tokens_path``: digests of the workers' bearer tokens, which are for the gate and mean nothing to the hub.
+    ``listen``, ``gate_url``: where workers ask the gate; ``relay_listen``, ``relay_url``: where their bytes go.
+    ``gate_dir``: the gate's own files, the ledger among them. ``work_dir``: as in LaunchContext.
+    """
+
+    job_path: str
+    identity_path: str
+    policy_path: str | None
+    tokens_path: str
+    listen: str
+    gate_url: str
+    relay_listen: str
+    relay_url: str
+    gate_dir: str
+    work_dir: str
+    rendezvous: str | Mapping[str, str] = f"localhost:{RENDEZVOUS_PORT}"
+    stop_when_done: bool = False
+    gate_program: tuple[str, ...] = ("photon-gate",)
+    worker_program: tuple[str, ...] = ("photon-worker",)
+
+
+def joined_processes(
+    job: JoinedJob, context: JoinContext, strategy: ParallelStrategy = ParallelStrategy.SINGLE
+) -> list[Process]:
+    """The processes of a job of another institution: the gate, and the worker, which reaches nothing but the gate.
+
+    The worker is to be started once the gate says that the job runs; only then is ``strategy`` known, which the hub
+    decides.
+    """
+    here = job.spec.participants[0]
+    assert here.worker is not None, "JoinedSpec requires it"
+    gate = Process(
+        role=Role.GATE,
+        name=GATE,
+        command=(
+            *context.gate_program,
+            *("run", "--job", context.job_path, "--identity", context.identity_path),
+            *(("--policy", context.policy_path) if context.policy_path is not None else ()),
+            *("--listen", context.listen, "--relay-listen", context.relay_listen, "--relay-url", context.relay_url),
+            *("--tokens", context.tokens_path, "--work-dir", context.gate_dir),
+            *(("--stop-when-done",) if context.stop_when_done else ()),
+        ),
+        secret_env=(SecretEnv(name=INVITATION_TOKEN, source=SecretSource.INVITATION, optional=True),),
+        **_resources(job.spec.join.gate),
+    )
+    inner = LaunchContext(
+        job_path=context.job_path,
+        tokens_path=context.tokens_path,
+        listen=context.listen,
+        aggregator_url=context.gate_url,
+        work_dir=context.work_dir,
+        rendezvous=context.rendezvous,
+        worker_program=context.worker_program,
+    )
+    return [gate, replace(_worker(here.name, here.worker, inner, strategy), after=())]
 
 
 def worker_name(participant: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -23,6 +24,7 @@ IdentityFile = Annotated[
 ]
 
 
+PolicyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="This institution's policy.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run (runs/demo), or its name.")]
 ParticipantName = Annotated[str, typer.Argument(metavar="NAME", help="The institution, as the job names it.")]
 DoorAddress = Annotated[
@@ -66,6 +68,30 @@ _SPELLED: Final = {
     "key": "--door-key",
     "authority": "--door-ca",
 }
+
+
+def take_part(
+    file: Path,
+    *,
+    runs_dir: Path,
+    name: str | None,
+    identity: Path | None,
+    policy: Path | None,
+    quiet: bool,
+    refused: Mapping[str, object],
+) -> None:
+    """``photon run`` of an invitation. ``refused``: options that only a hub has.
+
+    Raises:
+        UserError: One of them is given, or what photon.local.joined.run_joined says.
+    """
+    from photon.cli import joining
+
+    for option, value in refused.items():
+        if value:
+            raise UserError(f"{option} has no effect in a job of another institution: its hub decides that")
+    for line in joining.take_part(file, runs_dir=runs_dir, name=name, identity=identity, policy=policy, quiet=quiet):
+        print(line)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""``photon check``: what a job of another institution would be and use here, before it is applied."""
+"""Jobs of another institution: ``photon check`` says what one would be and use here, ``photon run`` takes part."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from photon.api.invitation import Invitation, read_invitation
 from photon.api.text import printable
+from photon.errors import UserError
+from photon.local.run_folder import RunDirectory
 from photon.policy.document import Policy, load_policy
 from photon.policy.hours import is_open, next_change
 from photon.policy.verdict import Hub, Refusal, of_invitation
@@ -20,6 +22,45 @@ def check(file: Path, policy_file: Path | None, *, now: datetime) -> tuple[list[
     hub = Hub(key_id=join.hub_key_id, host=join.host)
     refusals = of_invitation(policy, hub, name=metadata.name, namespace=metadata.namespace or "")
     return [*_facts(invitation), *_verdict(policy, policy_file, refusals, now)], not refusals
+
+
+def take_part(
+    file: Path,
+    *,
+    runs_dir: Path,
+    name: str | None,
+    identity: Path | None,
+    policy: Path | None,
+    quiet: bool,
+) -> list[str]:
+    """Take part in a job to its end. Lines for a person.
+
+    Raises:
+        UserError, RunFailed, JobFailed, Stopped: As photon.local.joined.run_joined says.
+    """
+    from photon.local.identity import load
+    from photon.local.joined import Site, run_joined
+
+    invitation = read_invitation(file)
+    job = invitation.job
+    rules = load_policy(policy) if policy is not None else Policy()
+    join = job.spec.join
+    hub = Hub(key_id=join.hub_key_id, host=join.host)
+    refusals = of_invitation(rules, hub, name=job.metadata.name, namespace=job.metadata.namespace or "")
+    if refusals:
+        whose = "the default policy" if policy is None else str(policy)
+        raise UserError("\n".join(f"{whose} refuses: {refusal}" for refusal in refusals))
+    run = RunDirectory((runs_dir / (name or job.metadata.name)).resolve())
+    key, path, made = load(identity)
+    if made and not quiet:
+        print(f"made a key for this institution: {path} ({key.key.fingerprint}); back it up")
+    site = Site(identity=path, policy=None if policy is None else policy.resolve(), folder=file.resolve().parent)
+    end = run_joined(invitation, run=run, site=site, quiet=quiet)
+    why = f": {end.message}" if end.message else ""
+    return [
+        f"{job.metadata.name}: {end.type.lower()} ({end.reason}){why}",
+        f"what left this institution: photon ledger {run.shown}/gate/ledger",
+    ]
 
 
 def _facts(invitation: Invitation) -> list[str]:

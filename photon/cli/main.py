@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from photon.api.document import JobFileError
+from photon.api.invitation import joins
 from photon.api.validate import load_job
 from photon.cli import institutions
 from photon.errors import PhotonError, Stopped, UserError
@@ -78,11 +79,28 @@ def run(
     door_key: institutions.DoorKey = None,
     door_ca: institutions.DoorCa = None,
     identity: institutions.IdentityFile = None,
+    policy: institutions.PolicyFile = None,
 ) -> None:
     """Run a job on this machine; run again, it resumes.
 
-    With participants that join from elsewhere (remote: {}), --door opens an address for other institutions.
+    With participants that join from elsewhere (remote: {}), --door opens an address for other institutions. With an
+    invitation from another institution (spec.join), this machine takes part in that job.
     """
+    if joins(job_file):
+        only_here = {
+            "--centralised": pooled,
+            "--alone": only,
+            "--rounds": rounds,
+            "--membership-of": membership_of,
+            "--set": overrides,
+            "--door": door,
+        }
+        institutions.take_part(
+            job_file, runs_dir=runs_dir, name=name, identity=identity, policy=policy, quiet=quiet, refused=only_here
+        )
+        return
+    if policy is not None:
+        raise UserError("--policy is for jobs of other institutions (spec.join), and this is none")
     from photon.local.artifacts import closing_words
     from photon.local.replay import write_replay
     from photon.local.run import run_job

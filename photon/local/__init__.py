@@ -18,6 +18,7 @@
     seaweedfs      its binary, ports and options
     seaweedfs_tls  certificates of its inner ports
     door           where other institutions reach a run, kept in its folder
+    joined         a job of another institution: gate and worker
     hub            a run whose door others use, and who may join it
     border         what a run does for participants of other institutions
     front          the way of other institutions to an embedded store

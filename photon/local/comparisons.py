@@ -27,17 +27,23 @@ def named(name: str, suffix: str) -> str:
 def with_absolute_data(job: FederatedTrainingJob, folder: Path) -> FederatedTrainingJob:
     """``job`` with relative data folders resolved against ``folder``, that of the job file. URIs stay as they are."""
 
+    document = _dump(job)
+    make_absolute(document, folder)
+    return _load(document)
+
+
+def make_absolute(document: dict[str, Any], folder: Path) -> None:
+    """In the document of any job, resolve relative data folders against ``folder``."""
+
     def absolute(uri: str) -> str:
         return uri if uri.startswith("s3://") else str((folder / Path(uri).expanduser()).resolve())
 
-    document = _dump(job)
     for participant in document["spec"]["participants"]:
         data = (participant["worker"] or {}).get("data") or {}
         if data.get("uri"):
             data["uri"] = absolute(data["uri"])
         for source in data.get("sources") or ():
             source["uri"] = absolute(source["uri"])
-    return _load(document)
 
 
 def with_storage(job: FederatedTrainingJob, *, endpoint: str) -> FederatedTrainingJob:

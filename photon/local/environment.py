@@ -27,20 +27,29 @@ class Keys:
 
 
 def environment(
-    process: Process, *, keys: Keys, tokens: Mapping[str, str], inherited: Mapping[str, str]
+    process: Process,
+    *,
+    keys: Keys | None,
+    tokens: Mapping[str, str],
+    inherited: Mapping[str, str],
+    invitation: str | None = None,
 ) -> dict[str, str]:
-    """The environment of ``process``."""
+    """The environment of ``process``. ``keys``: None where nothing of the plan opens the bucket."""
     env = {k: v for k, v in inherited.items() if k in _PASSED_ON or not k.startswith(("AWS_", "PHOTON_"))}
     env.update(process.env, **not_proxied(inherited), PYTHONUNBUFFERED="1")
     for secret in process.secret_env:
         match secret.source:
             case SecretSource.STORAGE:
+                assert keys is not None, "only who runs rounds opens the bucket"
                 known = {KEYS[0]: keys.access_key, KEYS[1]: keys.secret_key, SESSION_TOKEN: keys.session_token}
                 if value := known[secret.name]:
                     env[secret.name] = value
             case SecretSource.TOKEN:
                 assert process.participant is not None, "only a participant's worker has a token"
                 env[secret.name] = tokens[process.participant]
+            case SecretSource.INVITATION:
+                if invitation is not None:
+                    env[secret.name] = invitation
             case SecretSource.DATA:
                 env |= {name: inherited[name] for name in (secret.name, SESSION_TOKEN) if name in inherited}
     return env

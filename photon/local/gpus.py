@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from photon.api.job import FederatedTrainingJob
+from photon.api.join import JoinedJob
 from photon.errors import RunFailed, UserError
 from photon.launch import DEVICE_TURN
 
@@ -27,7 +28,7 @@ class Gpus(BaseModel):
     gpus: list[str] = Field(max_length=1024)
 
 
-def environments(job: FederatedTrainingJob, program: str) -> dict[str, dict[str, str]]:
+def environments(job: FederatedTrainingJob | JoinedJob, program: str) -> dict[str, dict[str, str]]:
     """What the worker of each participant is told, by participant. ``program``: photon-worker.
 
     Raises:
@@ -35,10 +36,12 @@ def environments(job: FederatedTrainingJob, program: str) -> dict[str, dict[str,
         RunFailed: The program does not say how many there are.
     """
     asked = any(p.worker is not None and p.worker.resources.gpus for p in job.spec.participants)
-    return hand_out(job, _found(program)) if asked else in_turn(job)
+    if asked:
+        return hand_out(job, _found(program))
+    return in_turn(job) if isinstance(job, FederatedTrainingJob) else {}  # one participant shares with none
 
 
-def hand_out(job: FederatedTrainingJob, gpus: Gpus) -> dict[str, dict[str, str]]:
+def hand_out(job: FederatedTrainingJob | JoinedJob, gpus: Gpus) -> dict[str, dict[str, str]]:
     """GPUs of its own for each participant, in the order of the job; none for one that asks for none.
 
     Raises:

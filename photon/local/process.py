@@ -137,9 +137,10 @@ class Child:
     def _is_final(self, code: int) -> bool:
         """Whether this exit code says that starting it again would not help.
 
-        That the job has failed is for the aggregator to say: a worker that exits so has only been told.
+        That the job has failed is for the aggregator to say, or for the gate, which speaks with it: a worker that exits
+        so has only been told.
         """
-        told = code == EXIT_JOB_FAILED and self.process.role is Role.AGGREGATOR
+        told = code == EXIT_JOB_FAILED and self.process.role in (Role.AGGREGATOR, Role.GATE)
         return told or code in (0, EXIT_USER_ERROR, EXIT_STORE_REFUSES)
 
     def leave(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from photon.api.job import FederatedTrainingJob
+from photon.api.join import JoinedJob
 from photon.errors import JobFailed, RunFailed, Stopped, UserError
 from photon.launch import RESTARTS
 from photon.local import artifacts, gpus
@@ -117,7 +118,7 @@ def _say_door(job: FederatedTrainingJob, entrance: Entrance | None, display: Dis
         display.event(f"{', '.join(remote)} cannot join: --door HOST:PORT opens an address for other institutions")
 
 
-def check_before_start(job: FederatedTrainingJob) -> None:
+def check_before_start(job: FederatedTrainingJob | JoinedJob) -> None:
     """Mistakes that can be seen before anything is started.
 
     Raises:

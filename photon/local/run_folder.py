@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from photon.api.job import FederatedTrainingJob
+from photon.api.join import JoinedJob
 from photon.errors import UserError
 from photon.files import lock, write_atomic
 
@@ -62,6 +63,11 @@ class RunDirectory:
     def gate(self) -> Path:
         """Of a run that joined a job of another institution: the gate's own files, the ledger among them."""
         return self.root / "gate"
+
+    @property
+    def status(self) -> Path:
+        """Of a run that joined a job of another institution: the last status that its gate told."""
+        return self.root / "status.json"
 
     @property
     def checkpoint(self) -> Path:
@@ -121,7 +127,7 @@ class RunDirectory:
             file.flush()
             yield
 
-    def write_job(self, job: FederatedTrainingJob) -> None:
+    def write_job(self, job: FederatedTrainingJob | JoinedJob) -> None:
         text = yaml.safe_dump(job.model_dump(mode="json", by_alias=True, exclude={"status"}), sort_keys=False)
         write_atomic(self.job, f"# Written by photon run: the job as it runs, with every default.\n{text}")
 

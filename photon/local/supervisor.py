@@ -178,7 +178,7 @@ class Supervisor:
         except (httpx.HTTPError, ValidationError):
             return  # it is starting, or dying: its process tells which
         if self._final is None:
-            self._final = _condition(status)
+            self._final = outcome(status)
         self._display.condition(lines.condition(status))
         self._display.status(status)
 
@@ -187,7 +187,7 @@ class Supervisor:
         if ended is None:
             return
         if ended.process.name == AGGREGATOR:
-            self._final = self._final or _final(ended.record)
+            self._final = self._final or last_word(ended.record)
         elif ended.process.role is Role.WORKER and ended.code != 0:
             self._poll_status()  # it may end because the job did
         if ended.code == 0 or self._final is not None:
@@ -232,12 +232,13 @@ class Supervisor:
         return UserError(f"{ended.process.participant}: {message}" if ended.process.participant else message)
 
 
-def _final(record: Termination | None) -> Condition | None:
+def last_word(record: Termination | None) -> Condition | None:
     """How the job ended, by the record of its aggregator: for one who did not ask in time."""
-    return _condition(record.status) if record is not None and record.status is not None else None
+    return outcome(record.status) if record is not None and record.status is not None else None
 
 
-def _condition(status: JobStatus) -> Condition | None:
+def outcome(status: JobStatus) -> Condition | None:
+    """How the job ended; None while it has not."""
     final = (ConditionType.COMPLETE, ConditionType.FAILED)
     return next((c for c in status.conditions if c.type in final and c.status == "True"), None)
 

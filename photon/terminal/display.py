@@ -91,6 +91,10 @@ class Display:
                 self._say(text)
             self._refresh()
 
+    def steps(self, local_steps: int) -> None:
+        """How many local steps a round has, where that was not known at first."""
+        self._local_steps = local_steps
+
     def footer(self, text: str) -> None:
         self._footer = text
         self._refresh()

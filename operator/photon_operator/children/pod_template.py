@@ -208,6 +208,8 @@ def _secret_env(process: Process, context: PodContext, data: DataSpec | None) ->
                 if data is None or data.credentials_secret_ref is None:
                     continue  # data that anyone may read, or keys that the patch brings
                 name, key = data.credentials_secret_ref.name, secret.name
+            case SecretSource.INVITATION:
+                continue  # of a gate, which no cluster starts yet
         reference: dict[str, Any] = {"name": name, "key": key}
         if secret.optional:
             reference["optional"] = True

@@ -7,4 +7,5 @@
     aggregator  by the address of an aggregator
     kubernetes  the resource, by the user's kubeconfig
     stored_run  the files that a run has left
+    joined_run  the folder of a run that joined a job of another institution
 """

@@ -9,7 +9,8 @@ from typing import Final
 
 import yaml
 
-from photon.cli.sources import stored_run
+from photon.api.invitation import joins
+from photon.cli.sources import joined_run, stored_run
 from photon.cli.sources.aggregator import Aggregator
 from photon.cli.sources.base import StatusSource, StatusView
 from photon.cli.sources.kubernetes import Resource
@@ -51,6 +52,8 @@ class Folder:
     def fetch(self) -> StatusView:
         name = self._run.root.name
         url = self._address()
+        if joins(self._run.job):
+            return self._joined(url)
         if url is not None:
             try:
                 seen = Aggregator(url).fetch()
@@ -65,6 +68,14 @@ class Folder:
         ended = any(c.status == "True" for c in status.conditions)
         hint = "" if ended else f"{self._run.shown} is not running; photon run resumes it"
         return StatusView(name=name, local_steps=int(spec["local"]["steps"]), status=status, hint=hint, still=True)
+
+    def _joined(self, url: str | None) -> StatusView:
+        try:
+            return joined_run.kept(self._run) if url is None else joined_run.of_gate(url, self._run.root.name)
+        except NoAnswer:
+            if url is None or self._address() is not None:
+                raise
+            return joined_run.kept(self._run)
 
     def _address(self) -> str | None:
         """Of the aggregator of the run that is under way; None when there is none."""
