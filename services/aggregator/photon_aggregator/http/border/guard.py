@@ -30,7 +30,7 @@ class BorderGuard(Guard):
     sessions: Sessions
 
     def sender(self, path: str, authorization: str | None) -> str | None:
-        """The member that speaks, or nobody in particular. Raises ApiError: no such route; Denied: no session."""
+        """The member that speaks, or a stranger. Raises ApiError: no such route; Denied: no session."""
         if path in ANYONE:
             return _STRANGERS
         if MEMBERS.fullmatch(path) is None:
