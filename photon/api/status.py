@@ -73,6 +73,7 @@ class ClusterReason(StrEnum):
     PROGRAM_FAILED = "ProgramFailed"
     INVALID_SPEC = "InvalidSpec"
     NAME_TAKEN = "NameTaken"
+    PREFIX_TAKEN = "PrefixTaken"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     SUSPENDING = "Suspending"
 

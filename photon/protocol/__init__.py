@@ -5,6 +5,7 @@
     messages     requests and answers of the worker protocol
     border       requests and answers between the gate of an institution and the hub's door
     records      plans, manifests, commits and other records in the bucket
+    owner        the record of whose a prefix is
     rollback     a commit that makes an earlier round the head again
     figures      perplexity, losses, the figures of a round
     replay       who took part in each round of a job that is run again

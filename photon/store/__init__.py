@@ -5,6 +5,7 @@
     objects    the bucket: objects below one prefix, conditional writes, presigned URLs
     s3         the S3 client and its requests
     keys       where everything is below the job's prefix
+    owner      whose a prefix is
     location   s3://bucket/prefix as a person types it
     chain      the chain of commits
     transfer   whole objects to and from presigned URLs

@@ -10,6 +10,7 @@ StoreError               what none of the below fits
  │   ├─ CertificateRefused   the server's certificate is not one to trust
  │   └─ Unusable             a feature that Photon needs is missing, or a setting cannot work: exit code 2
  └─ Contradiction        the bucket does not hold what it must hold: waiting never helps
+     ├─ PrefixTaken          another job owns the prefix: exit code 2
      ├─ NotFound             no object at this key
      ├─ PreconditionFailed   another client wrote first (If-Match, If-None-Match)
      └─ DigestMismatch       the bytes are not those that were announced
@@ -98,6 +99,13 @@ class Unusable(Refused):
 
 class Contradiction(StoreError):
     """What the bucket holds is not what it must hold; trying again does not help."""
+
+
+class PrefixTaken(Contradiction):
+    """The prefix belongs to another job."""
+
+    exit_code = EXIT_USER_ERROR
+    reason = ClusterReason.PREFIX_TAKEN
 
 
 class NotFound(Contradiction):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 JOB: Final = "job.json"
+# Whose the prefix is (photon.protocol.owner).
+OWNER: Final = "owner.json"
 ROUNDS: Final = "rounds/"
 # What photon.store.probe writes, and removes.
 PROBE: Final = "probe/"

@@ -7,6 +7,7 @@ import time
 from photon.api.placement import RetentionSpec, StorageSpec
 from photon.local.object_store import EmbeddedStore
 from photon.protocol.messages import PartsReply, PartsRequest, TrainTask
+from photon.protocol.owner import Owner
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import leftovers
@@ -46,11 +47,12 @@ def test_an_upload_that_is_under_way_completes_after_the_others_were_dropped(sto
 
 
 def test_deleting_a_jobs_data_frees_its_unfinished_uploads(store: ObjectStore, storage: StorageSpec) -> None:
-    write_round_zero(job_document(storage, ["north"]), store)
+    job = job_document(storage, ["north"])
+    write_round_zero(job, store)
     begin(store, "rounds/00001/global/a/model.safetensors")
     begin(store, "data/north/shard")
     store.put("probe/of one that died/created", b"")
-    purge(store)
+    purge(store, job, Owner.of(job, {}))
     assert list(store.list()) == []
     assert unfinished(store) == ["data/north/shard"]
 

@@ -19,8 +19,10 @@ import pytest
 import yaml
 
 from photon.api.placement import StorageSpec
+from photon.protocol.owner import NAMESPACE_VARIABLE, Owner
 from photon.protocol.termination import parse
 from photon.store.objects import ObjectStore
+from photon.store.owner import claim
 from tests.aggregator.fake_worker import FakeWorker, job_document, token_digests, write_round_zero
 from tests.aggregator.running import chain, working
 from tests.faults import Fault, FaultProxy
@@ -130,6 +132,26 @@ def test_it_deletes_what_the_job_wrote_instead_of_running_it(
     assert code == 0, errors
     assert list(store.list()) == []
     assert "objects deleted below s3://photon/" in errors
+
+
+def test_a_prefix_of_another_job_is_a_mistake_with_a_reason_of_its_own_and_its_data_stays(
+    program: Program, store: ObjectStore, storage: StorageSpec, tmp_path: Path
+) -> None:
+    write_round_zero(job_document(storage, ["north", "south"], rounds=2), store)
+    claim(store, Owner(job="test", namespace="lab"))
+    written = {info.key for info in store.list()}
+    termination_log = tmp_path / "termination-log"
+    program.environment |= {"PHOTON_TERMINATION_LOG": str(termination_log), NAMESPACE_VARIABLE: "other"}
+    code, errors = program.run("--stop-when-done")
+    assert code == 2, errors
+    record = parse(termination_log.read_bytes())
+    assert record is not None
+    assert (record.reason, record.exit_code) == ("PrefixTaken", 2)
+    assert "belongs to the job lab/test, not to other/test" in record.message
+    code, errors = program.run("--delete-data")
+    assert code == 0, errors
+    assert "nothing is deleted below" in errors
+    assert {info.key for info in store.list()} == written
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

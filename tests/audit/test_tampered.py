@@ -55,7 +55,15 @@ def model_of(store: ObjectStore, number: int, name: str = keys.WEIGHTS) -> str:
 
 
 def test_what_was_copied_holds(bucket: ObjectStore) -> None:
+    assert bucket.head(keys.OWNER) is not None
     holds(bucket, deep=True)
+    bucket.delete([keys.OWNER])
+    holds(bucket)  # as one of an earlier release
+
+
+def test_a_damaged_owner(bucket: ObjectStore) -> None:
+    bucket.put(keys.OWNER, b"lab/first")
+    assert found(bucket) == {keys.OWNER: {"NotARecord"}}
 
 
 @pytest.mark.parametrize("place", [-3, 12], ids=["in its values", "in its header"])

@@ -232,6 +232,27 @@ def test_a_name_that_is_taken_is_said_and_asked_for_again() -> None:
     assert plan.again_in_seconds is not None
 
 
+def test_a_prefix_that_another_job_owns_ends_the_job_with_that_reason_and_its_data_stays() -> None:
+    raw = job_object()
+    raw["spec"]["storage"]["deletionPolicy"] = "Delete"
+    world = World(raw)
+    world.settle()
+    for name in ("first-init", "first-cleanup"):
+        if name == "first-cleanup":
+            world.raw["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+            world.settle()
+        (container,) = world.children[JOB][name]["spec"]["template"]["spec"]["containers"]
+        assert {"name": "PHOTON_JOB_NAMESPACE", "value": "lab"} in container["env"], "by which it knows its own"
+        if name == "first-init":
+            world.fail("first-init", 2, record("PrefixTaken", "s3://photon/first belongs to the job other/first", 2))
+            world.settle()
+            assert world.state == ("Failed", "PrefixTaken")
+            assert "belongs to the job other/first" in world.message
+    world.succeed("first-cleanup")
+    world.settle()
+    assert world.raw["metadata"]["finalizers"] == []
+
+
 def test_what_the_api_server_refuses_is_said_in_its_words() -> None:
     world = World()
     world.refused = {"Job first-init": "tolerations[0].operator: Unsupported value"}

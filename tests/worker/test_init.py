@@ -18,9 +18,12 @@ from photon.api.presets import PRESETS, parameters_of
 from photon.api.training import ExchangeSpec
 from photon.local.object_store import EmbeddedStore
 from photon.protocol.canonical import canonical_json, digest
+from photon.protocol.owner import NAMESPACE_VARIABLE, Owner
 from photon.protocol.records import Commit
 from photon.store import keys
+from photon.store.errors import PrefixTaken
 from photon.store.objects import ObjectStore
+from photon.store.owner import claim
 from photon_worker.commands.check import check_model
 from photon_worker.commands.initialize import initialise, make_model, require_parts
 from photon_worker.data.tokenizer import BOS, EOS, PAD
@@ -34,6 +37,20 @@ def made(tiny: Any, tmp_path: Path) -> Path:
     folder = tmp_path / "made"
     make_model(tiny.learning(), folder, folder=tmp_path, storage=StorageSpec())
     return folder
+
+
+@pytest.mark.s3
+def test_a_prefix_of_another_job_is_left_as_it_is(
+    tiny: Any, store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = tiny.job()
+    claim(store, Owner(job=job.metadata.name, namespace="lab"))
+    monkeypatch.setenv(NAMESPACE_VARIABLE, "other")
+    with pytest.raises(PrefixTaken, match="belongs to the job lab/"):
+        initialise(job, store, folder=tmp_path)
+    assert [info.key for info in store.list()] == [keys.OWNER]
+    monkeypatch.setenv(NAMESPACE_VARIABLE, "lab")
+    assert initialise(job, store, folder=tmp_path).created
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from photon.api import pod_fields
 from photon.api.document import spell
 from photon.api.placement import DataSpec, PodSettings, SecretRef, WorkDirType, WorkerSpec
 from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretSource
+from photon.protocol.owner import NAMESPACE_VARIABLE
 from photon.protocol.termination import TERMINATION_LOG
 from photon_operator.children import names, pod_security
 from photon_operator.children.strategic_merge import merge
@@ -85,7 +86,7 @@ def pod_template(
         "image": _image(process.role, placement, settings),
         "imagePullPolicy": settings.image_pull_policy,
         "command": list(process.command),
-        "env": [*_env(process, settings), *_secret_env(process, context, data)],
+        "env": [*_env(process, context), *_secret_env(process, context, data)],
         "resources": _resources(process, placement),
         "securityContext": dict(pod_security.CONTAINER),
         "terminationMessagePath": TERMINATION_PATH,
@@ -183,8 +184,11 @@ def _resources(process: Process, placement: PodSettings) -> dict[str, Any]:
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _env(process: Process, settings: Settings) -> list[dict[str, Any]]:
+def _env(process: Process, context: PodContext) -> list[dict[str, Any]]:
+    settings = context.settings
     values = {"HOME": "/tmp", TERMINATION_LOG: TERMINATION_PATH, **settings.child_env, **process.env}
+    if process.role is not Role.WORKER:  # what writes into the job's bucket
+        values[NAMESPACE_VARIABLE] = context.namespace
     if settings.ca_config_map:
         values |= dict.fromkeys(_CA_VARIABLES, f"{CA_FOLDER}/ca.crt")
     return [{"name": name, "value": value} for name, value in values.items()]

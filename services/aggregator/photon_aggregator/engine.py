@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import JobReason, MemberState
+from photon.protocol.owner import Owner
 from photon.protocol.records import Evaluation
 from photon.store import keys
 from photon.store.errors import StoreError
@@ -108,7 +109,10 @@ class Engine:
     # --- for the outside ----------------------------------------------------------------------------------------------
 
     async def run(self) -> Outcome:
-        """Run the job to its end. Raises JobMismatch; whatever else it raises is a defect (or a test's fault)."""
+        """Run the job to its end.
+
+        Raises JobMismatch, PrefixTaken; whatever else it raises is a defect (or a test's fault).
+        """
         self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
@@ -284,7 +288,9 @@ class Engine:
             self.send(stored)
         if not isinstance(stored, tuple):
             return
-        starting.compare(self.job, stored)
+        owner = self._options.owner or Owner.of(self.job, {})
+        if not await starting.own(self.bench, stored, owner, self._patience):
+            return
 
         def restore() -> list[Event]:
             restored = starting.restore(self.bench, self.books, stored)

@@ -26,6 +26,7 @@ from photon.ending import Ended, leave, record_of
 from photon.errors import PhotonError
 from photon.exit_codes import EXIT_FAILED, EXIT_USER_ERROR
 from photon.launch import LISTEN_FD
+from photon.protocol.owner import Owner
 from photon.protocol.termination import Reason, Termination
 from photon.store.errors import StorageFull, StoreError, Unreachable
 from photon.store.objects import ObjectStore
@@ -125,10 +126,11 @@ def run(
     """
     configure("aggregator")
     document = load_job(job)
+    owner = Owner.of(document, os.environ)
     if delete_data:
         with ObjectStore.from_environment(document.spec.storage) as store:
             store.check()
-            logger.info("%d objects deleted below %s", purge(store), store.uri(""))
+            logger.info("%d objects deleted below %s", purge(store, document, owner), store.uri(""))
         return
     if tokens is None:
         raise TokensError("--tokens is missing: a JSON file {participant: sha256 of its bearer token}")
@@ -164,6 +166,7 @@ def run(
         options=EngineOptions(
             clock=time.time,
             steady=time.monotonic,
+            owner=owner,
             init_seconds=init_seconds,
             traces=traces,
             prepare=None if answers else lambda: _require(store),

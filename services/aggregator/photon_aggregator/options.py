@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from photon.protocol.owner import Owner
 from photon.telemetry.traces import Traces
 from photon_aggregator.bucket.records import RETRY_PAUSES_SECONDS
 from photon_aggregator.faults import FaultHook, no_fault
@@ -18,11 +19,13 @@ class EngineOptions:
     """How an engine measures time, waits and fails.
 
     ``clock``: seconds since the epoch. ``steady``: seconds that cannot be set; without it the clock is trusted.
-    ``prepare``: what must succeed before the bucket is read; it is waited for like all else that the store has to do.
+    ``owner``: whose the prefix must be; by default the job's as its document names it. ``prepare``: what must succeed
+    before the bucket is read; it is waited for like all else that the store has to do.
     """
 
     clock: Callable[[], float]
     steady: Callable[[], float] | None = None
+    owner: Owner | None = None
     prepare: Callable[[], None] | None = None
     faults: FaultHook = no_fault
     init_seconds: float = INIT_SECONDS

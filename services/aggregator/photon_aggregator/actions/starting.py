@@ -11,9 +11,11 @@ from typing import Final
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import LearningJob, resolve_against
 from photon.api.status import JobReason
+from photon.protocol.owner import Owner
 from photon.store import keys
 from photon.store.errors import Contradiction, Unusable
 from photon.store.objects import ObjectStore
+from photon.store.owner import claim, require_ours
 from photon_aggregator.actions import recover
 from photon_aggregator.actions.past import Past
 from photon_aggregator.actions.workbench import Workbench
@@ -120,6 +122,28 @@ def compare(job: FederatedTrainingJob, stored: Stored) -> None:
         resolve_against(job, stored[0])
     except ValueError as error:
         raise JobMismatch(str(error)) from error
+
+
+async def own(bench: Workbench, stored: Stored, owner: Owner, patience: Patience) -> bool:
+    """See to it that bucket and prefix are the job's; one that an earlier release began has no record of that yet.
+    False when the process is about to exit.
+
+    Raises:
+        PrefixTaken: The prefix is another job's.
+        JobMismatch: The job file does not describe the job in the bucket.
+    """
+
+    def attempt() -> list[Event]:
+        require_ours(bench.store, owner)
+        compare(bench.job, stored)
+        claim(bench.store, owner)
+        return []
+
+    try:
+        await patience(attempt, "control")
+    except ShuttingDown:
+        return False
+    return True
 
 
 def restore(bench: Workbench, books: JobBooks, stored: Stored) -> Restored:

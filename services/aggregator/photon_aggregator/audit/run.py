@@ -15,8 +15,9 @@ from photon.api.learning import LearningJob
 from photon.protocol.canonical import sha256_hex
 from photon.store import keys
 from photon.store.chain import last_round
-from photon.store.errors import Contradiction, NotFound, StoreError
+from photon.store.errors import Contradiction, NotFound, PrefixTaken, StoreError
 from photon.store.objects import ObjectInfo, ObjectStore
+from photon.store.owner import owner_of
 from photon.store.tensors import HeaderError, read_header, require_flat
 from photon_aggregator.audit.checks import CHECKS, OPEN, Check
 from photon_aggregator.audit.findings import MOST_FINDINGS, Finding, Reason, Report, Verdict, finding
@@ -101,6 +102,7 @@ def _open(place: Place, *, deep: bool, recompute: int | None) -> Audited:
     if learning is None and named in (None, digest):
         raise NotCheckable(why)
     wrong = [] if named in (None, digest) else [_not_the_job(data, digest, named)]
+    wrong += _owner(store)
     if learning is None:
         raise _Unreadable(wrong)
     return Audited(
@@ -124,6 +126,15 @@ def _job(store: ObjectStore) -> tuple[bytes, LearningJob | None, str]:
         return b"", None, f"{keys.JOB} is missing"
     except RecordError as error:
         return data, None, str(error)
+
+
+def _owner(store: ObjectStore) -> list[Finding]:
+    """What is wrong with owner.json, which no digest names; a bucket of an earlier release has none."""
+    try:
+        owner_of(store)
+    except PrefixTaken:
+        return [finding(keys.OWNER, None, Reason.NOT_A_RECORD, "it is not the record of a job")]
+    return []
 
 
 def _not_the_job(data: bytes, digest: str, named: str) -> Finding:

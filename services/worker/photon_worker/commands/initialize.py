@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from photon.api.learning import LearningJob, resolve_against
 from photon.api.model import ModelSpec, TokenizerSpec
 from photon.api.placement import StorageSpec
 from photon.protocol.canonical import canonical_json, digest
+from photon.protocol.owner import Owner
 from photon.protocol.ranges import MAX_PARTS
 from photon.protocol.records import Commit, FileRecord
 from photon.store import keys
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
+from photon.store.owner import claim, require_ours
 from photon.store.source import UrlSource
 from photon_worker.data.tokenizer import PAD, TOKENIZER, TextEncoder, tokenizer_beside, tokenizer_files
 from photon_worker.lifecycle.errors import Misconfigured, WorkerError
@@ -61,6 +64,7 @@ def initialise(
 
     Raises:
         Misconfigured: The prefix holds another job, or model and tokenizer do not fit.
+        PrefixTaken: The prefix is another job's.
         StoreError, DataError: As those say.
     """
     learning = _record_job(job, store)
@@ -102,7 +106,10 @@ def initialise(
 
 def _record_job(job: FederatedTrainingJob, store: ObjectStore) -> LearningJob:
     """The job as the bucket has it; written if it has none."""
+    owner = Owner.of(job, os.environ)
+    require_ours(store, owner)
     learning = _against(job, _stored_job(store))
+    claim(store, owner)
     if not store.create(keys.JOB, canonical_json(learning)):
         learning = _against(job, _stored_job(store))
     return learning
