@@ -30,10 +30,10 @@ def test_the_first_round_waits_for_as_many_members_as_the_job_asks_for() -> None
     it = machine(least=3)
     it.recovered()
     assert it.count(WritePlan) == 0
-    assert it.notes() == ["WaitingForParticipants"]
 
     stand(it, ACTIVE, INVITED)
     assert it.count(WritePlan) == 0
+    assert it.notes() == ["AccessChanged", "WaitingForParticipants"]
 
     stand(it, ACTIVE, ACTIVE)
     assert it.last(WritePlan).plan.cohort == ["east", "north", "south"]
@@ -43,6 +43,7 @@ def test_the_first_round_waits_for_as_many_members_as_the_job_asks_for() -> None
 def test_who_is_no_member_is_left_out_of_the_plan_by_name() -> None:
     it = machine()
     it.recovered()
+    stand(it, INVITED, INVITED)
 
     plan = it.planned()
 
@@ -52,6 +53,7 @@ def test_who_is_no_member_is_left_out_of_the_plan_by_name() -> None:
 
 def test_who_joins_in_mid_job_is_in_the_next_round() -> None:
     it = machine()
+    stand(it, INVITED, INVITED)
     it.recovered()
     plan = it.planned()
     stand(it, ACTIVE, INVITED)
@@ -139,6 +141,22 @@ def test_a_job_without_remote_participants_has_the_plans_that_it_always_had() ->
 
     assert it.last(WritePlan).plan.left_out == {}
     assert it.state.quorum_of(it.planned()) == 3
+
+
+def test_after_a_restart_no_round_is_planned_or_closed_before_the_records_of_members_are_read() -> None:
+    it = machine()
+    it.recovered()
+    assert (it.count(WritePlan), it.notes()) == (0, [])
+    stand(it, ACTIVE, ACTIVE)
+    assert it.last(WritePlan).plan.left_out == {}
+
+    again = machine()
+    again.recovered(planned=True)
+    plan = again.planned()
+    again.admit("east", plan)
+    assert again.stage is Stage.TRAIN
+    stand(again, ACTIVE, ACTIVE)
+    assert again.stage is Stage.TRAIN
 
 
 def test_the_same_membership_gives_the_same_plans_and_takes_the_same_updates() -> None:

@@ -97,6 +97,8 @@ def _now(state: JobState, at: float) -> tuple[JobReason, str]:
 def _not_yet_members(state: JobState) -> str:
     """Who is awaited before the next round begins, and where each stands."""
     settings = state.settings
+    if not state.members_known:
+        return "the records of members are not read yet"
     missing = [
         f"{name} ({state.members.get(name, MemberState.INVITED).value})"
         for name in settings.participants

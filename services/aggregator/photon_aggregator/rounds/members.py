@@ -35,8 +35,15 @@ def members(state: JobState, event: Members) -> Step:
         for name, where in known.items()
         if state.members.get(name, MemberState.INVITED) is not where
     ]
-    state = replace(state, members=known, member_keys={name: event.keys[name] for name in known if name in event.keys})
-    if state.stage is Stage.PLAN and state.lacks_members:
+    waits = state.lacks_members
+    state = replace(
+        state,
+        members=known,
+        member_keys={name: event.keys[name] for name in known if name in event.keys},
+        # Until now it has waited without a word.
+        lacks_members=waits and state.members_known,
+    )
+    if state.stage is Stage.PLAN and waits:
         state, actions = opening.plan_next(state, event.at)
         return state, [*notes, *actions]
     open_round = state.open

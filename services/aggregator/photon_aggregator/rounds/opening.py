@@ -75,6 +75,8 @@ def _enough_members(state: JobState) -> bool:
     settings, round_number = state.settings, state.head.round + 1
     if not settings.remote:
         return True
+    if not state.members_known:
+        return False
     strangers = {
         *_strangers(state, round_number),
         *rollback.quarantined(state.trail, round_number, settings.participants),
@@ -236,7 +238,7 @@ def plan_next(state: JobState, at: float) -> Step:
     if _enough_members(state):
         return _write_plan(state)
     waiting = replace(state, stage=Stage.PLAN, open=None, lacks_members=True)
-    if state.lacks_members:
+    if state.lacks_members or not state.members_known:
         return waiting, []
     missing = [name for name in state.settings.participants if not state.eligible(name)]
     note = JobEvent(

@@ -246,9 +246,16 @@ class JobState:
     def anybody_present(self, at: float) -> bool:
         return any(self.present(name, at) for name in self.settings.participants)
 
+    @property
+    def members_known(self) -> bool:
+        """Whether it was read since the start who is a member."""
+        return bool(self.members) or not self.settings.remote
+
     def eligible(self, participant: str) -> bool:
-        """Whether a participant of the job may take part now."""
-        return participant not in self.settings.remote or self.members.get(participant) is MemberState.ACTIVE
+        """Whether a participant of the job may take part now; of anyone until that is known, for it may be so."""
+        if participant not in self.settings.remote or not self.members_known:
+            return True
+        return self.members.get(participant) is MemberState.ACTIVE
 
     def able(self, plan: Plan) -> list[str]:
         """Who of the cohort has an update that counts, or may still have one: not who was revoked, or has left."""
