@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores chaos fuzz fuzz-input sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores demo-join chaos fuzz fuzz-input sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -144,6 +144,9 @@ bench-operator: $(STAMP) ## A thousand jobs before one operator: reconcile laten
 
 fuzz-input: $(STAMP) ## 5,000 mutations of the files of each reader and of job documents
 	$(BIN)/python -m tools.fuzz_input
+
+demo-join: $(STAMP) ## A job across four institutions that share no network (root, Linux: namespaces and proxies)
+	$(BIN)/python -m benchmarks.join
 
 sweep: $(STAMP) ## The sweep that chose the demo's recipe
 	$(BIN)/python -m benchmarks.sweep

@@ -30,11 +30,11 @@ PIECE: Final = 256 * 1024
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
     """``credentials``: user:password that it asks for. ``inspector``: the authority whose certificates it shows instead
-    of the server's, and ``upstream`` how it trusts the server itself."""
+    of the server's, and ``upstream`` the file with the authority that it trusts the server by."""
 
     credentials: str | None = None
     inspector: trustme.CA | None = None
-    upstream: ssl.SSLContext | None = None
+    upstream: Path | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client."""
@@ -71,7 +71,7 @@ class Proxy:
             there = await asyncio.open_connection(
                 host,
                 port,
-                ssl=self.upstream if self.inspector else None,
+                ssl=ssl.create_default_context(cafile=self.upstream) if self.inspector else None,
                 server_hostname=host if self.inspector else None,
             )
         except OSError as error:
@@ -130,8 +130,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         server = await asyncio.start_server(functools.partial(_terminate, *arguments.to), host, port, ssl=context)
     else:
         inspector = trustme.CA.from_pem(*_split(arguments.inspect)) if arguments.inspect is not None else None
-        upstream = ssl.create_default_context(cafile=arguments.upstream_ca) if inspector is not None else None
-        proxy = Proxy(credentials=arguments.user, inspector=inspector, upstream=upstream)
+        proxy = Proxy(credentials=arguments.user, inspector=inspector, upstream=arguments.upstream_ca)
         server = await asyncio.start_server(proxy.serve, host, port, limit=MAX_HEAD)
     print(f"listening on {host}:{port}", flush=True)
     async with server:
