@@ -148,6 +148,22 @@ PARTICIPANT_UPDATE_CLIP: Final = _participant(
     "photon_participant_update_clip", "gauge", "Factor by which it was scaled before it was merged; 1: not at all."
 )
 
+# --- the door for other institutions, where there is one --------------------------------------------------------------
+
+DOOR_REQUESTS: Final = _job(
+    "photon_door_requests_total",
+    "counter",
+    "Requests answered at the door by route (none: no such route), of this process.",
+    "route",
+)
+DOOR_REFUSALS: Final = _job(
+    "photon_door_refusals_total", "counter", "Requests refused at the door by reason, of this process.", "reason"
+)
+DOOR_SESSIONS: Final = _job("photon_door_sessions", "gauge", "Valid sessions of institutions.")
+DOOR_MEMBERS: Final = _job(
+    "photon_door_members", "gauge", "Participants at other institutions by where they stand.", "state"
+)
+
 # --- exchange ---------------------------------------------------------------------------------------------------------
 
 PARTICIPANT_BYTES_UP: Final = _participant("photon_participant_bytes_up_total", "counter", "Bytes it sent.")

@@ -8,13 +8,18 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from photon.api.placement import StorageSpec
+from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names
+from tests.aggregator.border.hub import Hub
+from tests.aggregator.border.site import Site
+from tests.aggregator.fake_worker import job_document, write_round_zero
 from tests.operator.running import JOB, Lab, Operator, until
 from tests.sight.prometheus import Prometheus, Target, scraping
 from tests.sight.running import LiveRun
@@ -126,10 +131,33 @@ def disturbed(live: LiveRun, prometheus: Prometheus) -> Prometheus:
     return prometheus
 
 
+OF_THE_DOOR = [query for query in queries("job.json") if "photon_door_" in query[2]]
+OF_THE_RUN = [query for query in queries("job.json", "institution.json") if query not in OF_THE_DOOR]
+
+
 @pytest.mark.sight
-@pytest.mark.parametrize(("name", "title", "expr"), queries("job.json", "institution.json"))
+@pytest.mark.parametrize(("name", "title", "expr"), OF_THE_RUN)
 def test_every_panels_query_returns_data_of_a_real_run(disturbed: Prometheus, name: str, title: str, expr: str) -> None:
     assert values(disturbed, filled(expr)), filled(expr)
+
+
+@pytest.mark.sight
+def test_panels_of_the_door_return_data_of_a_job_with_a_door(
+    store: ObjectStore, storage: StorageSpec, tmp_path: Path
+) -> None:
+    job = job_document(storage, ["home", "north"])
+    write_round_zero(job, store)
+    hub = Hub(tmp_path, job, store, ["north"])
+    north = Site("north", [hub.url], hub=hub.identity.key, invitation=hub.invite("north"))
+    with closing(hub), hub.running() as running:
+        door = [Target(name="aggregators", url=running.url)]
+        with Prometheus(tmp_path, scraping(door)) as prometheus:
+            north.join()
+            north.session(audience="f" * 32)
+            expected = {title: filled(expr).replace('"tiny"', '"test"') for _, title, expr in OF_THE_DOOR}
+            assert len(expected) == 4
+            for title, expr in expected.items():
+                prometheus.until(lambda expr=expr: any(values(prometheus, expr)), title)
 
 
 def values(prometheus: Prometheus, expr: str) -> list[float]:

@@ -24,6 +24,7 @@ BOUNDED = {
     "direction",
     "version",
     "model",
+    "route",
 }
 BOUNDED |= {"outer", "codec", "result", "error", "condition", "verb"}
 

@@ -184,6 +184,7 @@ def run(
             identity=door.identity,
             access=door.access,
             outside=door.outside,
+            registry=registry,
         )
         served = DoorServer(
             border=border,

@@ -58,7 +58,12 @@ class Hub:
 
     def door(self, engine: Engine, app: FastAPI) -> DoorServer:
         border = Border(
-            engine=engine, status=app.state.status, identity=self.identity, access=self.access, outside=self.store
+            engine=engine,
+            status=app.state.status,
+            identity=self.identity,
+            access=self.access,
+            outside=self.store,
+            registry=app.state.registry,
         )
         return DoorServer(border=border, bound=self.bound.dup(), linger_seconds=self.linger_seconds)
 

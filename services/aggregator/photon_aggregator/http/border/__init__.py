@@ -13,5 +13,6 @@
     evidence   what sites signed, kept in the bucket
     watch      what goes on beside requests: access.json, members, signatures of commits
     routes     the routes of members
+    counts     what was asked and refused, for Prometheus
     errors     why a request is refused
 """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from photon.api.job import FederatedTrainingJob
@@ -16,10 +17,12 @@ from photon.api.status import JobStatus
 from photon.protocol.messages import ErrorReason
 from photon.store.objects import ObjectStore
 from photon.trust.keys import Identity
+from photon.trust.members import Member
 from photon_aggregator.engine import Engine
 from photon_aggregator.http import bodies, errors
 from photon_aggregator.http.auth import ReadToken, Tokens
 from photon_aggregator.http.border import routes
+from photon_aggregator.http.border.counts import Counted, DoorCollector
 from photon_aggregator.http.border.door import BorderDoor
 from photon_aggregator.http.border.enrolling import Reception
 from photon_aggregator.http.border.guard import BorderGuard
@@ -48,9 +51,10 @@ class Border:
         identity: Identity,
         access: Path,
         outside: ObjectStore,
+        registry: CollectorRegistry,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
-        """``access``: access.json. ``outside``: the store as institutions reach it."""
+        """``access``: access.json. ``outside``: the store as institutions reach it. ``registry``: for its metrics."""
         self._engine = engine
         self._identity = identity
         self._access = access
@@ -58,7 +62,9 @@ class Border:
         self._door: BorderDoor | None = None
         self._sessions = Sessions(clock=time.monotonic)
         self.base = f"/jobs/{job_name(engine.job)}"
-        self.app: ASGIApp = _Below(self.base, self._application(status, body_seconds))
+        counted = Counted(_Below(self.base, self._application(status, body_seconds)), self.base)
+        self.app: ASGIApp = counted
+        registry.register(DoorCollector(engine.job.metadata.name, counted.counts, self._sessions, self._members))
 
     async def run(self) -> None:
         """Until it is cancelled: wait for the bucket to be read, then watch."""
@@ -79,6 +85,9 @@ class Border:
         await watch.first()
         self._door = BorderDoor(hub=hub, reception=reception, watch=watch, outside=self._outside)
         await watch.run()
+
+    def _members(self) -> Iterable[Member]:
+        return self._door.reception.roster.members.values() if self._door is not None else ()
 
     def _application(self, status: Callable[[], JobStatus], body_seconds: float) -> ASGIApp:
         engine = self._engine

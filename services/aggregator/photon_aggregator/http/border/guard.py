@@ -23,6 +23,17 @@ _STRANGERS: Final = ""
 _SIGNED: Final = re.compile(r"/v1/(enrolment|session|leave|keys|state)")
 
 
+ROUTES: Final = (
+    *("hello", "enrolment", "session", "job", "task", "participant", "progress", "parts", "update", "evaluation"),
+    *("commits", "leave", "keys", "state"),
+)
+
+
+def route_of(path: str) -> str | None:
+    """Which of ROUTES a path below the base is; None: none of them."""
+    return path.rpartition("/")[2] if path in ANYONE or MEMBERS.fullmatch(path) is not None else None
+
+
 @dataclass(slots=True, kw_only=True)
 class BorderGuard(Guard):
     """As the inner one, with sessions in place of tokens."""

@@ -45,6 +45,11 @@ class Sessions:
                 f"the challenge is unknown, was used or is older than {CHALLENGE_SECONDS} s: ask hello for a new one",
             )
 
+    def valid(self) -> int:
+        """How many sessions are valid now."""
+        now = self.clock()
+        return sum(now <= until for _, until in self._names.values())
+
     def open(self, participant: str) -> str:
         """A session of ``participant``; the one before it ends."""
         self.drop(participant)
