@@ -63,7 +63,7 @@ class Story:
         self.say(f"{name} was invited and joins")
 
     def wait_for_round(self, number: int) -> dict[str, Any]:
-        """Until so many rounds are committed."""
+        """Until that number of rounds is committed."""
         return self.wait(f"round {number}", lambda now: now["committedRounds"] >= number)
 
     def wait(self, what: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
