@@ -9,6 +9,7 @@
     rollback     a commit that makes an earlier round the head again
     figures      perplexity, losses, the figures of a round
     replay       who took part in each round of a job that is run again
+    views        what an aggregator shows of a job: events, live, history, curves
     ranges       the range of every figure that a participant reports
     canonical    records as bytes, and their digests
     cohort       who trains in a round

@@ -163,9 +163,5 @@ def _returned(commit: Commit) -> str | None:
 
 def events(history: History) -> list[dict[str, str]]:
     """What was out of the ordinary, in the order of time."""
-    found = [
-        {"time": str(e.get("time", "")), "message": str(e.get("message", ""))}
-        for e in history.events
-        if e.get("what") not in _ROUTINE
-    ]
+    found = [{"time": e.time, "message": e.message} for e in history.events if e.kind not in _ROUTINE]
     return sorted(found, key=lambda e: e["time"])

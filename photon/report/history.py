@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -23,6 +23,7 @@ from photon.api.learning import LearningJob
 from photon.errors import PhotonError, UserError
 from photon.protocol.canonical import sha256_hex
 from photon.protocol.records import Commit, Evaluation, Plan, RoundLog
+from photon.protocol.views import EventLine
 from photon.store import keys
 from photon.store.objects import ObjectStore
 
@@ -31,6 +32,30 @@ _AT_ONCE: Final = 256
 _RECORD: Final = re.compile(
     r"^rounds/\d+/(?:(commit)\.json|(plan)(?:-\d+)?\.json|(log)\.json|(evaluation)s/[^/]+\.json|(event)s\.jsonl)$"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEvent:
+    """What happened in a run, for people. ``record``: the aggregator's own event; None where the launcher or an earlier
+    release wrote the line, or where it cannot be read. ``kind`` is its kind also then, as far as the line says one."""
+
+    time: str = ""
+    message: str = ""
+    kind: str = ""
+    record: EventLine | None = None
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> RunEvent:
+        """The event of a line of the history, whatever release wrote it."""
+        time, message, kind = (str(line.get(name) or "") for name in ("time", "message", "what"))
+        return cls(time=time, message=message, kind=kind, record=_readable(line.get("event")))
+
+
+def _readable(entry: Any) -> EventLine | None:
+    try:
+        return EventLine.model_validate(entry, extra="ignore")
+    except ValidationError:
+        return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,7 +71,7 @@ class History:
     plans: dict[int, Plan] = field(default_factory=dict)
     logs: dict[int, RoundLog] = field(default_factory=dict)
     evaluations: dict[int, dict[str, Evaluation]] = field(default_factory=dict)
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[RunEvent] = field(default_factory=list)
 
     @property
     def last_round(self) -> int:
@@ -75,12 +100,19 @@ def _line(kind: str, body: bytes) -> dict[str, Any]:
 
 
 def _events(body: bytes) -> Iterator[dict[str, Any]]:
-    """The aggregator's events of a round, in the form of the launcher's own (time and message)."""
-    for text in body.decode().splitlines():
-        entry = json.loads(text)
-        words = " ".join(filter(None, (entry["kind"], entry.get("participant"), entry.get("reason"))))
-        message = f"round {entry['round']}: {words}" + (f": {entry['message']}" if entry.get("message") else "")
-        yield {"kind": "event", "time": entry["at"], "what": entry["kind"], "message": message, "event": entry}
+    """The aggregator's events of a round, in the form of the launcher's own (time and message); what cannot be read
+    is left out: no record depends on it."""
+    for text in body.split(b"\n"):
+        try:
+            entry = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        record = _readable(entry)
+        if record is None:
+            continue
+        words = " ".join(filter(None, (record.kind, record.participant, record.reason)))
+        message = f"round {record.round}: {words}" + (f": {record.message}" if record.message else "")
+        yield {"kind": "event", "time": record.at, "what": record.kind, "message": message, "event": entry}
 
 
 def parse(lines: Iterable[str], *, name: str) -> History:
@@ -120,7 +152,7 @@ def _add(history: History, line: dict[str, Any]) -> None:
             evaluation = Evaluation.model_validate(line["record"])
             history.evaluations.setdefault(evaluation.round, {})[evaluation.participant] = evaluation
         case "event":
-            history.events.append(line)
+            history.events.append(RunEvent.of(line))
         case _:
             raise KeyError(line["kind"])
 

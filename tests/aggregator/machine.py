@@ -17,6 +17,7 @@ from photon.protocol.records import (
     UpdateManifest,
     UpdateMetrics,
 )
+from photon.protocol.views import Stage
 from photon_aggregator.rounds import machine as rounds
 from photon_aggregator.rounds.events import (
     Action,
@@ -33,7 +34,7 @@ from photon_aggregator.rounds.events import (
     Submitted,
     WritePlan,
 )
-from photon_aggregator.rounds.state import JobState, RoundSettings, Stage
+from photon_aggregator.rounds.state import JobState, RoundSettings
 
 JOB = "a" * 64
 

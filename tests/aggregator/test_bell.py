@@ -6,9 +6,9 @@ import asyncio
 
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
+from photon.protocol.views import Stage
 from photon_aggregator.bell import Bell, concerned, noticed
 from photon_aggregator.rounds.events import Event, Heartbeat, Submitted, Tick, UpdateRefused
-from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import Machine, manifest, settings
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from photon.protocol.records import RoundLog
+from photon.protocol.views import EventKind
 from photon_aggregator.bucket.totals import Totals
 from photon_aggregator.reporting.books import JobBooks
-from photon_aggregator.rounds.events import EventKind, JobEvent
+from photon_aggregator.rounds.events import JobEvent
 from tests.aggregator.machine import head
 
 

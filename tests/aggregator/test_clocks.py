@@ -13,10 +13,10 @@ from photon.api.placement import StorageSpec
 from photon.api.status import JobReason
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import LeftOut
+from photon.protocol.views import Stage
 from photon.store.objects import ObjectStore
 from photon_aggregator.clock import LONGEST_GAP_SECONDS, Drift
 from photon_aggregator.rounds.events import Committed, Evaluated, Finish, Heartbeat, Jumped, Tick, WritePlan
-from photon_aggregator.rounds.state import Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import Machine, head, next_commit, result, settings, train_round
 from tests.aggregator.running import aggregator, chain, working

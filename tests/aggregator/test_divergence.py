@@ -13,6 +13,7 @@ from photon.api.placement import RetentionSpec, StorageSpec
 from photon.api.status import JobReason
 from photon.protocol.canonical import digest
 from photon.protocol.records import AcceptedUpdate, Commit, LearningMetrics, RollbackReason
+from photon.protocol.views import Stage
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import commit as commit_action
 from photon_aggregator.faults import FaultPoint
@@ -20,7 +21,7 @@ from photon_aggregator.merge import NotFiniteModelError
 from photon_aggregator.rounds import divergence
 from photon_aggregator.rounds.events import Head, NotFinite, WriteRollback
 from photon_aggregator.rounds.rollback import TRAIL
-from photon_aggregator.rounds.state import JobState, Stage
+from photon_aggregator.rounds.state import JobState
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import JOB, Machine, head, settings, train_round
 from tests.aggregator.running import KillAt, aggregator, chain, killed_and_started_again, last_digest, working

@@ -9,6 +9,7 @@ from photon.api.placement import StorageSpec
 from photon.api.status import JobReason
 from photon.protocol.canonical import canonical_json
 from photon.protocol.records import End, Evaluation, HeldOutResult, Plan
+from photon.protocol.views import Stage
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import plans
@@ -16,7 +17,7 @@ from photon_aggregator.bucket import records
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.rounds.events import Evaluated, Finish, Heartbeat, WritePlan
 from photon_aggregator.rounds.opening import make_plan
-from photon_aggregator.rounds.state import RoundSettings, Stage
+from photon_aggregator.rounds.state import RoundSettings
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import JOB, Machine, head, result, settings, train_round
 from tests.aggregator.running import aggregator, chain, last_digest, working

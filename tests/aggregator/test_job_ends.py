@@ -7,6 +7,7 @@ import pytest
 from photon.api.participation import PlateauSpec, StopSpec
 from photon.api.status import JobReason
 from photon.protocol.canonical import digest
+from photon.protocol.views import Stage
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import (
     Broken,
@@ -18,7 +19,6 @@ from photon_aggregator.rounds.events import (
     Tick,
     WritePlan,
 )
-from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import (
     NAMES,
     Machine,

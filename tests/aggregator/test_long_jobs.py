@@ -18,6 +18,7 @@ from photon.api.status import JobReason
 from photon.local.object_store import EmbeddedStore
 from photon.protocol.figures import mean_loss
 from photon.protocol.records import Commit, RoundLog
+from photon.protocol.views import Curves
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names
@@ -28,7 +29,7 @@ from photon_aggregator.bucket import summary
 from photon_aggregator.engine import Engine
 from photon_aggregator.pieces import glue, gzipped, pack, plain
 from photon_aggregator.reporting.books import RECORDS_KEPT
-from photon_aggregator.reporting.curves import BLOCK_ROUNDS, ROUNDS_KEPT, CurveBook, Curves
+from photon_aggregator.reporting.curves import BLOCK_ROUNDS, ROUNDS_KEPT, CurveBook
 from photon_aggregator.rounds.events import Evaluated, Heartbeat
 from photon_aggregator.tracking import tracking
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero

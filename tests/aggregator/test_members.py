@@ -5,8 +5,9 @@ from __future__ import annotations
 from photon.api.status import MemberState
 from photon.protocol.canonical import digest
 from photon.protocol.records import LeftOut
+from photon.protocol.views import Stage
 from photon_aggregator.rounds.events import Members, Merge, WritePlan
-from photon_aggregator.rounds.state import PastRound, Stage
+from photon_aggregator.rounds.state import PastRound
 from tests.aggregator.machine import Machine, manifest, settings
 
 ACTIVE, INVITED, REVOKED, LEFT = (

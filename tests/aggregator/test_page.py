@@ -15,12 +15,11 @@ import pytest
 from photon.api.placement import StorageSpec
 from photon.api.status import JobStatus
 from photon.protocol.records import HeldOutResult
+from photon.protocol.views import Curves, Live
 from photon.store.objects import ObjectStore
 from photon_aggregator.errors import TokensError
 from photon_aggregator.http.auth import ReadToken
 from photon_aggregator.pieces import plain
-from photon_aggregator.reporting.curves import Curves
-from photon_aggregator.reporting.live import Live
 from photon_aggregator.rounds.events import Evaluated
 from tests.aggregator.fake_worker import FakeWorker, job_document, token_of, write_round_zero
 from tests.aggregator.running import Aggregator, aggregator, working

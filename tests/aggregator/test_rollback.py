@@ -15,6 +15,7 @@ from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.canonical import canonical_json, digest
 from photon.protocol.records import Commit, Plan, RollbackReason
 from photon.protocol.rollback import ROUNDS_AFTER, origin, problem, rollback_commit
+from photon.protocol.views import EventKind, Stage
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions.rollback import check
@@ -23,9 +24,9 @@ from photon_aggregator.faults import FaultPoint
 from photon_aggregator.reporting.books import JobBooks
 from photon_aggregator.reporting.status import Conditions, participant_state
 from photon_aggregator.rounds import rollback, stopping
-from photon_aggregator.rounds.events import Committed, EventKind, Head
+from photon_aggregator.rounds.events import Committed, Head
 from photon_aggregator.rounds.opening import make_plan
-from photon_aggregator.rounds.state import JobState, Stage
+from photon_aggregator.rounds.state import JobState
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import NAMES as PEOPLE
 from tests.aggregator.machine import Machine, head, result, settings, train_round

@@ -9,6 +9,7 @@ from photon.api.status import JobReason
 from photon.protocol.canonical import digest
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.messages import RefusalReason
+from photon.protocol.views import Stage
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import (
     Ahead,
@@ -24,7 +25,6 @@ from photon_aggregator.rounds.events import (
     WritePlan,
 )
 from photon_aggregator.rounds.machine import next_wake
-from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import (
     NAMES,
     Machine,

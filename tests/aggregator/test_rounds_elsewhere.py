@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
+from photon.protocol.views import Stage
 from photon_aggregator.rounds.events import (
     Ahead,
     CheckUpdate,
@@ -16,7 +17,6 @@ from photon_aggregator.rounds.events import (
     UpdateRefused,
     WritePlan,
 )
-from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import (
     NAMES,
     Machine,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
+from photon.protocol.views import Stage
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import (
     Admitted,
@@ -31,7 +32,6 @@ from photon_aggregator.rounds.events import (
     WritePlan,
 )
 from photon_aggregator.rounds.machine import next_wake
-from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import Machine, admission, manifest, next_commit, result
 from tests.aggregator.machine import settings as job_settings
 

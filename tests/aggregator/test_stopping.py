@@ -6,9 +6,9 @@ from typing import Any
 
 from photon.api.participation import EvaluationSpec, PlateauSpec, StopSpec
 from photon.protocol.records import HeldOutResult, HeldOutSums
+from photon.protocol.views import Stage
 from photon_aggregator.rounds.assignment import Evaluate, Train, task_for
 from photon_aggregator.rounds.events import Evaluated, Heartbeat, WritePlan
-from photon_aggregator.rounds.state import Stage
 from photon_aggregator.rounds.stopping import result_problem
 from tests.aggregator.machine import Machine, result, settings, train_round
 

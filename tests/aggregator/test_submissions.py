@@ -7,6 +7,7 @@ import pytest
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import Plan
+from photon.protocol.views import Stage
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import (
     Admitted,
@@ -14,7 +15,7 @@ from photon_aggregator.rounds.events import (
     RefusalSeen,
     UpdateRefused,
 )
-from photon_aggregator.rounds.state import CHECKS_A_ROUND, Stage
+from photon_aggregator.rounds.state import CHECKS_A_ROUND
 from tests.aggregator.machine import (
     Machine,
     admission,

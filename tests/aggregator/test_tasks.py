@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from photon.protocol.canonical import digest
 from photon.protocol.messages import RefusalReason
+from photon.protocol.views import Stage
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import Evaluated, Submitted, UpdateRefused, WritePlan
-from photon_aggregator.rounds.state import Stage
 from tests.aggregator.machine import Machine, manifest, result, settings, train_round
 
 NAMES = ("east", "north", "south")

@@ -12,13 +12,13 @@ from photon.api.placement import RetentionSpec, StorageSpec
 from photon.api.status import JobReason
 from photon.exit_codes import EXIT_SUPERSEDED
 from photon.protocol.canonical import digest
+from photon.protocol.views import Stage
 from photon.store.errors import StorageFull
 from photon.store.objects import ObjectStore
 from photon_aggregator.faults import FaultPoint
 from photon_aggregator.reporting.status import Conditions
 from photon_aggregator.rounds.events import Finish, ManifestFound, Merge, StorageAway, StorageBack, Tick
 from photon_aggregator.rounds.machine import next_wake
-from photon_aggregator.rounds.state import Stage
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.machine import Machine, manifest, settings
 from tests.aggregator.running import HandClock, aggregator, chain, working

@@ -336,17 +336,22 @@ def test_the_history_of_a_bucket(store: ObjectStore) -> None:
         {"sequence": 1, "at": "2026-01-01T00:00:00.000Z", "kind": "RoundPlanned", "round": 1},
         {"sequence": 2, "at": "2026-01-01T00:00:01.000Z", "kind": "UpdateRefused", "round": 1, "participant": "cpp",
          "reason": "NotFinite", "message": "NaN in part 0"},
+        {"sequence": 3, "at": "2026-01-01T00:00:02.000Z", "kind": "OfALaterRelease", "round": 1, "site": "north"},
     ]  # fmt: skip
-    store.put(keys.round_events(1), "".join(json.dumps(e) + "\n" for e in entries).encode())
+    written = [*(json.dumps(e) for e in entries), '{"kind": "RoundClosed"}', '{"cut off']
+    store.put(keys.round_events(1), "".join(line + "\n" for line in written).encode())
     history = parse(read_bucket(store), name="x")
     assert history.commits == {c.round: c for c in made}
     assert history.digests == {c.round: digest(c) for c in made}
     assert list(history.logs) == [1]
     assert list(history.evaluations[2]) == ["cpp"]
-    assert len(history.events) == 2
+    assert [e.record and e.record.sequence for e in history.events] == [1, 2, 3]
     assert events(history) == [
-        {"time": "2026-01-01T00:00:01.000Z", "message": "round 1: UpdateRefused cpp NotFinite: NaN in part 0"}
+        {"time": "2026-01-01T00:00:01.000Z", "message": "round 1: UpdateRefused cpp NotFinite: NaN in part 0"},
+        {"time": "2026-01-01T00:00:02.000Z", "message": "round 1: OfALaterRelease"},
     ]
+    (kept,) = [json.loads(line)["event"] for line in read_bucket(store) if "OfALaterRelease" in line]
+    assert kept == entries[2], "an event is kept whole"
 
 
 def test_a_long_history_is_read_some_records_at_a_time(

@@ -17,10 +17,12 @@ import yaml
 from photon.api.status import JobStatus
 from photon.cli import status as statuses
 from photon.cli.sources import find, stored_run
+from photon.cli.sources.aggregator import Aggregator
 from photon.cli.sources.find import NoAnswer, StatusView
+from photon.errors import UserError
 from photon.local.run_folder import RunDirectory
 from photon.protocol.records import AcceptedUpdate, Commit, Evaluation, HeldOutResult, ParticipantLog, RoundLog
-from photon.report.history import History
+from photon.report.history import History, RunEvent
 
 DIGEST = "0" * 64
 PHOTON = Path(sys.executable).parent / "photon"
@@ -72,7 +74,7 @@ def history(*, rounds: int, ended: str | None = None) -> History:
     if ended is not None:
         reason, _, message = ended.partition(": ")
         event = {"kind": "JobEnded", "round": rounds, "reason": reason, "message": message}
-        made.events.append({"kind": "event", "time": "2026-01-01T00:00:02Z", "what": "JobEnded", "event": event})
+        made.events.append(RunEvent.of({"time": "2026-01-01T00:00:02Z", "what": "JobEnded", "event": event}))
     return made
 
 
@@ -104,7 +106,7 @@ def test_an_end_that_was_followed_by_more_rounds_is_none() -> None:
 
 def test_an_end_is_read_from_the_event_and_not_from_its_text() -> None:
     made = history(rounds=2)
-    made.events = [{"kind": "event", "time": "t", "what": "JobEnded", "message": "round 2: JobEnded QuorumLost: no"}]
+    made.events = [RunEvent(time="t", kind="JobEnded", message="round 2: JobEnded QuorumLost: no")]
     assert stored_run.from_history(made, rounds=4).conditions == []
 
 
@@ -130,6 +132,53 @@ def test_a_run_of_the_previous_release_ended_as_its_aggregator_said(tmp_path: Pa
     assert (condition.type, condition.reason) == ("Complete", "RoundsDone")
     (run.logs / "aggregator-last-status.json").write_text(json.dumps({**status, "committedRounds": 1}))
     assert stored_run.status(run, rounds=4).conditions == [], "it was given more rounds since"
+
+
+def test_the_end_of_a_run_of_a_later_release_is_read() -> None:
+    made = history(rounds=2)
+    event = {"kind": "JobEnded", "round": 2, "reason": "RoundsDone", "message": "done", "sequence": 9, "site": "north"}
+    unreadable = {"kind": "JobEnded", "round": "two", "reason": "QuorumLost"}
+    made.events = [RunEvent.of({"time": "t", "event": entry}) for entry in (event, unreadable)]
+    (condition,) = stored_run.from_history(made, rounds=2).conditions
+    assert (condition.reason, condition.message) == ("RoundsDone", "done")
+
+
+@pytest.fixture
+def answers() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The address of a server, and the document with which it answers."""
+    document: dict[str, Any] = {}
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(document).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", document
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_the_status_of_an_aggregator_of_another_release(answers: tuple[str, dict[str, Any]]) -> None:
+    address, document = answers
+    # Of an earlier one, which says less, and of a later one, which says more.
+    document.update({"job": "first", "localSteps": 16, "status": {"round": 2}})
+    assert Aggregator(address).fetch().status.round == 2
+    document.update({"stage": "Dreaming", "status": {"round": 3, "mood": "good"}, "members": 4})
+    view = Aggregator(address).fetch()
+    assert (view.name, view.local_steps, view.status.round) == ("first", 16, 3)
+    del document["status"]
+    with pytest.raises(UserError, match="is not a Photon aggregator of this version"):
+        Aggregator(address).fetch()
 
 
 def test_a_run_that_was_killed_before_it_wrote_anything(tmp_path: Path) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
 from pydantic import ValidationError
 
-from photon.api.status import JobStatus
 from photon.cli.sources.base import StatusView
 from photon.errors import NoAnswer, UserError
+from photon.protocol.views import LiveStatus
 from photon.store.network import is_loopback
 
 TOKEN_VARIABLE: Final = "PHOTON_READ_TOKEN"
@@ -49,11 +49,7 @@ class Aggregator:
 
     def _parsed(self, reply: httpx.Response) -> StatusView:
         try:
-            document: dict[str, Any] = reply.raise_for_status().json()
-            return StatusView(
-                name=document["job"],
-                local_steps=int(document["localSteps"]),
-                status=JobStatus.model_validate(document["status"]),
-            )
-        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, ValidationError) as error:
+            live = LiveStatus.model_validate_json(reply.raise_for_status().content, extra="ignore")
+        except (httpx.HTTPStatusError, ValidationError) as error:
             raise UserError(f"{self._url} is not a Photon aggregator of this version ({reply.status_code})") from error
+        return StatusView(name=live.job, local_steps=live.local_steps, status=live.status)

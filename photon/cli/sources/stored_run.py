@@ -17,11 +17,10 @@ from photon.api.status import (
 from photon.errors import UserError
 from photon.local.run_folder import RunDirectory
 from photon.protocol.termination import last_status
+from photon.protocol.views import EventKind
 from photon.report.history import History, load
 from photon.report.summary import summarise
 
-# The kind of the aggregator's last event.
-_ENDED: Final = "JobEnded"
 _FAILED: Final = frozenset(
     {
         JobReason.QUORUM_LOST,
@@ -46,7 +45,7 @@ def status(run: RunDirectory, *, rounds: int) -> JobStatus:
     except UserError:
         return JobStatus.model_validate({"rounds": rounds})  # nothing was written yet: it was killed before it could
     found = from_history(history, rounds=rounds)
-    if found.conditions or any("event" in line for line in history.events):
+    if found.conditions or any(event.record is not None for event in history.events):
         return found
     return found.model_copy(update={"conditions": _as_before(run, found.committed_rounds)})
 
@@ -118,25 +117,23 @@ def _share(figures: Mapping[str, Any]) -> float | None:
 
 def _conditions(history: History, committed: int) -> list[Condition]:
     """How it ended; empty when it was stopped in the middle. A job that was given more rounds has an end behind it."""
-    for line in reversed(history.events):
-        event = line.get("event")
-        if not isinstance(event, dict) or event.get("kind") != _ENDED:
+    for event in reversed(history.events):
+        record = event.record
+        if record is None or record.kind != EventKind.JOB_ENDED:
             continue
-        reason = str(event.get("reason"))
-        number = event.get("round")
-        if not isinstance(number, int) or number < committed:
+        if record.round < committed:
             return []
-        if reason == JobReason.SUSPENDED:
+        if record.reason == JobReason.SUSPENDED:
             kind = ConditionType.SUSPENDED
         else:
-            kind = ConditionType.FAILED if reason in _FAILED else ConditionType.COMPLETE
+            kind = ConditionType.FAILED if record.reason in _FAILED else ConditionType.COMPLETE
         return [
             Condition(
                 type=kind.value,
                 status="True",
-                reason=reason,
-                message=str(event.get("message") or "")[:1024],
-                last_transition_time=str(line.get("time") or "unknown"),
+                reason=str(record.reason),
+                message=(record.message or "")[:1024],
+                last_transition_time=event.time or "unknown",
             )
         ]
     return []

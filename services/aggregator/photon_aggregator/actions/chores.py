@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from photon.protocol.records import RoundLog
+from photon.protocol.views import EventRecord
 from photon_aggregator.actions.housekeeping import CHORES, Housekeeping
 from photon_aggregator.actions.past import Past, read_past
 from photon_aggregator.errors import ShuttingDown
 from photon_aggregator.reporting.bookkeeper import EndedRound
-from photon_aggregator.reporting.books import EventRecord, JobBooks
+from photon_aggregator.reporting.books import JobBooks
 
 Work = Callable[[], Sequence[RoundLog]]
 

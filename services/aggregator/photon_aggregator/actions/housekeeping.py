@@ -13,13 +13,13 @@ from typing import Final, Literal, get_args
 
 from photon.api.placement import RetentionSpec
 from photon.protocol.records import RoundLog
+from photon.protocol.views import EventRecord
 from photon.store.errors import StoreError
 from photon.store.objects import ObjectStore
 from photon_aggregator.actions import leftovers, retain
 from photon_aggregator.bucket import summary
 from photon_aggregator.bucket.summary import Summary
 from photon_aggregator.reporting import round_log
-from photon_aggregator.reporting.books import EventRecord
 from photon_aggregator.rounds.events import Head
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from photon.api.base import ApiModel
-from photon.protocol.records import Commit, Evaluation, HeldOutResult, RoundLog, Sha256
+from photon.protocol.records import Evaluation, HeldOutResult, RoundLog
+from photon.protocol.views import HistoryEntry
 from photon.store import keys
 from photon_aggregator.actions import recover
 from photon_aggregator.bucket import records
@@ -18,15 +18,6 @@ from photon_aggregator.rounds.events import Head
 MAX_ROUNDS: Final = 200
 # Participants' entries in one answer: about a megabyte of JSON.
 MAX_ENTRIES: Final = 2000
-
-
-class HistoryEntry(ApiModel):
-    """A committed round with all that was measured of it."""
-
-    digest: Sha256
-    commit: Commit
-    log: RoundLog | None
-    evaluations: list[Evaluation]
 
 
 _ENTRIES: Final = TypeAdapter(list[HistoryEntry])

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import RoundLog
+from photon.protocol.views import EventKind, EventRecord
 from photon.telemetry.traces import Traces
 from photon_aggregator.bucket import summary
 from photon_aggregator.bucket.summary import Summary
 from photon_aggregator.contain import contained
 from photon_aggregator.reporting import round_log, spans
-from photon_aggregator.reporting.books import EventRecord, JobBooks
-from photon_aggregator.rounds.events import Action, Committed, Evaluated, Event, EventKind, Head, JobEvent
+from photon_aggregator.reporting.books import JobBooks
+from photon_aggregator.rounds.events import Action, Committed, Evaluated, Event, Head, JobEvent
 from photon_aggregator.rounds.state import JobState
 
 logger = logging.getLogger(__name__)

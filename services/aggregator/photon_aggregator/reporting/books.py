@@ -8,17 +8,15 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Final
 
-from pydantic import Field
-
-from photon.api.base import ApiModel
 from photon.protocol.messages import Progress
-from photon.protocol.ranges import MAX_BYTES, MAX_RETRIES, MAX_SECONDS, Count
+from photon.protocol.ranges import MAX_BYTES, MAX_RETRIES, MAX_SECONDS
 from photon.protocol.records import Phase, RoundLog
+from photon.protocol.views import EventKind, EventRecord
 from photon_aggregator.bucket.totals import Totals, seconds_of
 from photon_aggregator.reporting.curves import CurveBook
-from photon_aggregator.rounds.events import EventKind, Head, JobEvent
+from photon_aggregator.rounds.events import Head, JobEvent
 
 EVENTS_KEPT: Final = 1000
 # A round that waits for a participant for weeks may have any number of joins and disconnects.
@@ -26,18 +24,6 @@ ROUND_EVENTS_KEPT: Final = 5000
 # Whole records of rounds; of older ones the curves have the numbers, and the bucket all.
 RECORDS_KEPT: Final = 16
 PACE_ROUNDS: Final = 10
-
-
-class EventRecord(ApiModel):
-    """An entry of the event log. ``sequence`` counts from 1 since the aggregator started."""
-
-    sequence: Count
-    at: Annotated[str, Field(max_length=40, description="ISO 8601, UTC, the aggregator's clock.")]
-    kind: EventKind
-    round: Count
-    participant: str | None = None
-    reason: str = ""
-    message: str = ""
 
 
 def iso(at: float) -> str:

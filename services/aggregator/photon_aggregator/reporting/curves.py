@@ -11,20 +11,17 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Final, get_args
+from typing import Final, get_args
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
-from photon.api.base import ApiModel, Name
 from photon.protocol.figures import LEARNING, mean_loss, perplexity
 from photon.protocol.ranges import Count
 from photon.protocol.records import AcceptedUpdate, HeldOutResult, Phase, RoundLog
 from photon_aggregator.pieces import Piece, glue, pack
 from photon_aggregator.rounds.events import Head
 
-Cell = float | int | str | None
 Numbers = npt.NDArray[np.float64]
 # Whose (None: the job's), and its name.
 Column = tuple[str | None, str]
@@ -55,29 +52,6 @@ _JOB: Final = (
 )
 _PARTICIPANT: Final = (*_OF_UPDATE, "perplexity")
 _RESULT: Final = ("lossSum", "tokens", "bytes")
-
-
-class Curves(ApiModel):
-    """Rounds ``first`` to ``last`` (none when last < first); every column has one entry a round, null where it has no
-    such figure. ``instance`` and ``revision`` are those of /v1/live."""
-
-    instance: str
-    revision: str
-    first: int
-    last: int
-    columns: Annotated[
-        dict[str, list[Cell]],
-        Field(
-            description="tokens, at (seconds since 1970), trainLoss, trainLossLow, trainLossHigh (least and most of "
-            "the participants), validationLoss, perplexity, perplexityLow, perplexityHigh, norms, consensus, "
-            "pairwiseCosine, noiseScale, updates, bytesUp, bytesDown, digest (the first digits of the commit's), and "
-            "seconds by phase."
-        ),
-    ]
-    participants: Annotated[
-        dict[Name, dict[str, list[Cell]]],
-        Field(description="Of those asked for: trainLoss, perplexity, norm, cosine, weight."),
-    ]
 
 
 class _Block:

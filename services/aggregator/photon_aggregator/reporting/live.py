@@ -6,51 +6,11 @@ asks for while nothing happens.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from photon.api.base import ApiModel, Name
 from photon.api.status import JobStatus
-from photon.protocol.ranges import Count, Finite
-from photon.protocol.records import Phase, Sha256
+from photon.protocol.views import Live, RunningRound
 from photon_aggregator.reporting.books import iso
 from photon_aggregator.reporting.status import under_evaluation
 from photon_aggregator.reporting.view import View
-from photon_aggregator.rounds.state import Stage
-
-
-class RunningRound(ApiModel):
-    """The open round. Times in seconds since 1970, by the aggregator's clock."""
-
-    round: Count
-    opened_at: Finite
-    deadline_at: Finite
-    cohort: Count
-    quorum: Count
-    accepted: Count
-    plan: Sha256
-
-
-class Live(ApiModel):
-    """One look at a job. ``instance`` is another after a restart: sequence numbers of events then start again."""
-
-    instance: Annotated[str, Field(description="Random; of this process of the aggregator.")]
-    job: Name
-    at: Annotated[str, Field(description="Now, by the aggregator's clock; ISO 8601, UTC.")]
-    now: Annotated[Finite, Field(description="The same in seconds since 1970.")]
-    status: Annotated[JobStatus, Field(description="The object of /v1/status.")]
-    stage: Stage
-    local_steps: Annotated[Count, Field(description="Local steps of a round.")]
-    round_tokens: Annotated[Count, Field(description="Tokens that a participant trains in a round.")]
-    running: RunningRound | None
-    seconds_per_round: Annotated[Finite | None, Field(description="Mean of the last rounds.")]
-    phases: Annotated[
-        dict[Name, dict[Phase, Finite]], Field(description="Seconds by phase since the last commit, by participant.")
-    ]
-    own_phases: Annotated[dict[Phase, Finite], Field(description="Those of the aggregator's own work.")]
-    curves: Annotated[str, Field(description="Revision of /v1/curves: ask again when it is another.")]
-    last_event: Annotated[Count, Field(description="Largest sequence number in /v1/events.")]
 
 
 def revision(view: View) -> str:

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from photon.api.status import JobReason, JobStatus, ParticipantState, ParticipantStatus
 from photon.protocol.figures import LEARNING, perplexity
 from photon.protocol.records import RollbackReason
+from photon.protocol.views import Stage
 from photon.telemetry import metric_names as names
 from photon.telemetry.metric_names import Metric
 from photon.version import release
@@ -25,7 +26,6 @@ from photon_aggregator.bucket.job import weights_record
 from photon_aggregator.bucket.records import WORK
 from photon_aggregator.bucket.totals import Totals
 from photon_aggregator.reporting.view import View
-from photon_aggregator.rounds.state import Stage
 
 
 def _there(participant: ParticipantStatus) -> bool:

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from photon.protocol.ranges import MAX_COUNT
 from photon.protocol.records import ParticipantLog, Phase, RoundLog
+from photon.protocol.views import EventRecord
 from photon.store import keys
 from photon.store.objects import ObjectStore
-from photon_aggregator.reporting.books import EventRecord, JobBooks, iso
+from photon_aggregator.reporting.books import JobBooks, iso
 from photon_aggregator.rounds.events import Admission, Head
 from photon_aggregator.rounds.state import CheckState, OpenRound
 

@@ -18,10 +18,11 @@ from photon.api.status import (
 from photon.protocol.figures import mean_loss, perplexity
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Phase, coverage_of
+from photon.protocol.views import Stage
 from photon.store.objects import ObjectStore
 from photon_aggregator.reporting.books import JobBooks, ParticipantBook, iso
 from photon_aggregator.rounds.rollback import abandoned
-from photon_aggregator.rounds.state import CheckState, JobState, Stage
+from photon_aggregator.rounds.state import CheckState, JobState
 from photon_aggregator.rounds.stopping import awaited, evaluation_due, short_of_quorum
 from photon_aggregator.rounds.waiting import lacks_quorum
 

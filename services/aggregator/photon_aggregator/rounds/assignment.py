@@ -7,8 +7,9 @@ from typing import Final
 
 from photon.api.status import JobReason
 from photon.protocol.messages import RefusalReason, UpdateReply
+from photon.protocol.views import Stage
 from photon_aggregator.rounds.events import Outcome
-from photon_aggregator.rounds.state import CheckState, JobState, OpenRound, Stage
+from photon_aggregator.rounds.state import CheckState, JobState, OpenRound
 from photon_aggregator.rounds.stopping import evaluation_due
 
 # Another aggregator of the same job is at most so far ahead: what is said of still later rounds is an error.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from photon.api.participation import StopSpec
 from photon.api.status import JobReason, MemberState
 from photon.api.text import printable
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import Commit, End, HeldOutResult, Phase, Plan, UpdateManifest
+from photon.protocol.views import EventKind
 from photon_aggregator.rounds.losses import PastLosses
 
 
@@ -351,27 +351,6 @@ class Finish:
     """The job has ended."""
 
     outcome: Outcome
-
-
-class EventKind(StrEnum):
-    """What is worth telling people; the word in the event log."""
-
-    ROUND_PLANNED = "RoundPlanned"
-    UPDATE_ACCEPTED = "UpdateAccepted"
-    UPDATE_REFUSED = "UpdateRefused"
-    QUORUM_REACHED = "QuorumReached"
-    ROUND_CLOSED = "RoundClosed"
-    ROUND_COMMITTED = "RoundCommitted"
-    ROLLED_BACK = "RolledBack"
-    EVALUATED = "Evaluated"
-    WAITING_FOR_QUORUM = "WaitingForQuorum"
-    STORAGE_AWAY = "StorageAway"
-    STORAGE_BACK = "StorageBack"
-    PARTICIPANT_ABSENT = "ParticipantAbsent"
-    PARTICIPANT_JOINED = "ParticipantJoined"
-    WAITING_FOR_PARTICIPANTS = "WaitingForParticipants"
-    ACCESS_CHANGED = "AccessChanged"
-    JOB_ENDED = "JobEnded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

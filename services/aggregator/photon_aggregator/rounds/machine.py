@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from photon.protocol.views import EventKind, Stage
 from photon_aggregator.rounds.closing import closed, maybe_close
 from photon_aggregator.rounds.events import (
     Action,
@@ -25,7 +26,6 @@ from photon_aggregator.rounds.events import (
     Ended,
     Evaluated,
     Event,
-    EventKind,
     Heartbeat,
     JobEvent,
     Jumped,
@@ -46,7 +46,7 @@ from photon_aggregator.rounds.events import (
 from photon_aggregator.rounds.members import members
 from photon_aggregator.rounds.opening import committed, ended, not_finite, plan_ready, recovered, settle
 from photon_aggregator.rounds.presence import evaluated, heartbeat
-from photon_aggregator.rounds.state import JobState, Stage
+from photon_aggregator.rounds.state import JobState
 from photon_aggregator.rounds.steps import Step, end, scan_wanted, soon
 from photon_aggregator.rounds.submissions import admitted, refusal_seen, refused, submitted
 from photon_aggregator.rounds.waiting import jumped, lacks_quorum, storage_away, storage_back

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from photon.api.status import MemberState
+from photon.protocol.views import EventKind, Stage
 from photon_aggregator.rounds import opening
 from photon_aggregator.rounds.closing import maybe_close
-from photon_aggregator.rounds.events import Action, EventKind, JobEvent, Members
-from photon_aggregator.rounds.state import JobState, Stage
+from photon_aggregator.rounds.events import Action, JobEvent, Members
+from photon_aggregator.rounds.state import JobState
 from photon_aggregator.rounds.steps import Step
 
 _SAID = {

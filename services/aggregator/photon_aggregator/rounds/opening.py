@@ -8,11 +8,11 @@ from photon.api.participation import SampleFrom
 from photon.api.status import JobReason
 from photon.protocol.cohort import sample_cohort
 from photon.protocol.records import Commit, End, LeftOut, Plan
+from photon.protocol.views import EventKind, Stage
 from photon_aggregator.rounds import divergence, rollback
 from photon_aggregator.rounds.events import (
     Committed,
     Ended,
-    EventKind,
     Head,
     JobEvent,
     NotFinite,
@@ -22,7 +22,7 @@ from photon_aggregator.rounds.events import (
     WritePlan,
     WriteRollback,
 )
-from photon_aggregator.rounds.state import JobState, OpenRound, Stage
+from photon_aggregator.rounds.state import JobState, OpenRound
 from photon_aggregator.rounds.steps import Step, end, scan_wanted
 from photon_aggregator.rounds.stopping import (
     awaited,

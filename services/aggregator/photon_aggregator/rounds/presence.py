@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from photon.protocol.figures import mean_loss, perplexity
+from photon.protocol.views import EventKind
 from photon_aggregator.rounds import assignment
-from photon_aggregator.rounds.events import Action, Evaluated, EventKind, Heartbeat, JobEvent
+from photon_aggregator.rounds.events import Action, Evaluated, Heartbeat, JobEvent
 from photon_aggregator.rounds.opening import settle
 from photon_aggregator.rounds.state import JobState
 from photon_aggregator.rounds.steps import Step, soon

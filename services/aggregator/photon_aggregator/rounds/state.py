@@ -13,6 +13,7 @@ from photon.api.placement import RetentionSpec
 from photon.api.status import JobReason, MemberState
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import HeldOutResult, Plan
+from photon.protocol.views import Stage
 from photon_aggregator.rounds.events import Admission, Head, Outcome
 from photon_aggregator.rounds.losses import PastLosses
 
@@ -30,17 +31,6 @@ CHECKS_A_ROUND: Final = 16
 
 # Evaluated rounds whose results are kept one by one, beyond those that a plateau asks for: some come late.
 EVALUATIONS_KEPT: Final = 8
-
-
-class Stage(StrEnum):
-    """What the job is waiting for."""
-
-    INIT = "Init"  # the first commit
-    PLAN = "Plan"  # the next plan to be in the bucket
-    TRAIN = "Train"  # updates
-    MERGE = "Merge"  # the merge and the commit
-    EVALUATE = "Evaluate"  # evaluations, before it is known how to go on, or before the end
-    DONE = "Done"
 
 
 class CheckState(StrEnum):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from photon_aggregator.rounds.events import Action, EventKind, Finish, JobEvent, Outcome, Scan
-from photon_aggregator.rounds.state import SHORTEST_SCAN_SECONDS, JobState, Stage
+from photon.protocol.views import EventKind, Stage
+from photon_aggregator.rounds.events import Action, Finish, JobEvent, Outcome, Scan
+from photon_aggregator.rounds.state import SHORTEST_SCAN_SECONDS, JobState
 from photon_aggregator.rounds.stopping import evaluation_due
 
 Step = tuple[JobState, list[Action]]

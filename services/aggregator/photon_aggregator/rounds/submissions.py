@@ -7,19 +7,19 @@ from dataclasses import replace
 
 from photon.protocol.messages import RefusalReason
 from photon.protocol.records import UpdateManifest
+from photon.protocol.views import EventKind, Stage
 from photon_aggregator.rounds.closing import maybe_close
 from photon_aggregator.rounds.events import (
     Action,
     Admitted,
     CheckUpdate,
-    EventKind,
     JobEvent,
     ManifestFound,
     RefusalSeen,
     Submitted,
     UpdateRefused,
 )
-from photon_aggregator.rounds.state import CheckState, JobState, OpenRound, Stage, Submission
+from photon_aggregator.rounds.state import CheckState, JobState, OpenRound, Submission
 from photon_aggregator.rounds.steps import Step
 
 

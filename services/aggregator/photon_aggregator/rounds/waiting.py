@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from photon_aggregator.rounds.events import EventKind, JobEvent, StorageAway
-from photon_aggregator.rounds.state import Away, JobState, OpenRound, Stage
+from photon.protocol.views import EventKind, Stage
+from photon_aggregator.rounds.events import JobEvent, StorageAway
+from photon_aggregator.rounds.state import Away, JobState, OpenRound
 from photon_aggregator.rounds.steps import Step
 from photon_aggregator.rounds.stopping import awaited
 

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi import Path as PathParameter
 
 from photon.api.base import Name
+from photon.protocol.views import Curves, Live
 from photon_aggregator.http.assets import INDEX, Asset
 from photon_aggregator.http.dependencies import EngineDep, StatusDep, bearer
 from photon_aggregator.pieces import gzipped, plain
-from photon_aggregator.reporting.curves import Curves
-from photon_aggregator.reporting.live import Live, live, revision
+from photon_aggregator.reporting.live import live, revision
 from photon_aggregator.reporting.status import under_evaluation
 
 files = APIRouter(include_in_schema=False)

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from photon.api.status import JobStatus
+from photon.protocol.views import EventRecord, HistoryEntry
 from photon_aggregator.http import history
 from photon_aggregator.http.dependencies import EngineDep, StatusDep, bearer
-from photon_aggregator.http.history import MAX_ROUNDS, HistoryEntry
-from photon_aggregator.reporting.books import EventRecord
+from photon_aggregator.http.history import MAX_ROUNDS
 
 router = APIRouter(prefix="/v1", tags=["status"], dependencies=[bearer])
 
