@@ -99,7 +99,8 @@ class DoorContext:
 
     ``identity_path``: the hub's key. ``access_path``: access.json, which is read again when it changes.
     ``certificate``, ``key``: files for TLS by the door itself. ``object_endpoint``: what presigned URLs for these
-    participants name.
+    participants name. ``linger_seconds``: how long the aggregator waits, once the job has ended, for those that have
+    not heard of it.
     """
 
     listen: str
@@ -108,6 +109,7 @@ class DoorContext:
     certificate: str | None = None
     key: str | None = None
     object_endpoint: str | None = None
+    linger_seconds: int | None = None
 
     def arguments(self) -> tuple[str, ...]:
         """Options of photon-aggregator."""
@@ -116,6 +118,7 @@ class DoorContext:
             *("--door-listen", self.listen, "--identity", self.identity_path, "--access", self.access_path),
             *(("--door-certificate", self.certificate or "", "--door-key", self.key or "") if tls else ()),
             *(("--object-endpoint", self.object_endpoint) if self.object_endpoint is not None else ()),
+            *(("--linger-seconds", str(self.linger_seconds)) if self.linger_seconds is not None else ()),
         )
 
 

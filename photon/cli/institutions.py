@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
 from photon.api.join import Approval
 from photon.errors import UserError
+from photon.local.programs import find_program
 
 if TYPE_CHECKING:
     from photon.local.door import DoorOptions
@@ -169,3 +171,35 @@ def participants(run: RunName) -> None:
     from photon.cli import membership
 
     print("\n".join(membership.participants(run)))
+
+
+@app.command()
+def leave(
+    run: RunName,
+    reason: Annotated[
+        str, typer.Option(metavar="WORD", help="A word that the hub is told, such as StudyEnded.")
+    ] = "Unspecified",
+    identity: IdentityFile = None,
+) -> None:
+    """Leave a job of another institution, signed; says what remains at its hub."""
+    from photon.cli import joining
+
+    _become_gate(*joining.leave_arguments(run, reason, identity))
+
+
+@app.command()
+def doctor(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An invitation to a job of another institution.")],
+) -> None:
+    """Look at the way to a hub: DNS, proxy, TLS, its key, the clock.
+
+    The exit code is 1 when a part of it fails.
+    """
+    _become_gate("doctor", "--job", str(file))
+
+
+def _become_gate(*arguments: str) -> NoReturn:
+    program = find_program("photon-gate")
+    sys.stdout.flush()
+    # So that its usage lines name the command that was typed.
+    os.execve(program, [program, *arguments], {**os.environ, "PHOTON_CALLED_AS": "photon"})

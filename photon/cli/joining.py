@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
-from photon.api.invitation import Invitation, read_invitation
+from photon.api.invitation import Invitation, joins, read_invitation
 from photon.api.text import printable
 from photon.errors import UserError
-from photon.local.run_folder import RunDirectory
+from photon.local.identity import identity_path
+from photon.local.programs import find_program
+from photon.local.run_folder import RunDirectory, find_run
 from photon.policy.document import Policy, load_policy
 from photon.policy.hours import is_open, next_change
 from photon.policy.verdict import Hub, Refusal, of_invitation
 
+_DOCTOR_SECONDS: Final = 120.0
 
-def check(file: Path, policy_file: Path | None, *, now: datetime) -> tuple[list[str], bool]:
-    """Lines for a person, and whether the policy allows it. Raises UserError: the file or the policy is wrong."""
+
+def check(file: Path, policy_file: Path | None, *, now: datetime, online: bool = False) -> tuple[list[str], bool]:
+    """Lines for a person, and whether the policy allows it. Raises UserError: the file or the policy is wrong.
+
+    ``online``: the hub is asked for its signed greeting as well; nothing of this institution is told to it.
+    """
     invitation = read_invitation(file)
     policy = load_policy(policy_file) if policy_file is not None else Policy()
     join, metadata = invitation.job.spec.join, invitation.job.metadata
     hub = Hub(key_id=join.hub_key_id, host=join.host)
     refusals = of_invitation(policy, hub, name=metadata.name, namespace=metadata.namespace or "")
-    return [*_facts(invitation), *_verdict(policy, policy_file, refusals, now)], not refusals
+    lines = [*_facts(invitation), *_verdict(policy, policy_file, refusals, now)]
+    if not online:
+        return lines, not refusals
+    said, reached = _asked(file)
+    return [*lines, *said], reached and not refusals
 
 
 def take_part(
@@ -61,6 +74,27 @@ def take_part(
         f"{job.metadata.name}: {end.type.lower()} ({end.reason}){why}",
         f"what left this institution: photon ledger {run.shown}/gate/ledger",
     ]
+
+
+def leave_arguments(run: str, reason: str, identity: Path | None) -> list[str]:
+    """What photon-gate is called with. Raises UserError: there is no such run, or it joined no job."""
+    found = find_run(run)
+    if not joins(found.job):
+        raise UserError(f"{found.shown} is a run of this institution's own: stop it with Ctrl-C")
+    kept = Path(found.key_path.read_text(encoding="utf-8").strip()) if found.key_path.exists() else None
+    key = identity_path(identity or kept)
+    return ["leave", "--job", str(found.job), "--identity", str(key), "--reason", reason]
+
+
+def _asked(file: Path) -> tuple[list[str], bool]:
+    """What photon-gate finds on the way to the hub, and whether all of it is well."""
+    command = [find_program("photon-gate"), "doctor", "--job", str(file)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_DOCTOR_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return [f"hub          photon doctor did not end within {_DOCTOR_SECONDS:.0f} s"], False
+    said = [*done.stdout.splitlines(), *([] if done.returncode in (0, 1) else done.stderr.splitlines()[-1:])]
+    return [f"hub          {line}" for line in said], done.returncode == 0
 
 
 def _facts(invitation: Invitation) -> list[str]:

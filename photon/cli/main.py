@@ -261,13 +261,16 @@ def audit(
 def check_invitation(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An invitation to a job of another institution.")],
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="The institution's policy.")] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Also ask the hub who it is; it learns nothing of this institution.")
+    ] = False,
 ) -> None:
     """Say what a job of another institution would be and use here. The exit code is 2 when the policy refuses it."""
     from datetime import UTC, datetime
 
     from photon.cli import joining
 
-    lines, allowed = joining.check(file, policy, now=datetime.now(UTC))
+    lines, allowed = joining.check(file, policy, now=datetime.now(UTC), online=online)
     print("\n".join(lines))
     if not allowed:
         raise typer.Exit(EXIT_USER_ERROR)

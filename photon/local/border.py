@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from photon.api.access import AccessFile, write_access
 from photon.api.job import FederatedTrainingJob
@@ -14,6 +15,9 @@ from photon.local.front import front
 from photon.local.identity import load
 from photon.local.run_folder import RunDirectory
 from photon.trust.keys import Key
+
+# A person waits for the model meanwhile; who was away longer hears it from a run that is started again.
+LINGER_SECONDS: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Entrance:
             certificate=None if door.certificate is None else str(door.certificate),
             key=None if door.key is None else str(door.key),
             object_endpoint=door.objects,
+            linger_seconds=LINGER_SECONDS,
         )
         if door.store_listen is None:
             yield context

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from photon.api.access import AccessEntry, AccessFile, read_access, write_access
@@ -16,7 +15,7 @@ from photon.api.validate import load_job
 from photon.errors import UserError
 from photon.files import lock
 from photon.local.door import Door, read_door
-from photon.local.run_folder import RunDirectory
+from photon.local.run_folder import RunDirectory, find_run
 
 _LOCK_SECONDS: Final = 10.0
 
@@ -87,11 +86,3 @@ def hub_run(text: str) -> HubRun:
             "--door HOST:PORT"
         )
     return HubRun(run, load_job(run.job), door)
-
-
-def find_run(text: str) -> RunDirectory:
-    """The folder of a run, by itself or by its name below runs/. Raises UserError: there is none."""
-    for folder in (Path(text), Path("runs") / text):
-        if (folder / "job.yaml").is_file():
-            return RunDirectory(folder.resolve())
-    raise UserError(f"{text}: there is no such run; give its folder (runs/NAME), or its name below runs/")

@@ -81,6 +81,7 @@ def run_joined(invitation: Invitation, *, run: RunDirectory, site: Site, quiet: 
             Display(name=run.root.name, local_steps=0, footer=footer, events_path=run.events, quiet=quiet)
         )
         run.write_job(job)
+        write_atomic(run.key_path, f"{site.identity}\n")
         return Joined(job, token=invitation.token, run=run, site=site, display=display, devices=given).run()
 
 

@@ -70,6 +70,11 @@ class RunDirectory:
         return self.root / "status.json"
 
     @property
+    def key_path(self) -> Path:
+        """Of a run that joined a job of another institution: which file holds the key that it enrolled with."""
+        return self.root / "identity.path"
+
+    @property
     def checkpoint(self) -> Path:
         """The last global model, a Hugging Face folder."""
         return self.root / "checkpoint"
@@ -149,6 +154,14 @@ class RunDirectory:
         token = secrets.token_urlsafe(32)
         write_atomic(path, token, mode=0o600)
         return token
+
+
+def find_run(text: str) -> RunDirectory:
+    """The folder of a run, by itself or by its name below runs/. Raises UserError: there is none."""
+    for folder in (Path(text), Path("runs") / text):
+        if (folder / "job.yaml").is_file():
+            return RunDirectory(folder.resolve())
+    raise UserError(f"{text}: there is no such run; give its folder (runs/NAME), or its name below runs/")
 
 
 def shown(path: Path) -> str:

@@ -64,6 +64,8 @@ class Supervisor:
         self._display = display
         self._run = run
         self._limit_seconds = job.spec.active_deadline_seconds
+        lingers = 0 if door is None else door.linger_seconds or 0
+        self._farewell_seconds = _FAREWELL_SECONDS + lingers
         self._clock = clock or AwakeClock()
         self._began_at = self._clock()
         self._final: Condition | None = None
@@ -157,14 +159,28 @@ class Supervisor:
                 self._check_deadline()
             elif ended_at is None:
                 ended_at = now
+                if self._farewell_seconds > _FAREWELL_SECONDS:
+                    self._display.phase(
+                        "the job has ended: telling the institutions, also those that are away just now"
+                    )
                 for child in self._others():
                     child.leave()
-            elif all(child.finished is not None for child in self._others()) or now - ended_at > _FAREWELL_SECONDS:
+            elif self._told(aggregator, now - ended_at):
                 break
             time.sleep(_POLL_SECONDS)
         if self._final.type == ConditionType.FAILED:
             why = f": {self._final.message}" if self._final.message else ""
             raise JobFailed(f"the job failed ({self._final.reason}){why}")
+
+    def _told(self, aggregator: Child, seconds: float) -> bool:
+        """Whether all have heard, ``seconds`` after the job has ended, or are not waited for any longer.
+
+        The aggregator ends once it has told everybody, also institutions that are away just now.
+        """
+        if all(child.finished is not None for child in self._others()):
+            return True
+        patience = _FAREWELL_SECONDS if aggregator.finished is not None else self._farewell_seconds
+        return seconds > patience
 
     def _check_deadline(self) -> None:
         if self._limit_seconds is not None and self._clock() - self._began_at > self._limit_seconds:

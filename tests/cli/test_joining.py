@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from photon.api.invitation import read_invitation
+from photon.api.job import FederatedTrainingJob
+from photon.cli import institutions, joining
 from photon.cli.joining import check
+from photon.cli.main import app
 from photon.errors import UserError
+from photon.local.run_folder import RunDirectory
+from tests.cli.conftest import job_document
 
 KEY = "ed25519:" + "A" * 43
 KEY_ID = hashlib.sha256(bytes(32)).hexdigest()[:32]
@@ -75,6 +83,81 @@ def test_the_policy_decides_and_hours_are_said(tmp_path: Path) -> None:
     lines, allowed = check(written(tmp_path, JOB), refusing, now=NOON)
     assert not allowed
     assert sum(f"policy       {refusing} refuses: " in line for line in lines) == 2
+
+
+def gate(folder: Path, script: str) -> Callable[[str], str]:
+    """A stand-in for photon-gate."""
+    path = folder / "photon-gate"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return lambda _: str(path)
+
+
+@pytest.mark.parametrize(
+    ("script", "last", "well"),
+    [
+        ('echo "ok      hub       its key is $3"', "hub          ok      hub       its key is {file}", True),
+        ('echo "failed  DNS       hub is not known here"; exit 1', "hub          failed  DNS       hub is not", False),
+        ('echo "error: no such proxy" >&2; exit 2', "hub          error: no such proxy", False),
+    ],
+)
+def test_online_the_hub_is_asked_who_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, last: str, well: bool
+) -> None:
+    monkeypatch.setattr(joining, "find_program", gate(tmp_path, script))
+    file = written(tmp_path, SECRET + JOB)
+    lines, fine = check(file, None, now=NOON, online=True)
+    assert lines[-1].startswith(last.format(file=file))
+    assert fine is well
+
+
+def test_the_way_to_the_hub_is_looked_at_by_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert called(monkeypatch, "doctor", "st-mary.yaml") == ["doctor", "--job", "st-mary.yaml"]
+
+
+def test_leaving_is_signed_with_the_key_that_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory(tmp_path / "runs" / "radiology-1b")
+    run.root.mkdir(parents=True)
+    run.write_job(read_invitation(written(tmp_path, JOB)).job)
+    run.key_path.write_text(f"{tmp_path / 'st-mary.pem'}\n")
+    words = ["leave", "--job", str(run.job), "--identity", str(tmp_path / "st-mary.pem")]
+    assert called(monkeypatch, "leave", "radiology-1b") == [*words, "--reason", "Unspecified"]
+    assert called(monkeypatch, "leave", "runs/radiology-1b", "--reason", "StudyEnded")[-1] == "StudyEnded"
+    other = called(monkeypatch, "leave", "radiology-1b", "--identity", "other.pem")
+    assert other[other.index("--identity") + 1] == str(tmp_path / "other.pem")
+    assert read_invitation(run.job).job.participant == "st-mary", (
+        "what the gate is given is an invitation that it reads"
+    )
+
+
+def test_only_a_job_that_was_joined_can_be_left(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "small")
+    run.root.mkdir()
+    run.write_job(FederatedTrainingJob.model_validate(job_document(tmp_path)))
+    with pytest.raises(UserError, match="small is a run of this institution's own"):
+        joining.leave_arguments(str(run.root), "Unspecified", None)
+    with pytest.raises(UserError, match="there is no such run"):
+        joining.leave_arguments(str(tmp_path / "absent"), "Unspecified", None)
+
+
+class _Became(Exception):
+    """Instead of another program."""
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> list[str]:
+    """What photon-gate is called with by the command ``photon WORDS``."""
+
+    def become(_program: str, arguments: list[str], environment: dict[str, str]) -> None:
+        assert environment["PHOTON_CALLED_AS"] == "photon"
+        raise _Became(arguments[1:])
+
+    monkeypatch.setattr(institutions, "find_program", lambda name: name)
+    monkeypatch.setattr(os, "execve", become)
+    with pytest.raises(_Became) as caught:
+        app(list(words), standalone_mode=False)
+    found: list[str] = caught.value.args[0]
+    return found
 
 
 @pytest.mark.parametrize(

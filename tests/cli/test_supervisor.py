@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import pytest
 
 from photon.api.job import FederatedTrainingJob
 from photon.errors import JobFailed, RunFailed, UserError
+from photon.launch import DoorContext
 from photon.local import process, supervisor
 from photon.local.environment import Keys
 from photon.local.run_folder import RunDirectory
-from photon.local.supervisor import Supervisor
 from photon.terminal.display import Display
 from tests.cli.conftest import job_document
 from tests.cli.stub_programs import write_stubs
@@ -33,14 +34,21 @@ RUNNING = said("Running", "Training")
 FAILED = said("Failed", "QuorumLost", "round 1: 1 of 2")
 COMPLETE = said("Complete", "RoundsDone")
 Run = Callable[..., str]
+_FAREWELL = 1.0
 
 
 class _Display(Display):
-    """Leaves a file NAME.lost, for the aggregator's script, once a participant is given up."""
+    """Leaves files for the aggregator's script: NAME.lost once a participant is given up, told after the farewell."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(name="small", local_steps=2, footer="", events_path=None, quiet=False)
         self._folder = folder
+
+    def phase(self, text: str) -> None:
+        super().phase(text)
+        if "telling the institutions" in text:
+            # Later than the farewell of a run without other institutions.
+            threading.Timer(_FAREWELL + 1.0, (self._folder / "told").touch).start()
 
     def lost(self, participant: str) -> None:
         super().lost(participant)
@@ -52,11 +60,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """Run a job of north and south with an aggregator that follows ``script``; what was said."""
     monkeypatch.setattr(process, "_BACKOFF_SECONDS", (0.05,))
     monkeypatch.setattr(supervisor, "_STATUS_SECONDS", 0.05)
-    monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", 1.0)
+    monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", _FAREWELL)
     programs = tmp_path / "programs"
     monkeypatch.setattr(supervisor, "find_program", lambda name: str(programs / name))
 
-    def go(*script: dict[str, object], ends: dict[str, str] | None = None, **spec: Any) -> str:
+    def go(
+        *script: dict[str, object], ends: dict[str, str] | None = None, door: DoorContext | None = None, **spec: Any
+    ) -> str:
         write_stubs(programs, list(script))
         for name, text in (ends or {}).items():
             (programs / f"{name}.end").write_text(text)
@@ -65,7 +75,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         display = _Display(programs)
         with directory.locked(), display:
             keys = Keys(access_key="id", secret_key="secret")
-            Supervisor(job, run=directory, folder=tmp_path, keys=keys, display=display, watch_store=lambda: None).run()
+            supervisor.Supervisor(
+                job,
+                run=directory,
+                folder=tmp_path,
+                keys=keys,
+                display=display,
+                watch_store=lambda: None,
+                door=door,
+            ).run()
         return capsys.readouterr().out
 
     return go
@@ -122,6 +140,13 @@ def test_a_proxy_of_the_environment_is_not_asked_for_the_status(run: Run, monkey
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     run({"status": COMPLETE, "code": 0})
+
+
+def test_an_aggregator_with_a_door_is_left_until_it_has_told_the_institutions(run: Run, tmp_path: Path) -> None:
+    told = {"status": COMPLETE, "words": COMPLETE, "code": 0, "until": "told"}
+    door = DoorContext(listen="127.0.0.1:1443", identity_path="id", access_path="access", linger_seconds=600)
+    run(told, door=door)
+    assert (tmp_path / "programs" / "told").exists()
 
 
 TOO_SMALL = "2 InvalidConfiguration its data is too small"

@@ -162,9 +162,12 @@ def test_the_aggregator_has_a_door_only_where_the_launcher_opens_one() -> None:
     plain = processes(job([{"name": "far", "remote": {}}]), replace(CONTEXT, door=door))[1].command
     options = ("--door-listen", "0.0.0.0:8443", "--identity", "/id.pem", "--access", "/run/access.json")
     assert plain[-len(options) :] == options
-    whole = replace(door, certificate="/c.pem", key="/k.pem", object_endpoint="https://hub.test:8444")
+    whole = replace(
+        door, certificate="/c.pem", key="/k.pem", object_endpoint="https://hub.test:8444", linger_seconds=60
+    )
     encrypted = processes(job([here("a")]), replace(CONTEXT, door=whole))[1].command
     tls = ("--door-certificate", "/c.pem", "--door-key", "/k.pem", "--object-endpoint", "https://hub.test:8444")
+    tls += ("--linger-seconds", "60")
     assert encrypted[-len(options) - len(tls) :] == options + tls
     assert not any(word.startswith("--door") for word in processes(job([here("a")]), CONTEXT)[1].command)
 
