@@ -44,8 +44,9 @@ def until(holds: Callable[[], Any], what: str) -> Any:
 class Operator:
     """One process; ``restart`` after ``stop`` begins with an empty memory."""
 
-    def __init__(self, kube: Kube, log: Path, **settings: str) -> None:
+    def __init__(self, kube: Kube, log: Path, *, program: str = "photon_operator.main", **settings: str) -> None:
         self.log = log
+        self._program = program
         (self.port,) = free_ports(1)
         self._environment = {
             **os.environ,
@@ -60,7 +61,7 @@ class Operator:
         """Return when it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from photon_operator.main import main; main()"],
+                [sys.executable, "-c", f"from {self._program} import main; main()"],
                 env=self._environment,
                 stdout=log,
                 stderr=log,
@@ -96,7 +97,14 @@ class Operator:
 
     def requests(self) -> float:
         """Requests to the API server so far, by its own count."""
-        lines = [line for line in self.metrics().splitlines() if line.startswith("photon_operator_api_requests_total")]
+        return self._count("photon_operator_api_requests_total")
+
+    def reconciles(self) -> float:
+        """How often it reconciled a job so far."""
+        return self._count("photon_operator_reconcile_seconds_count")
+
+    def _count(self, metric: str) -> float:
+        lines = [line for line in self.metrics().splitlines() if line.startswith(metric)]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 

@@ -11,17 +11,15 @@ from typing import Any, Final, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from photon.api.base import ApiModel
 from photon.api.document import parse
-from photon.api.job import FederatedTrainingJob, JobSpec
-from photon.api.placement import AggregatorSpec, Participant, StorageSpec, WorkerSpec
-from photon.api.training import LocalSpec
+from photon.api.job import FederatedTrainingJob
 from photon.api.validate import model_at
 from photon_operator.children import names, pinned
 from photon_operator.children.build import ChildrenInputs, make_children
 from photon_operator.children.kinds import CONFIG_MAP, JOB
 from photon_operator.decide import reconcile
 from photon_operator.settings import Settings
+from tests.operator.later import LaterJob
 from tests.operator.world import World, finish, job_object
 
 ROOT: Final = Path(__file__).parents[2]
@@ -29,50 +27,12 @@ GOLDEN: Final = Path(__file__).with_name("golden.json")
 EXAMPLES: Final = sorted([*(ROOT / "examples").glob("*.yaml"), *(ROOT / "manifests" / "examples").glob("*.yaml")])
 
 
-# --- a later release --------------------------------------------------------------------------------------------------
-
-
-class PrivacyNext(ApiModel):
-    mode: str = "Off"
-    budget: float | None = None
-
-
-class WorkerNext(WorkerSpec):
-    network: str | None = None
-    runtime: PrivacyNext = PrivacyNext()
-
-
-class ParticipantNext(Participant):
-    worker: WorkerNext | None = None
-
-
-class AggregatorNext(AggregatorSpec):
-    replicas: int = 1
-
-
-class StorageNext(StorageSpec):
-    path_style: bool = True
-
-
-class LocalNext(LocalSpec):
-    batch_size: int = 4096
-
-
-class SpecNext(JobSpec):
-    privacy: PrivacyNext = PrivacyNext()
-    storage: StorageNext = StorageNext()
-    local: LocalNext = LocalNext()
-    aggregator: AggregatorNext = AggregatorNext()
-    participants: list[ParticipantNext]  # type: ignore[assignment]
-
-
-class JobNext(FederatedTrainingJob):
-    spec: SpecNext
+# --- jobs -------------------------------------------------------------------------------------------------------------
 
 
 def upgrade(monkeypatch: pytest.MonkeyPatch, world: World, *, crd: bool = True) -> None:
     """The operator and, with ``crd``, what the API server fills in are of a release with more fields and defaults."""
-    monkeypatch.setattr(reconcile, "FederatedTrainingJob", JobNext)
+    monkeypatch.setattr(reconcile, "FederatedTrainingJob", LaterJob)
     world.children_cache.forget(("lab", "first"))
     if crd:
         new_crd(world.raw["spec"])
