@@ -6,7 +6,7 @@ Readers take what they need, with ``extra="ignore"``: an answer or a file may be
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field
 
@@ -37,6 +37,16 @@ class EventKind(StrEnum):
     WAITING_FOR_PARTICIPANTS = "WaitingForParticipants"
     ACCESS_CHANGED = "AccessChanged"
     JOB_ENDED = "JobEnded"
+
+
+# What happens in every round is in the curves; lists of events are for the rest.
+ROUTINE: Final = (
+    EventKind.ROUND_PLANNED,
+    EventKind.UPDATE_ACCEPTED,
+    EventKind.QUORUM_REACHED,
+    EventKind.ROUND_CLOSED,
+    EventKind.EVALUATED,
+)
 
 
 class EventLine(ApiModel):
@@ -117,6 +127,9 @@ class Live(LiveStatus):
     own_phases: Annotated[dict[Phase, Finite], Field(description="Those of the aggregator's own work.")]
     curves: Annotated[str, Field(description="Revision of /v1/curves: ask again when it is another.")]
     last_event: Annotated[Count, Field(description="Largest sequence number in /v1/events.")]
+    routine: Annotated[
+        list[EventKind], Field(description="Kinds of events that happen in every round; a page may leave them out.")
+    ]
 
 
 class HistoryEntry(ApiModel):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from photon.protocol.figures import LEARNING, mean_loss, pooled_perplexity
 from photon.protocol.records import Commit, RoundLog
 from photon.protocol.rollback import problem
+from photon.protocol.views import ROUTINE, EventKind
 from photon.report.history import History
 from photon.report.summary import elapsed, round_seconds, summarise
 
@@ -19,10 +20,8 @@ Column = list[float | None]
 # In the order in which they happen in a round; those of participants are the slowest one's.
 PHASES: Final = ("pull", "train", "encode", "push", "admit", "merge", "commit", "evaluate", "wait")
 
-# What happens in every round is in the curves; the table of events is for the rest.
-_ROUTINE: Final = frozenset(
-    {"RoundPlanned", "UpdateAccepted", "QuorumReached", "RoundClosed", "RoundCommitted", "Evaluated"}
-)
+# The report has a table of the commits of its own.
+_IN_OTHER_TABLES: Final = frozenset({*ROUTINE, EventKind.ROUND_COMMITTED})
 
 
 def run_data(history: History) -> dict[str, Any]:
@@ -163,5 +162,5 @@ def _returned(commit: Commit) -> str | None:
 
 def events(history: History) -> list[dict[str, str]]:
     """What was out of the ordinary, in the order of time."""
-    found = [{"time": e.time, "message": e.message} for e in history.events if e.kind not in _ROUTINE]
+    found = [{"time": e.time, "message": e.message} for e in history.events if e.kind not in _IN_OTHER_TABLES]
     return sorted(found, key=lambda e: e["time"])

@@ -30,8 +30,9 @@
   const decimals = (v) => v == null ? "–" : v < 1e4 ? v.toFixed(3) : number(v);
   const duration = (v) => {
     if (v == null) return "–";
-    const s = Math.round(v), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60, r = s % 60;
+    const s = Math.max(0, Math.round(v)), h = Math.floor(s / 3600), m = Math.floor(s / 60) % 60, r = s % 60;
     const two = (n) => String(n).padStart(2, "0");
+    if (h >= 48) return `${Math.floor(h / 24)} d ${two(h % 24)} h`;
     return h ? `${h}:${two(m)}:${two(r)}` : `${m}:${two(r)}`;
   };
   const axes = {

@@ -166,7 +166,11 @@ def test_one_look_holds_the_status_and_says_what_is_new(finished: Aggregator) ->
     same: dict[str, Any] = {"participants": [], "participants_present": 0}
     assert live.status.model_copy(update=same) == status.model_copy(update=same)
     assert [p.name for p in live.status.participants] == ["north", "south"]
-    assert live.last_event == finished.get("/v1/events")[-1]["sequence"]
+    events = finished.get("/v1/events")
+    assert live.last_event == events[-1]["sequence"]
+    news = [event["kind"] for event in events if event["kind"] not in live.routine]
+    assert {"RoundCommitted", "JobEnded"} <= set(news)
+    assert not {"RoundPlanned", "UpdateAccepted"} & set(news)
     assert live.curves == finished.get("/v1/curves")["revision"]
     assert (live.stage, live.running, live.local_steps, live.round_tokens) == ("Done", None, 4, 128)
 

@@ -7,7 +7,7 @@ asks for while nothing happens.
 from __future__ import annotations
 
 from photon.api.status import JobStatus
-from photon.protocol.views import Live, RunningRound
+from photon.protocol.views import ROUTINE, Live, RunningRound
 from photon_aggregator.reporting.books import iso
 from photon_aggregator.reporting.status import under_evaluation
 from photon_aggregator.reporting.view import View
@@ -55,4 +55,5 @@ def live(view: View, status: JobStatus, instance: str) -> Live:
         own_phases={phase: round(seconds, 2) for phase, seconds in books.aggregator_seconds.items()},
         curves=revision(view),
         last_event=books.last_sequence,
+        routine=list(ROUTINE),
     )

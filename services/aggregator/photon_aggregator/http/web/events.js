@@ -4,10 +4,7 @@ import { byId, element, mark } from "./dom.js";
 import * as format from "./format.js";
 
 const SHOWN = 120;
-const ROUTINE = new Set(["RoundPlanned", "UpdateAccepted", "QuorumReached", "RoundClosed", "Evaluated"]);
 const MOODS = { UpdateRefused: "bad", RolledBack: "bad", ParticipantAbsent: "bad", ParticipantJoined: "good", RoundCommitted: "good", JobEnded: "good" };
-
-const routine = (event) => ROUTINE.has(event.kind) && !(event.kind === "RoundClosed" && event.message);
 
 function item(event) {
   if (event.restart) return element("li", { class: "restart" }, time(event.at), element("span", {}, "the aggregator was started again"));
@@ -32,6 +29,9 @@ export class Events {
   }
 
   show(again) {
+    // A closed round that has something to say is news.
+    const kinds = this.feed.live?.routine ?? [];
+    const routine = (event) => kinds.includes(event.kind) && !(event.kind === "RoundClosed" && event.message);
     const wanted = this.feed.events.filter((event) => this.all.checked || !routine(event));
     const from = again ? -1 : wanted.lastIndexOf(this.newest);
     const fresh = wanted.slice(Math.max(from + 1, wanted.length - SHOWN)).reverse().map(item);

@@ -1,4 +1,5 @@
-// Figures as the terminal writes them (photon/terminal/units.py): three significant digits, SI units, a dash for nothing.
+// Figures as the terminal writes them (photon/terminal/units.py; tests/cli/test_figures.py compares both): three
+// significant digits, SI units, a dash for nothing.
 
 const NONE = "–";
 const SI = ["", "k", "M", "G", "T", "P"];
@@ -36,7 +37,7 @@ export const loss = (value) => value == null ? NONE : value.toFixed(3);
 export function perplexity(value) {
   if (value == null) return NONE;
   if (value < 1000) return value.toFixed(2);
-  return value >= 1e5 ? value.toExponential(2) : value.toFixed(0);
+  return value >= 1e5 ? value.toExponential(2).replace(/\+(\d)$/, "+0$1") : value.toFixed(0);
 }
 
 export const percent = (value) => value == null ? NONE : `${(100 * value).toFixed(1)} %`;
