@@ -10,7 +10,7 @@ from typing import Final
 from photon.api.access import AccessFile, write_access
 from photon.api.job import FederatedTrainingJob
 from photon.launch import DoorContext
-from photon.local.door import Door, DoorOptions, address, make_door, read_door
+from photon.local.door import Door, DoorOptions, address, make_door, read_door, write_door
 from photon.local.front import front
 from photon.local.identity import load
 from photon.local.run_folder import RunDirectory
@@ -22,10 +22,10 @@ LINGER_SECONDS: Final = 600
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """A door whose files are all there."""
+    """A door whose files are all there. ``run``: the run that it belongs to."""
 
     door: Door
-    access_path: str
+    run: RunDirectory
 
     @property
     def url(self) -> str:
@@ -39,12 +39,16 @@ class Entrance:
 
     @contextmanager
     def opened(self, endpoint: str) -> Iterator[DoorContext]:
-        """What the aggregator is told, with the way to the store at ``endpoint`` open where that store is ours."""
+        """What the aggregator is told, with the way to the store at ``endpoint`` open where that store is ours.
+
+        The run's job is written by now, so who sees door.json can invite.
+        """
         door = self.door
+        write_door(self.run, door)
         context = DoorContext(
             listen=door.listen,
             identity_path=str(door.identity),
-            access_path=self.access_path,
+            access_path=str(self.run.access),
             certificate=None if door.certificate is None else str(door.certificate),
             key=None if door.key is None else str(door.key),
             object_endpoint=door.objects,
@@ -74,4 +78,4 @@ def entrance(job: FederatedTrainingJob, run: RunDirectory, options: DoorOptions 
     door = make_door(job, run, options.model_copy(update={"identity": path}), identity=identity, identity_path=path)
     if not run.access.exists():
         write_access(run.access, AccessFile())
-    return Entrance(door, str(run.access))
+    return Entrance(door, run)

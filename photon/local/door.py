@@ -131,8 +131,12 @@ def make_door(
         options=options,
     )
     _fits_an_invitation(door)
-    write_atomic(run.door, door.model_dump_json(indent=2) + "\n", mode=0o600)
     return door
+
+
+def write_door(run: RunDirectory, door: Door) -> None:
+    """Keep it for resumed runs and for invitations."""
+    write_atomic(run.door, door.model_dump_json(indent=2) + "\n", mode=0o600)
 
 
 def address(option: str, text: str) -> tuple[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import stat
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from photon.api.placement import StorageSpec
 from photon.cli.institutions import door_options
 from photon.errors import RunFailed, UserError
 from photon.local.border import entrance
-from photon.local.door import Door, DoorOptions, make_door, read_door
+from photon.local.door import Door, DoorOptions, make_door, read_door, write_door
 from photon.local.front import front
 from photon.local.object_store import EmbeddedStore
 from photon.local.run import run_job
@@ -58,7 +59,9 @@ def test_an_address_that_others_reach_has_tls_and_the_store_is_at_the_next_port(
     assert door.bundle.startswith("-----BEGIN CERTIFICATE-----")
     assert door.key is not None
     assert stat.S_IMODE(door.key.stat().st_mode) == 0o600
-    assert read_door(RunDirectory(tmp_path / "runs" / "small")) == door
+    run = RunDirectory(tmp_path / "runs" / "small")
+    write_door(run, door)
+    assert read_door(run) == door
 
 
 def test_a_loopback_address_needs_no_tls_and_may_be_behind_a_proxy(make: Make) -> None:
@@ -118,14 +121,29 @@ def test_a_store_that_is_not_encrypted_is_refused(make: Make) -> None:
         make("hub.test:8443", spec={"storage": {"endpoint": "http://s3.test"}})
 
 
+def free_port() -> int:
+    """One whose next is free, too."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
 def test_a_resumed_run_needs_no_options(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "runs" / "small")
     run.root.mkdir(parents=True)
     assert entrance(job(tmp_path), run, None) is None
-    first = entrance(job(tmp_path), run, DoorOptions(listen="127.0.0.1:8443", identity=tmp_path / "id.pem"))
-    again = entrance(job(tmp_path), run, None)
-    assert first == again
+    port = free_port()
+    first = entrance(job(tmp_path), run, DoorOptions(listen=f"127.0.0.1:{port}", identity=tmp_path / "id.pem"))
     assert first is not None
+    with first.opened("http://127.0.0.1:1") as told:
+        assert (told.listen, told.object_endpoint) == (f"127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}")
+    assert entrance(job(tmp_path), run, None) == first
     assert read_access(run.access).participants == {}
 
 

@@ -20,7 +20,7 @@ from photon.cli import invite as inviting
 from photon.cli.membership import admit, participants, revoke
 from photon.errors import UserError
 from photon.local.border import entrance
-from photon.local.door import DoorOptions
+from photon.local.door import DoorOptions, write_door
 from photon.local.object_store import EmbeddedStore
 from photon.local.run_folder import RunDirectory
 from photon.protocol.canonical import canonical_json, sha256_hex
@@ -56,7 +56,9 @@ def hub(
     run.root.mkdir(parents=True)
     run.write_job(job)
     options = DoorOptions(listen="hub.example.org:8443", public_store="https://s3.example.org")
-    assert entrance(job, run, options) is not None
+    opened = entrance(job, run, options)
+    assert opened is not None
+    write_door(run, opened.door)
     return run
 
 
