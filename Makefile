@@ -80,6 +80,7 @@ check: $(STAMP) ## Format, lint, types, import contracts, wording, generated fil
 	$(BIN)/python -m tools.pod_fields --check photon/api/pod_fields.json
 	$(BIN)/python -m tools.chart_values --check charts/photon/README.md
 	$(BIN)/python -m tools.dashboards --check manifests/dashboards
+	$(BIN)/python -m tools.data_flow --check docs/guides/data-flow.md
 	diff -r manifests/dashboards charts/photon/files/dashboards
 	diff -r manifests/alerts charts/photon/files/alerts
 
@@ -87,7 +88,7 @@ format: $(STAMP) ## Format, and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-generate: $(STAMP) ## Write the generated files (the CRD, dashboards, their copies in the chart, its table of values)
+generate: $(STAMP) ## Write the generated files (the CRD, dashboards, their copies in the chart, its table of values, the data-flow sheet)
 	$(BIN)/python -m tools.crd --write manifests/crd.yaml
 	cp manifests/crd.yaml charts/photon/files/crd.yaml
 	$(BIN)/python -m tools.pod_fields --write photon/api/pod_fields.json
@@ -96,6 +97,7 @@ generate: $(STAMP) ## Write the generated files (the CRD, dashboards, their copi
 	cp manifests/dashboards/*.json charts/photon/files/dashboards/
 	cp manifests/alerts/*.yaml charts/photon/files/alerts/
 	$(BIN)/python -m tools.chart_values --write charts/photon/README.md
+	$(BIN)/python -m tools.data_flow --write docs/guides/data-flow.md
 
 pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --group dev --no-header --no-annotate -o requirements.txt
