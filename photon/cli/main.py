@@ -245,6 +245,13 @@ def audit(
         str, typer.Option(metavar="all|N|none", help="Make the merge of all, of the last N, or of no rounds again.")
     ] = "all",
     deep: Annotated[bool, typer.Option("--deep", help="Also hash every part and every model.")] = False,
+    hub_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ed25519:...",
+            help="Also check memberships and signatures by the hub's key; for a run with a door, its own is known.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Verify a job, running or not, from its bucket alone.
@@ -254,7 +261,7 @@ def audit(
     from photon.cli import audit as auditing
 
     options = ["--recompute", recompute, *(["--deep"] if deep else ()), *(["--json"] if as_json else ())]
-    raise typer.Exit(auditing.audit(place, options))
+    raise typer.Exit(auditing.audit(place, options, hub_key))
 
 
 @app.command("check")

@@ -11,11 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from photon.api.placement import StorageSpec
+from photon.local.door import Door, DoorOptions
 from photon.local.environment import KEYS
 from photon.local.object_store import EmbeddedStore
 from photon.local.run_folder import RunDirectory
 from photon.store import keys
 from photon.store.objects import ObjectStore
+from photon.trust.keys import Identity
 from photon_aggregator.audit import command
 from tests.aggregator.fake_worker import job_document
 from tests.audit.auditing import flip, key_of, trained
@@ -56,7 +58,7 @@ def test_a_bucket_that_holds_and_one_that_does_not(
         "notes",
     }  # fmt: skip
     assert set(report["figures"]) == {
-        "rounds", "merges", "updates", "parts", "hashedBytes", "chainOnly", "leftovers",
+        "rounds", "merges", "updates", "parts", "hashedBytes", "chainOnly", "leftovers", "signatures",
     }  # fmt: skip
     told = run(environment, place, program="photon-aggregator")
     first, last = told.stdout.splitlines()
@@ -82,6 +84,11 @@ def test_what_cannot_be_checked_and_what_was_mistyped(
         2,
         "error: --recompute some: give all, none, or a number of rounds\n",
     )
+    no_key = run(environment, place, "--hub-key", "9f86d081", program="photon-aggregator")
+    assert (no_key.returncode, no_key.stderr) == (
+        2,
+        "error: --hub-key 9f86d081: a public key must be ed25519: and 43 characters, as the other side shows it\n",
+    )
 
 
 def test_the_folder_of_a_run_that_is_over(tmp_path: Path) -> None:
@@ -99,6 +106,24 @@ def test_the_folder_of_a_run_that_is_over(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     done = run(clean, str(run_folder.root), "--recompute", "1")
     assert (done.returncode, done.stdout.split(":")[0]) == (0, "holds"), done
+
+    key = Identity.new().key.text
+    door = Door(
+        listen="127.0.0.1:8443",
+        url="http://127.0.0.1:8443/jobs/default/test",
+        objects="http://127.0.0.1:8444",
+        store_listen=None,
+        certificate=None,
+        key=None,
+        bundle="",
+        identity=tmp_path / "identity.pem",
+        hub_key=key,
+        job_name="default/test",
+        options=DoorOptions(listen="127.0.0.1:8443"),
+    )
+    run_folder.door.write_text(door.model_dump_json())
+    unsigned = run(clean, str(run_folder.root), "--recompute", "none")
+    assert (unsigned.returncode, "no commit is signed by the hub" in unsigned.stdout) == (1, True), unsigned
 
 
 def test_a_failure_of_the_audit_itself_is_not_the_code_of_a_changed_file(

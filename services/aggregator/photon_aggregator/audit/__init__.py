@@ -4,7 +4,7 @@
 
     command      ``photon-aggregator audit``
     run          the audit of one job, round by round
-    checks       the list of checks; signatures and membership will be further entries of it
+    checks       the list of checks
     findings     what an audit says: findings, figures, verdict
     place        the bucket, read by records and by bytes
     rounds       everything that the bucket holds of one round
@@ -13,6 +13,8 @@
     updates      manifests, their parts, closings
     shares       weights, scaling and the name of the model's folder
     models       the files of models, and the merge made again
+    members      records of members, and who was left out of plans
+    signatures   of commits by the hub, of updates and evaluations by members
     evaluations  evaluations, and ends that they decided
     foreign      objects that no release of Photon writes
 """

@@ -1,7 +1,6 @@
 """The list of checks. Each sees one round and says what does not hold; none trusts what another found.
 
-What is signed beside the records (envelopes of updates and commits, membership, the log and its cosignatures) is
-checked by further entries here, and by nothing else.
+What is signed beside the records is checked by entries here, and by nothing else; a log and its cosignatures will be.
 """
 
 from __future__ import annotations
@@ -13,10 +12,12 @@ from photon_aggregator.audit.chain import check_chain, check_first, check_rollba
 from photon_aggregator.audit.evaluations import check_ends, check_evaluations
 from photon_aggregator.audit.findings import Finding
 from photon_aggregator.audit.foreign import check_foreign
+from photon_aggregator.audit.members import check_members
 from photon_aggregator.audit.models import check_files, check_merge
 from photon_aggregator.audit.plans import check_plans
 from photon_aggregator.audit.rounds import Audited, Round
 from photon_aggregator.audit.shares import check_folder, check_shares
+from photon_aggregator.audit.signatures import check_signatures
 from photon_aggregator.audit.updates import check_closings, check_manifests, check_parts
 
 Check = Callable[[Round, Audited], Iterable[Finding]]
@@ -26,6 +27,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_chain,
     check_first,
     check_plans,
+    check_members,
     check_ends,
     check_manifests,
     check_closings,
@@ -37,8 +39,9 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_files,
     check_merge,
     check_evaluations,
+    check_signatures,
     check_foreign,
 )
 
 # Of the round after the last commit, which is under way or was ended.
-OPEN: Final[tuple[Check, ...]] = (check_plans, check_ends)
+OPEN: Final[tuple[Check, ...]] = (check_plans, check_members, check_ends)

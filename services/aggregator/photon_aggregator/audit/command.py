@@ -16,6 +16,8 @@ from photon.errors import PhotonError, UserError
 from photon.store.location import storage_at
 from photon.store.objects import ObjectStore
 from photon.telemetry.logging import configure
+from photon.trust.errors import BadKey
+from photon.trust.keys import Key
 from photon_aggregator.audit import findings
 from photon_aggregator.audit.run import audit
 from photon_aggregator.memory import few_heaps
@@ -30,6 +32,10 @@ def audit_place(
         str, typer.Option(metavar="all|N|none", help="Make the merge of all, of the last N, or of no rounds again.")
     ] = "all",
     deep: Annotated[bool, typer.Option("--deep", help="Also hash every part and every model.")] = False,
+    hub_key: Annotated[
+        str | None,
+        typer.Option(metavar="ed25519:...", help="The hub's key: also check memberships and signatures by it."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check from the bucket alone that a job is what its records say. Writes nothing; may run beside the job.
@@ -37,10 +43,10 @@ def audit_place(
     Exit codes: 0 it holds; 1 a file does not; 2 a mistake in an option; 3 nothing can be checked (no access, no job).
     """
     configure("audit", level=logging.WARNING)
-    rounds = _rounds(recompute)
+    rounds, hub = _rounds(recompute), _key(hub_key)
     try:
         with ObjectStore.from_environment(_storage(place)) as store:
-            report = audit(store, deep=deep, recompute=rounds)
+            report = audit(store, deep=deep, recompute=rounds, hub=hub)
     except PhotonError as error:
         report = _unable(place, str(error), deep=deep)
     except Exception as error:
@@ -65,6 +71,13 @@ def _rounds(text: str) -> int | None:
     if not text.isascii() or not text.isdecimal() or len(text) > 9:
         raise UserError(f"--recompute {text}: give all, none, or a number of rounds")
     return int(text)
+
+
+def _key(text: str | None) -> Key | None:
+    try:
+        return Key.parse(text) if text is not None else None
+    except BadKey as error:
+        raise UserError(f"--hub-key {text}: {error}") from error
 
 
 def _storage(place: str) -> StorageSpec:

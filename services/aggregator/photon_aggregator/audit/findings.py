@@ -40,6 +40,8 @@ class Reason(StrEnum):
     WRONG_METRICS = "WrongMetrics"
     WRONG_EVALUATION = "WrongEvaluation"
     WRONG_END = "WrongEnd"
+    WRONG_MEMBERSHIP = "WrongMembership"
+    WRONG_SIGNATURE = "WrongSignature"
     FOREIGN = "Foreign"
 
 
@@ -79,7 +81,8 @@ EXIT_CODES: Final = {
 class Figures:
     """How much was checked. ``merges``: made again. ``chain_only``: rounds whose updates or base model the bucket no
     longer holds. ``hashed_bytes``: of files that were read whole outside merges. ``leftovers``: objects that Photon
-    writes and no record names, such as those of an update that was not taken."""
+    writes and no record names, such as those of an update that was not taken. ``signatures``: that hold, by the keys of
+    the hub and of members."""
 
     rounds: int = 0
     merges: int = 0
@@ -88,6 +91,7 @@ class Figures:
     hashed_bytes: int = 0
     chain_only: list[int] = field(default_factory=list)
     leftovers: int = 0
+    signatures: int = 0
 
 
 class Report(ApiModel):
@@ -120,6 +124,8 @@ def lines(report: Report) -> list[str]:
     counts = f"{figures.rounds} rounds, {figures.updates} updates, {figures.merges} merges made again"
     if figures.parts:
         counts += f", {figures.parts} parts hashed"
+    if figures.signatures:
+        counts += f", {figures.signatures} signatures"
     if figures.chain_only:
         counts += f", {len(figures.chain_only)} rounds chain only"
     if report.verdict is Verdict.HOLDS:

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from photon.protocol.canonical import digest
 from photon.store import keys
 from photon_aggregator.audit.findings import Finding, Reason
 from photon_aggregator.audit.rounds import NAME, Audited, Round
 
 _PART: Final = re.compile(rf"updates/({NAME})/\d{{5}}-[0-9a-f]{{16}}\.safetensors")
 _OF_UPDATE: Final = re.compile(rf"updates/({NAME})/")
+_SIGNATURE: Final = re.compile(rf"signatures/(?:update|evaluation)-{NAME}-[0-9a-f]{{16}}\.json")
 _MODEL: Final = re.compile(r"global/[0-9a-f]{16}/([^/]+)")
 
 
@@ -39,15 +41,28 @@ def check_foreign(found: Round, job: Audited) -> Iterator[Finding]:
         for name, stored in found.manifests.items()
         for part in stored.value.parts
     }
+    signed = {
+        keys.commit_signature(found.number),
+        *(
+            keys.update_signature(found.number, one.participant, one.manifest)
+            for one in (head.accepted if head else ())
+        ),
+        *(
+            keys.evaluation_signature(found.number, name, digest(stored.value.result))
+            for name, stored in found.evaluations.items()
+        ),
+    }
     for key in found.objects:
         rest = key.removeprefix(folder)
         update, model = _OF_UPDATE.match(rest), _MODEL.fullmatch(rest)
         if update is not None and update[1] not in cohort:
             yield found.finding(key, Reason.FOREIGN, f"{update[1]} is not in the cohort of the round")
-        elif key in records or key in named or key in own:
+        elif key in records or key in named or key in own or key in signed:
             continue
-        elif _PART.fullmatch(rest) or (
-            model is not None and model[1] in files and not _beside(key, head.folder if head is not None else None)
+        elif (
+            _PART.fullmatch(rest)
+            or _SIGNATURE.fullmatch(rest)
+            or (model is not None and model[1] in files and not _beside(key, head.folder if head is not None else None))
         ):
             job.figures.leftovers += 1
         else:

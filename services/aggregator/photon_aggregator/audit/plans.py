@@ -69,7 +69,8 @@ def cohort_problem(plan: Plan, job: Audited, found: Round) -> str | None:
     if not set(plan.left_out) <= set(names):
         return "leftOut names others than participants"
     if found.base is not None:
-        due = rollback.quarantined(job.trail, found.number, names)
+        strangers = {name for name, why in plan.left_out.items() if why is LeftOut.NOT_A_MEMBER}
+        due = rollback.quarantined(job.trail, found.number, names) - strangers
         said = {name for name, why in plan.left_out.items() if why is LeftOut.QUARANTINED}
         if said != due:
             return f"left out as quarantined: {_list(said)}; by the rollbacks before: {_list(due)}"

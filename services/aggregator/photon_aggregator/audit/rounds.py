@@ -15,6 +15,8 @@ from photon.protocol.records import Closing, Commit, End, Evaluation, Plan, Upda
 from photon.store import keys
 from photon.store.errors import NotFound
 from photon.store.objects import ObjectInfo
+from photon.trust.keys import Key
+from photon.trust.members import Member
 from photon_aggregator.audit.findings import Figures, Finding, Reason, finding
 from photon_aggregator.audit.place import Place, Stored
 from photon_aggregator.bucket.records import RecordError
@@ -31,9 +33,47 @@ _EVALUATION: Final = re.compile(rf"evaluations/({NAME})\.json")
 
 
 @dataclass
+class History:
+    """Where a participant stood: before its first record, and after each. ``place``: what the rounds have reached.
+
+    ``broken``: something of it is a finding already, and what follows from that is none.
+    """
+
+    standing: list[Member]
+    place: int = 0
+    broken: bool = False
+
+    def reaches(self, holds: Callable[[Member], bool]) -> bool:
+        """Go on to the next place where ``holds``, which may be this one; whether there is one."""
+        for place in range(self.place, len(self.standing)):
+            if holds(self.standing[place]):
+                self.place = place
+                return True
+        return False
+
+    def key(self, key_id: str) -> Key | None:
+        """The key with this id, if the participant ever had it."""
+        return next((one.key for one in self.standing if one.key is not None and one.key.id == key_id), None)
+
+
+@dataclass
+class Trust:
+    """What is checked of signatures: by the hub's key, and by those of the records of members.
+
+    ``unsigned``: the last rounds so far, by number, whose commit is not signed.
+    """
+
+    hub: Key
+    job_name: str
+    histories: dict[str, History] = field(default_factory=dict)
+    unsigned: list[int] = field(default_factory=list)
+
+
+@dataclass
 class Audited:
     """The job that is audited, and what was found so far. ``digests``: of commits by round. ``hashed``: folders of
-    models whose files were read once. ``trail``: the last commits, as deciding needs them."""
+    models whose files were read once. ``trail``: the last commits, as deciding needs them. ``trust``: None without the
+    hub's key."""
 
     place: Place
     learning: LearningJob
@@ -48,6 +88,7 @@ class Audited:
     digests: dict[int, str] = field(default_factory=dict)
     participants: set[str] = field(default_factory=set)
     hashed: set[str] = field(default_factory=set)
+    trust: Trust | None = None
     trail: deque[Head] = field(default_factory=lambda: deque(maxlen=TRAIL))
 
     def recomputes(self, round_number: int) -> bool:

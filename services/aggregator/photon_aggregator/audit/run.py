@@ -19,11 +19,14 @@ from photon.store.errors import Contradiction, NotFound, PrefixTaken, StoreError
 from photon.store.objects import ObjectInfo, ObjectStore
 from photon.store.owner import owner_of
 from photon.store.tensors import HeaderError, read_header, require_flat
+from photon.trust.keys import Key
 from photon_aggregator.audit.checks import CHECKS, OPEN, Check
 from photon_aggregator.audit.findings import MOST_FINDINGS, Finding, Reason, Report, Verdict, finding
+from photon_aggregator.audit.members import read_members
 from photon_aggregator.audit.models import check_weights
 from photon_aggregator.audit.place import Place, opened
 from photon_aggregator.audit.rounds import Audited, read_round
+from photon_aggregator.audit.signatures import check_last
 from photon_aggregator.bucket.records import RecordError, parse
 from photon_aggregator.bucket.update_layout import UpdateLayout
 from photon_aggregator.rounds.events import Head
@@ -49,12 +52,13 @@ class _Enough(Exception):
     """So much does not hold that more of it would say nothing new."""
 
 
-def audit(store: ObjectStore, *, deep: bool = False, recompute: int | None = None) -> Report:
+def audit(store: ObjectStore, *, deep: bool = False, recompute: int | None = None, hub: Key | None = None) -> Report:
     """Audit the job below the prefix of ``store``.
 
     Args:
         deep: Also hash every part and every model.
         recompute: The last N rounds, whose merges are made again; None for all, 0 for none.
+        hub: The hub's key, known from elsewhere; without it memberships and signatures are not checked.
     """
     place = store.uri("")
     report = Report(place=place, verdict=Verdict.NOT_CHECKABLE, deep=deep)
@@ -63,7 +67,9 @@ def audit(store: ObjectStore, *, deep: bool = False, recompute: int | None = Non
         reason = ""
         try:
             job = _open(bucket, deep=deep, recompute=recompute)
+            _members(job, hub)
             _rounds(job)
+            job.findings += check_last(job)
         except _Enough:
             assert job is not None
             job.notes.append(f"the audit ended after {MOST_FINDINGS} findings")
@@ -115,6 +121,17 @@ def _open(place: Place, *, deep: bool, recompute: int | None) -> Audited:
         recompute_from=1 if recompute is None else None if recompute == 0 else max(1, last - recompute + 1),
         findings=wrong,
     )
+
+
+def _members(job: Audited, hub: Key | None) -> None:
+    """Read the records of members. After the last round was found: what is planned later is not audited."""
+    if hub is not None:
+        job.trust, findings = read_members(job.place, hub, job.digest)
+        job.findings += findings
+        return
+    store = job.place.store
+    if store.head(keys.commit_signature(0)) is not None or next(iter(store.list(keys.MEMBERS)), None) is not None:
+        job.notes.append("memberships and signatures were not checked: give the hub's key (--hub-key)")
 
 
 def _job(store: ObjectStore) -> tuple[bytes, LearningJob | None, str]:

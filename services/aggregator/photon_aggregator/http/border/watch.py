@@ -12,7 +12,7 @@ from photon.api.status import MemberState
 from photon.errors import UserError
 from photon.protocol.records import Commit
 from photon.store import keys
-from photon.store.errors import StoreError
+from photon.store.errors import NotFound, StoreError
 from photon.trust.errors import TrustError
 from photon_aggregator.bucket import records
 from photon_aggregator.bucket.records import RecordError
@@ -100,22 +100,25 @@ class Watch:
         self._signed = number
 
     def _sign_back(self, head: Head) -> None:
-        """Sign the head, and commits before it that a crash left unsigned."""
+        """Sign the head, and commits before it that a crash left unsigned; the earliest first, so none is left out."""
         store, hub = self._engine.store, self._reception.hub
         remote = frozenset(self._reception.roster.members)
-        for _ in range(MOST_UNSIGNED):
-            try:
-                fresh = evidence.sign_commit(store, hub, head, remote)
-            except StoreError as error:
-                logger.warning("commit of round %d is not signed: %s", head.round, error)
-                fresh = True
-            if not fresh or head.round == 0:
-                return
+        unsigned: list[Head] = []
+        while len(unsigned) < MOST_UNSIGNED and store.head(keys.commit_signature(head.round)) is None:
+            unsigned.append(head)
+            if head.round == 0:
+                break
             try:
                 commit, digest, _ = records.read(store, keys.commit(head.round - 1), Commit)
-            except (RecordError, StoreError):
-                return
+            except RecordError:
+                break
             head = Head(commit=commit, digest=digest)
+        for one in reversed(unsigned):
+            try:
+                evidence.sign_commit(store, hub, one, remote)
+            except NotFound as error:
+                # It took an update that no member signed, before the door was open.
+                logger.warning("the commit of round %d is not signed: %s", one.round, error)
 
 
 def _stamp(path: Path) -> Stamp:
