@@ -185,4 +185,4 @@ def _same(*fields: tuple[str, object, object]) -> None:
 
 def _list(names: object) -> str:
     assert isinstance(names, set | dict)
-    return ", ".join(sorted(names)) or "nobody"
+    return ", ".join(sorted(names)) or "none"
