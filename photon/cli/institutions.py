@@ -50,7 +50,7 @@ DoorCa = Annotated[
 
 def door_options(*, listen: str | None, identity: Path | None, **more: str | Path | None) -> DoorOptions | None:
     """Raises UserError: options of a door without --door."""
-    given = sorted(name for name, value in more.items() if value is not None)
+    given = sorted(name for name, value in {**more, "identity": identity}.items() if value is not None)
     if listen is None:
         if given:
             raise UserError(f"{_SPELLED[given[0]]} needs --door HOST:PORT")
@@ -69,6 +69,7 @@ _SPELLED: Final = {
     "certificate": "--door-certificate",
     "key": "--door-key",
     "authority": "--door-ca",
+    "identity": "--identity",
 }
 
 

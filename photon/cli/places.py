@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from photon.api.invitation import joins
 from photon.api.job import FederatedTrainingJob
 from photon.api.placement import StorageSpec
 from photon.api.validate import load_job
@@ -78,6 +79,8 @@ def _with_environment(spec: StorageSpec) -> ObjectStore:
 def _of_run(run: RunDirectory) -> Iterator[Opened]:
     if not run.job.is_file():
         raise UserError(f"{run.shown} is not the folder of a run: it has no job.yaml; give one such as runs/demo")
+    if joins(run.job):
+        raise UserError(f"{run.shown} joined a job of another institution: its bucket is at the hub of that job")
     job = load_job(run.job)
     identity_path = run.store / "store.json"
     with ExitStack() as stack:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photon.api.invitation import joins
 from photon.api.job import FederatedTrainingJob
 from photon.api.join import JoinedJob
 from photon.errors import JobFailed, RunFailed, Stopped, UserError
@@ -57,6 +58,8 @@ def run_job(
     os.environ.update(not_proxied(os.environ))
     with ExitStack() as stack:
         stack.enter_context(run.locked())
+        if joins(run.job):
+            raise UserError(f"{run.shown} joined a job of another institution: choose another folder with --name")
         entrance = _entrance(job, run, door)
         footer = f"logs in {run.shown}/logs  ·  Ctrl-C stops; the same command resumes"
         display = stack.enter_context(

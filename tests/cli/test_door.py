@@ -163,6 +163,8 @@ def test_options_of_a_door_without_a_door_are_a_mistake() -> None:
     assert door_options(listen=None, identity=None, public_url=None) is None
     with pytest.raises(UserError, match="--public-url needs --door HOST:PORT"):
         door_options(listen=None, identity=None, public_url="https://hub.test")
+    with pytest.raises(UserError, match="--identity needs --door HOST:PORT"):
+        door_options(listen=None, identity=Path("hub.pem"))
 
 
 def test_presigned_urls_hold_through_the_front_with_tls_and_nothing_else_is_answered(

@@ -16,6 +16,7 @@ from photon.cli import institutions, joining
 from photon.cli.joining import check
 from photon.cli.main import app
 from photon.errors import UserError
+from photon.local.run import run_job
 from photon.local.run_folder import RunDirectory
 from tests.cli.conftest import job_document
 
@@ -139,6 +140,23 @@ def test_only_a_job_that_was_joined_can_be_left(tmp_path: Path) -> None:
         joining.leave_arguments(str(run.root), "Unspecified", None)
     with pytest.raises(UserError, match="there is no such run"):
         joining.leave_arguments(str(tmp_path / "absent"), "Unspecified", None)
+
+
+def test_a_joined_job_is_not_taken_for_one_of_this_institution(
+    tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = written(tmp_path, SECRET + JOB)
+    run = RunDirectory(tmp_path / "runs" / "radiology-1b")
+    run.root.mkdir(parents=True)
+    run.write_job(read_invitation(file).job)
+    with pytest.raises(UserError, match=r"st-mary\.yaml is an invitation .*: photon check"):
+        app(["validate", str(file)], standalone_mode=False)
+    with pytest.raises(UserError, match="its bucket is at the hub of that job"):
+        app(["rollback", str(run.root), "1"], standalone_mode=False)
+    here = FederatedTrainingJob.model_validate(job_document(prepared))
+    with pytest.raises(UserError, match=r"radiology-1b joined a job of another institution: .*--name"):
+        run_job(here, run=run, folder=tmp_path, quiet=True)
 
 
 class _Became(Exception):
