@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from photon.api.base import ApiModel, LongText, Name, ShortText
 
@@ -228,3 +229,19 @@ class JobStatus(ApiModel):
             description="sha256 of the spec fields that affect training, at the time of this status. In a cluster only."
         ),
     ] = None
+
+
+def read_status(value: object) -> JobStatus:
+    """A status that another release may have written, as JSON data: without the fields that this one does not know, and
+    without participants where something of them is not understood. How the job stands is not lost for a figure.
+
+    Raises:
+        ValidationError: It is something else.
+    """
+    try:
+        return JobStatus.model_validate(value, extra="ignore")
+    except ValidationError:
+        if not isinstance(value, Mapping) or "participants" not in value:
+            raise
+        rest = {name: entry for name, entry in value.items() if name != "participants"}
+        return JobStatus.model_validate(rest, extra="ignore")

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from photon.api.base import ApiModel
-from photon.api.status import ClusterReason, JobReason, JobStatus
+from photon.api.status import ClusterReason, JobReason, JobStatus, read_status
 from photon.api.text import MESSAGE_LIMIT, printable
 
 # Environment of a program: the file into which it writes its record; unset, it writes none.
@@ -42,13 +42,12 @@ def _one_line(value: Any) -> Any:
     return printable(" ".join(value.split())) if isinstance(value, str) else value
 
 
-def _if_readable(value: Any, read: ValidatorFunctionWrapHandler) -> JobStatus | None:
-    """A status of another release may have what this one does not know: the rest of the record is read all the same."""
+def _if_readable(value: Any) -> JobStatus | None:
+    """A status of another release may have what this one does not know: the rest is read all the same."""
     try:
-        found: JobStatus | None = read(value)
+        return value if value is None or isinstance(value, JobStatus) else read_status(value)
     except ValueError:
         return None
-    return found
 
 
 class Termination(ApiModel):
@@ -62,7 +61,7 @@ class Termination(ApiModel):
     reason: Annotated[str, Field(pattern="^[A-Z][A-Za-z0-9]{0,62}$")]
     message: Annotated[str, BeforeValidator(_one_line), Field(max_length=MESSAGE_LIMIT)] = ""
     exit_code: Annotated[int, Field(ge=0, le=255)]
-    status: Annotated[JobStatus | None, WrapValidator(_if_readable)] = None
+    status: Annotated[JobStatus | None, BeforeValidator(_if_readable)] = None
 
     @classmethod
     def of(cls, reason: str, message: str, exit_code: int, status: JobStatus | None = None) -> Self:

@@ -13,14 +13,16 @@ from pydantic import BaseModel
 
 from photon.api.document import parse
 from photon.api.job import FederatedTrainingJob
+from photon.api.status import JobReason, JobStatus
 from photon.api.validate import model_at
 from photon_operator.children import names, pinned
 from photon_operator.children.build import ChildrenInputs, make_children
 from photon_operator.children.kinds import CONFIG_MAP, JOB
 from photon_operator.decide import reconcile
+from photon_operator.decide.conditions import parse_answer
 from photon_operator.settings import Settings
 from tests.operator.later import LaterJob
-from tests.operator.world import World, finish, job_object
+from tests.operator.world import World, finish, job_object, said, words
 
 ROOT: Final = Path(__file__).parents[2]
 GOLDEN: Final = Path(__file__).with_name("golden.json")
@@ -155,6 +157,30 @@ def test_a_status_of_a_later_release_is_understood_as_far_as_it_goes() -> None:
     held = [c for c in world.raw["status"]["conditions"] if c["status"] == "True"]
     assert [(c["type"], c["reason"]) for c in held] == [("Complete", "RoundsDone")]
     assert world.children[JOB] == jobs
+
+
+def of_a_later_release(status: JobStatus) -> dict[str, Any]:
+    raw: dict[str, Any] = json.loads(status.model_dump_json(by_alias=True, exclude_none=True))
+    raw["participants"][0]["state"] = "Verifying"
+    return raw | {"carbon": {"grams": 4}}
+
+
+def test_an_aggregator_of_a_later_release_is_understood_while_it_runs_and_when_it_ends() -> None:
+    answer = parse_answer(json.dumps(of_a_later_release(said("Running", JobReason.MERGING, round=4, committed=3))))
+    assert answer is not None
+    world = running()
+    world.says(answer)
+    world.settle()
+    assert world.state == ("Running", "Merging")
+    assert world.status.committed_rounds == 3
+    assert [person.name for person in world.status.participants] == ["north", "south"]
+
+    ending = json.loads(words(said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10)))
+    ending["status"] = of_a_later_release(said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10))
+    world.succeed("first-aggregator", json.dumps(ending))
+    world.settle()
+    assert world.state == ("Complete", "RoundsDone")
+    assert world.status.committed_rounds == 10
 
 
 def test_an_edit_that_cannot_be_leaves_a_job_as_it_ended_and_is_forgotten_when_it_is_taken_back() -> None:

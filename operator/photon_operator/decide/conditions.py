@@ -17,6 +17,7 @@ from photon.api.status import (
     JobStatus,
     ParticipantState,
     ParticipantStatus,
+    read_status,
 )
 from photon.protocol.termination import last_status
 from photon_operator.children.kinds import Object
@@ -43,10 +44,9 @@ DIGITS: Final = 5
 def stored_status(job: Object) -> JobStatus:
     """The status that the job has, without what a later release has put there; empty where nothing is understood."""
     raw: Mapping[str, Any] = job.get("status") or {}
-    # How the job stands is never lost for a figure that we do not understand.
     for status in (raw, {name: raw[name] for name in _STANDING if name in raw}):
         try:
-            return JobStatus.model_validate(status, extra="ignore")
+            return read_status(status)
         except ValidationError:
             continue
     return JobStatus.model_validate({})
@@ -78,8 +78,8 @@ def _finite(model: JobStatus | ParticipantStatus, fields: Sequence[str]) -> dict
 def parse_answer(text: str | bytes) -> JobStatus | None:
     """What an aggregator answers of itself; None when it is something else."""
     try:
-        return _said(JobStatus.model_validate_json(text, extra="ignore"))
-    except ValidationError:
+        return _said(read_status(json.loads(text)))
+    except ValueError:
         return None
 
 

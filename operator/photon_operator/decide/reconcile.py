@@ -75,7 +75,7 @@ def reconcile(
         return Plan(finalizer=keep)  # before anything is written that would have to be deleted
     if _has_ended(observed, before, children.document):
         return _finished(observed, job, children, before)
-    former = sorted(f"{kind} {name}" for kind, name in children.names() & set(others))
+    former = sorted(f"{kind} {name}" for kind, name in children.names() & set(others)) if others else []
     return _after_former(observed, job, before, former) if former else _active(observed, job, children, before)
 
 
