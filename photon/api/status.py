@@ -79,6 +79,23 @@ class ClusterReason(StrEnum):
     SUSPENDING = "Suspending"
 
 
+class JoinReason(StrEnum):
+    """Where an institution stands with a job of another one, and why its gate has ended."""
+
+    ENROLLING = "Enrolling"
+    AWAITING_APPROVAL = "AwaitingApproval"
+    HUB_UNREACHABLE = "HubUnreachable"
+    OUTSIDE_HOURS = "OutsideHours"
+    POLICY_REFUSED = "PolicyRefused"
+    HUB_NOT_TRUSTED = "HubNotTrusted"
+    INVITATION_UNKNOWN = "InvitationUnknown"
+    INVITATION_EXPIRED = "InvitationExpired"
+    INVITATION_USED = "InvitationUsed"
+    VERSION_SKEW = "VersionSkew"
+    REVOKED = "Revoked"
+    LEFT = "Left"
+
+
 class ParticipantState(StrEnum):
     """What a participant is doing, as seen by the aggregator."""
 

@@ -2,9 +2,17 @@
 
 ::
 
-    relay      bytes between the worker and the hub's presigned URLs, bounded and checked on the way
-    ledger     what crossed the border, in a chain of lines that shows every change
-    recording  uploads of the relay, in the ledger
-    main       options and exit codes of ``photon-gate``
-    entry      the entry point: nothing heavy is imported before it
+    relay       bytes between the worker and the hub's presigned URLs, bounded and checked on the way
+    ledger      what crossed the border, in a chain of lines that shows every change
+    recording   what passes the relay, in the ledger
+    hub         the hub, spoken with over HTTPS: enrollment, sessions, signed answers
+    guard       what may cross, decided before it does
+    inner       the institution's own side: the worker protocol, status, metrics
+    membership  from an invitation to the end: the loop of the program
+    program     ``run``: all of it put together
+    goodbye     ``leave``: a signed farewell
+    doctor      ``doctor``: DNS, proxy, TLS, the hub's signature, the clock
+    ends        exit codes and termination records
+    main        options and exit codes of ``photon-gate``
+    entry       the entry point: nothing heavy is imported before it
 """

@@ -1,0 +1,349 @@
+"""The requests of an institution to the hub's door (photon.protocol.border): enrollment, sessions, and a member's."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from photon.api.join import JoinSpec
+from photon.api.learning import LearningJob
+from photon.api.status import JoinReason, MemberState
+from photon.protocol.border import (
+    PROTOCOL,
+    BorderEvaluation,
+    BorderReason,
+    BorderTask,
+    BorderUpdate,
+    CommitsReply,
+    EnrolmentRequest,
+    HelloReply,
+    LeaveRequest,
+    MembershipReply,
+    ParticipantView,
+    SessionReply,
+    SessionRequest,
+    StateReport,
+    Token,
+)
+from photon.protocol.canonical import digest
+from photon.protocol.messages import (
+    ErrorReason,
+    JobForWorkers,
+    PartsReply,
+    PartsRequest,
+    Progress,
+    ProgressReply,
+    UpdateReply,
+)
+from photon.trust import statements
+from photon.trust.keys import Identity, Key
+from photon.version import release
+from photon_gate.hub.checks import not_trusted, same, signed
+from photon_gate.hub.errors import Awaiting, Contradiction, Declined, HubUnreachable, NotEnrolled, SessionEnded
+from photon_gate.hub.exchange import LARGE, SMALL, Answer, Exchange
+
+M = TypeVar("M", bound=BaseModel)
+
+# A session is renewed when it has this many seconds left.
+RENEW_SECONDS: Final = 60.0
+# Two that end sooner after one another: another gate uses the same key.
+LEAST_SESSION_SECONDS: Final = 5.0
+# Signatures of 200 commits of a job with very many participants.
+COMMITS: Final = 32 * 2**20
+# Names an invitation where the key alone is the proof.
+NO_INVITATION: Final = "aaaaaaaa"
+
+_TOKEN: Final[TypeAdapter[str]] = TypeAdapter(Token)
+_ENDINGS: Final = {
+    BorderReason.INVITATION_UNKNOWN: JoinReason.INVITATION_UNKNOWN,
+    BorderReason.INVITATION_EXPIRED: JoinReason.INVITATION_EXPIRED,
+    BorderReason.INVITATION_USED: JoinReason.INVITATION_USED,
+    BorderReason.REVOKED: JoinReason.REVOKED,
+    BorderReason.LEFT: JoinReason.LEFT,
+    BorderReason.VERSION_SKEW: JoinReason.VERSION_SKEW,
+    BorderReason.BAD_SIGNATURE: JoinReason.HUB_NOT_TRUSTED,
+    BorderReason.UNSIGNED: JoinReason.VERSION_SKEW,
+}
+_SESSION: Final = frozenset({BorderReason.SESSION_EXPIRED, BorderReason.SESSION_SUPERSEDED, "Unauthenticated"})
+_STATES: Final = {MemberState.REVOKED: JoinReason.REVOKED, MemberState.LEFT: JoinReason.LEFT}
+
+
+def checked_token(token: str | None) -> str | None:
+    """A token of an invitation. Raises Contradiction: it is none."""
+    if token is None:
+        return None
+    try:
+        return _TOKEN.validate_python(token.strip())
+    except ValidationError:
+        raise Contradiction(
+            JoinReason.INVITATION_UNKNOWN, "the invitation's token is incomplete: copy it again from the invitation"
+        ) from None
+
+
+class HubClient:
+    """Speaks for one participant. Thread-safe. ``clock`` gives seconds that never go back."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        join: JoinSpec,
+        *,
+        participant: str,
+        identity: Identity,
+        token: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises Contradiction: the token is none of an invitation."""
+        self.exchange = exchange
+        self.hub = Key.parse(join.hub_key)
+        self.participant = participant
+        self.key = identity.key
+        self.job = ""
+        self.version = ""
+        self._join = join
+        self._identity = identity
+        self._token = checked_token(token)
+        self._clock = clock
+        self._lock = Lock()
+        self._session = ""
+        self._opened = self._until = float("-inf")
+
+    @property
+    def job_name(self) -> str:
+        """NAMESPACE/NAME, from the URL of the door."""
+        return "/".join(self._join.url.rstrip("/").rsplit("/", 2)[-2:])
+
+    def hello(self) -> statements.Hello:
+        """Who answers. Raises Contradiction: another than the pinned hub, or one that cannot be spoken with."""
+        nonce = secrets.token_hex(16)
+        reply = self._parsed(HelloReply, self._asked("GET", "v1/hello", params={"nonce": nonce}))
+        if reply.public_key != self.hub.text:
+            raise not_trusted(
+                f"it shows the key {_fingerprint(reply.public_key)}, the invitation pins {self.hub.fingerprint}. "
+                "Compare by telephone; never change hubKey because a machine says so"
+            )
+        said = signed(reply.envelope, statements.Hello, self.hub)
+        same("hello", ("nonce", said.nonce, nonce), ("jobName", said.job_name, self.job_name))
+        if PROTOCOL not in said.protocols:
+            raise Contradiction(
+                JoinReason.VERSION_SKEW,
+                f"the hub ({said.version}) speaks protocols {', '.join(map(str, said.protocols))}, this gate "
+                f"({release()}) {PROTOCOL}: the older side must be upgraded",
+            )
+        allowed = {self._join.origin, *self._join.objects}
+        foreign = sorted(set(said.object_origins) - allowed)
+        if foreign:
+            raise not_trusted(
+                f"its object store is at {foreign[0][:80]}, which join.objects does not name: ask for the invitation "
+                "again and compare it with this one"
+            )
+        if self.job:
+            same("hello", ("job", said.job, self.job))
+        self.job, self.version = said.job, said.version
+        return said
+
+    def enroll(self) -> MemberState:
+        """Bind the key to the participant; repeating changes nothing. Raises Contradiction for Revoked and Left."""
+        self.hello()
+        nonce = secrets.token_hex(16)
+        envelope = statements.Enrolment(
+            audience=self.hub.id,
+            job_name=self.job_name,
+            invitation=self._token[4:12] if self._token else NO_INVITATION,
+            participant=self.participant,
+            public_key=self.key.text,
+            version=release(),
+            protocol=PROTOCOL,
+            nonce=nonce,
+        ).seal(self._identity)
+        request = EnrolmentRequest(public_key=self.key.text, envelope=envelope.decode(), token=self._token)
+        reply = self._parsed(MembershipReply, self._asked("POST", "v1/enrolment", body=request))
+        return self._membership(reply, nonce)
+
+    def open_session(self) -> None:
+        """A new session, by a signature over a challenge of the hub."""
+        challenge = self.hello().challenge
+        envelope = statements.Session(
+            audience=self.hub.id,
+            job=self.job,
+            participant=self.participant,
+            challenge=challenge,
+            version=release(),
+            protocol=PROTOCOL,
+        ).seal(self._identity)
+        request = SessionRequest(participant=self.participant, envelope=envelope.decode())
+        reply = self._parsed(SessionReply, self._asked("POST", "v1/session", body=request))
+        self._opened = self._clock()
+        self._until = self._opened + reply.valid_seconds - min(RENEW_SECONDS, reply.valid_seconds / 2)
+        self._session = reply.session
+
+    def learning(self) -> JobForWorkers:
+        """The job, whose digest the hub signed. Raises Contradiction: another, or one that this release cannot read."""
+        answer = self._member("GET", "v1/job", limit=LARGE)
+        found = self._parsed(JobForWorkers, answer)
+        try:
+            LearningJob.model_validate_json(json.dumps(json.loads(answer.data)["learning"]))
+        except ValidationError as error:
+            names = ", ".join(".".join(map(str, each["loc"])) for each in error.errors()[:3])
+            raise Contradiction(
+                JoinReason.VERSION_SKEW,
+                f"the job has settings that this gate ({release()}) does not know: {names[:200]}; upgrade to the "
+                f"release of the hub ({self.version})",
+            ) from error
+        same("job", ("participant", found.participant, self.participant), ("digest", digest(found.learning), self.job))
+        return found
+
+    def view(self) -> ParticipantView:
+        """Where the job and this participant stand. Not signed: for people."""
+        return self._parsed(ParticipantView, self._member("GET", "v1/participant"))
+
+    def task(self, wait_seconds: float, done: str | None) -> tuple[BorderTask, Mapping[str, str]] | None:
+        """The next task and the headers beside it; None: nothing to do yet."""
+        params = {"wait_seconds": f"{wait_seconds:g}"} | ({"done": done} if done else {})
+        answer = self._member("GET", "v1/task", params=params, limit=LARGE)
+        return None if answer.status == 204 else (self._parsed(BorderTask, answer), answer.headers)
+
+    def progress(self, progress: Progress) -> ProgressReply:
+        """What the worker does."""
+        return self._parsed(ProgressReply, self._member("POST", "v1/progress", body=progress))
+
+    def parts(self, round_number: int, request: PartsRequest) -> PartsReply:
+        """Where to write parts."""
+        path = f"v1/rounds/{round_number}/parts"
+        return self._parsed(PartsReply, self._member("POST", path, body=request, limit=LARGE))
+
+    def update(self, round_number: int, update: BorderUpdate, wait_seconds: float) -> UpdateReply:
+        """Hand in a signed update."""
+        path, params = f"v1/rounds/{round_number}/update", {"wait_seconds": f"{wait_seconds:g}"}
+        return self._parsed(UpdateReply, self._member("POST", path, body=update, params=params))
+
+    def evaluation(self, evaluation: BorderEvaluation) -> None:
+        """Hand in a signed evaluation."""
+        self._member("POST", f"v1/rounds/{evaluation.evaluation.round}/evaluation", body=evaluation)
+
+    def commits(self, after: int) -> list[tuple[statements.Commit, str]]:
+        """What the hub signed of the commits after a round, with the envelopes."""
+        answer = self._member("GET", "v1/commits", params={"after": str(after)}, limit=COMMITS)
+        reply = self._parsed(CommitsReply, answer)
+        return [(signed(envelope, statements.Commit, self.hub), envelope) for envelope in reply.envelopes]
+
+    def state(self, report: StateReport) -> None:
+        """What the institution does at present."""
+        self._member("POST", "v1/state", body=report)
+
+    def leave(self, reason: str) -> str:
+        """Leave the job, signed; the envelope that says so."""
+        self._current()  # The job's digest is in the statement.
+        envelope = statements.Leave(
+            audience=self.hub.id, job=self.job, participant=self.participant, reason=reason
+        ).seal(self._identity)
+        answer = self._member("POST", "v1/leave", body=LeaveRequest(envelope=envelope.decode()))
+        said = signed(self._parsed(MembershipReply, answer).envelope, statements.Membership, self.hub)
+        same(
+            "membership",
+            ("job", said.job, self.job),
+            ("participant", said.participant, self.participant),
+            ("state", said.state, MemberState.LEFT),
+        )
+        return envelope.decode()
+
+    def sign(self, statement: statements.Statement) -> str:
+        """The envelope of a statement of this institution."""
+        return statement.seal(self._identity).decode()
+
+    def _membership(self, reply: MembershipReply, nonce: str) -> MemberState:
+        said = signed(reply.envelope, statements.Membership, self.hub)
+        same(
+            "membership",
+            ("job", said.job, self.job),
+            ("participant", said.participant, self.participant),
+            ("key", said.key, self.key.id),
+            ("nonce", said.nonce, nonce),
+        )
+        if said.state in _STATES:
+            raise Contradiction(_STATES[said.state], f"the hub says that {self.participant} is {said.state.value}")
+        return said.state
+
+    def _current(self) -> str:
+        with self._lock:
+            if self._clock() >= self._until:
+                if self._clock() < self._opened + LEAST_SESSION_SECONDS:
+                    raise HubUnreachable(
+                        "Session", "a session ended as soon as it was opened: does another gate use the same key?"
+                    )
+                self.open_session()
+            return self._session
+
+    def _member(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        params: Mapping[str, str] | None = None,
+        limit: int = SMALL,
+    ) -> Answer:
+        for last in (False, True):
+            session = self._current()
+            try:
+                return self._asked(method, path, body=body, params=params, session=session, limit=limit)
+            except SessionEnded as ended:
+                with self._lock:
+                    if session == self._session:
+                        self._until = float("-inf")
+                if last:
+                    raise HubUnreachable("Session", f"the hub ends sessions at once: {ended}") from ended
+        raise AssertionError
+
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: BaseModel | None = None,
+        params: Mapping[str, str] | None = None,
+        session: str | None = None,
+        limit: int = SMALL,
+    ) -> Answer:
+        answer = self.exchange.ask(method, path, body=body, params=params, session=session, limit=limit)
+        if not answer.reason:
+            return answer
+        said = f"the hub says {answer.reason}: {answer.message}"
+        known = next((reason for reason in BorderReason if reason.value == answer.reason), None)
+        if known in _ENDINGS:
+            raise Contradiction(_ENDINGS[known], said)
+        if answer.reason in _SESSION and session is not None:
+            raise SessionEnded(said)
+        if known is BorderReason.AWAITING_APPROVAL:
+            raise Awaiting(said)
+        if known is BorderReason.NOT_ENROLLED:
+            raise NotEnrolled(said)
+        if session is None or answer.status >= 500:
+            raise HubUnreachable("Away", said, retry_after=answer.retry_after)
+        reason = next((one for one in ErrorReason if one.value == answer.reason), ErrorReason.INVALID_REQUEST)
+        raise Declined(answer.status, reason.value, said[:2048], retry_after=answer.retry_after)
+
+    def _parsed(self, model: type[M], answer: Answer) -> M:
+        """Fields that a later release added are ignored: what was signed is read strictly, elsewhere."""
+        try:
+            return model.model_validate_json(answer.data, extra="ignore")
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            raise HubUnreachable(
+                "Page", f"{self.exchange.host} answers something that is no {model.__name__} ({said[:200]})"
+            ) from error
+
+
+def _fingerprint(text: str) -> str:
+    from photon.trust.errors import TrustError
+
+    try:
+        return Key.parse(text).fingerprint
+    except TrustError:
+        return "of no one"

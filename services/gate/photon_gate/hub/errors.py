@@ -1,0 +1,45 @@
+"""What a request to the hub can meet. Each message is one sentence that names the fix, if this side has one."""
+
+from __future__ import annotations
+
+from photon.api.status import JoinReason
+from photon.errors import PhotonError
+
+
+class HubUnreachable(PhotonError):
+    """No answer of the hub: tried again for as long as it takes. ``where``: one word for what failed."""
+
+    def __init__(self, where: str, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.where = where
+        self.retry_after = retry_after
+
+
+class Awaiting(PhotonError):
+    """Enrolled, and the hub's administrator has not confirmed the key yet: asked again."""
+
+
+class SessionEnded(PhotonError):
+    """The hub does not know the session any more: another is opened."""
+
+
+class NotEnrolled(PhotonError):
+    """The hub knows no key of this institution, or a renewed invitation waits: it enrolls."""
+
+
+class Declined(PhotonError):
+    """The hub answered a request of the worker with an error that is for the worker to read."""
+
+    def __init__(self, status: int, reason: str, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class Contradiction(PhotonError):
+    """What no other attempt changes: the gate ends, and a person must look. ``reason`` goes into its record."""
+
+    def __init__(self, reason: JoinReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
