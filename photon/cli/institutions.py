@@ -104,7 +104,7 @@ def identity(
         typer.Option("--file", metavar="FILE", help="Default: PHOTON_IDENTITY, or ~/.photon/identity.pem."),
     ] = None,
 ) -> None:
-    """Show this installation's public key; it is made at first use."""
+    """Show this installation's public key, made at first use."""
     from photon.cli import identity as identities
 
     print("\n".join(identities.show(file)))
@@ -131,7 +131,7 @@ def invite(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there, for its owner only.")
     ] = None,
 ) -> None:
-    """Invite an institution to a job: prints the file that it is to be sent.
+    """Invite an institution: prints the file that it is to be sent.
 
     Who has the file can join once: send it in private, and compare the keys by telephone.
     """
@@ -182,7 +182,9 @@ def leave(
     ] = "Unspecified",
     identity: IdentityFile = None,
 ) -> None:
-    """Leave a job of another institution, signed; says what remains at its hub."""
+    """Leave a job of another institution, signed.
+
+    Says what remains at its hub."""
     from photon.cli import joining
 
     _become_gate(*joining.leave_arguments(run, reason, identity))
@@ -192,7 +194,7 @@ def leave(
 def doctor(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An invitation to a job of another institution.")],
 ) -> None:
-    """Look at the way to a hub: DNS, proxy, TLS, its key, the clock.
+    """Look at the way to a hub: DNS, proxy, TLS, key, clock.
 
     The exit code is 1 when a part of it fails.
     """
