@@ -131,7 +131,7 @@ def invite(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there, for its owner only.")
     ] = None,
 ) -> None:
-    """Invite an institution: prints the file that it is to be sent.
+    """Invite an institution: prints the file to send to it.
 
     Who has the file can join once: send it in private, and compare the keys by telephone.
     """
