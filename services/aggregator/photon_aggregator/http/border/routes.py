@@ -27,11 +27,13 @@ from photon.protocol.border import (
 )
 from photon.protocol.messages import (
     ErrorReason,
+    FinishTask,
     JobForWorkers,
     PartsReply,
     PartsRequest,
     Progress,
     ProgressReply,
+    Task,
     TaskReply,
     UpdateReply,
 )
@@ -51,6 +53,7 @@ router = APIRouter(prefix="/v1")
 
 # A URL outlives its session by this at most: it is asked for again.
 PART_SECONDS: Final = 3600
+FAILED: Final = "the job has failed at the hub; ask its administrator for more"
 Nonce = Annotated[str, Query(pattern="^[0-9a-f]{32}$")]
 After = Annotated[int, Query(ge=-1, le=10**6, description="The last round whose commit is known.")]
 
@@ -113,7 +116,15 @@ async def task(
     assert head is not None
     cohort = len(state.open.plan.cohort) if state.open is not None else 0
     size = cohort if reply.task.kind == "train" else sum(state.eligible(n) for n in state.settings.participants)
-    return BorderTask(task=reply.task, envelope=door.hub.task(reply.task, participant, head=head, cohort_size=size))
+    given = _for_outside(reply.task)
+    return BorderTask(task=given, envelope=door.hub.task(given, participant, head=head, cohort_size=size))
+
+
+def _for_outside(task: Task) -> Task:
+    """``task`` without what it says of others: why a job failed names the participants that it lacked."""
+    if isinstance(task, FinishTask) and task.failed:
+        return task.model_copy(update={"message": FAILED})
+    return task
 
 
 @router.get("/participant")
