@@ -58,11 +58,14 @@ class Player:
     def __init__(self, decided: Mapping[int, tuple[str, ...]] | None = None) -> None:
         """``decided``: whom some rounds take, as the bucket says; all others take everybody."""
         self.decided = decided or {}
-        self.machine = Machine(job_settings(NAMES, rounds=ROUNDS, deadline_seconds=1e6))
+        self.machine = self.new()
         self.open: list[object] = []
         self.sent: list[Event] = []
         self.committed: dict[int, str] = {}
         self.take(self.machine.recovered())
+
+    def new(self) -> Machine:
+        return Machine(job_settings(NAMES, rounds=ROUNDS, deadline_seconds=1e6))
 
     def take(self, actions: list[object]) -> None:
         self.open += [a for a in actions if isinstance(a, WritePlan | CheckUpdate | Merge | Scan)]
