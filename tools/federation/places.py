@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import yaml
 
+from photon.store.network import CA_VARIABLES
+
 PROGRAMS: Final = Path(sys.executable).parent
 COMMAND_SECONDS: Final = 180
 
@@ -95,7 +97,12 @@ class Place:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     def _environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        # Proxies and authorities are those of the place, not of this machine.
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.lower().endswith("_proxy") and name not in CA_VARIABLES
+        }
         identity = str(self.folder / "identity.pem")
         return {**kept, "HOME": str(self.folder), "PHOTON_IDENTITY": identity, **self.env}
 
