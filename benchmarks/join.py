@@ -37,16 +37,16 @@ SITES: Final = {"st-mary": "docs", "north": "python", "south": "cpp", "east": "s
 USER: Final = "reader:correct-horse"
 SPEC: Final[dict[str, Any]] = {
     "model": {"preset": "llama-1m", "tokenizer": {"kind": "byte"}, "seed": 17},
-    "rounds": 16,
+    "rounds": 40,
     "local": {
         "steps": 16,
         "batchSize": 2,
         "sequenceLength": 128,
         "precision": "fp32",
-        "learningRate": {"max": 1.5e-3, "schedule": "Cosine", "warmupSteps": 30},
+        "learningRate": {"max": 1.5e-3, "schedule": "Cosine", "warmupSteps": 60},
     },
     "outer": {"type": "Nesterov", "learningRate": 1.0, "momentum": 0.5},
-    "evaluation": {"everyRounds": 8, "batchSize": 32, "maxTokens": 20_000},
+    "evaluation": {"everyRounds": 20, "batchSize": 32, "maxTokens": 20_000},
     "participation": {"roundDeadlineSeconds": 300},
 }
 

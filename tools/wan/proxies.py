@@ -25,6 +25,7 @@ import trustme
 MAX_HEAD: Final = 16 * 1024
 HEAD_SECONDS: Final = 10.0
 PIECE: Final = 256 * 1024
+_UNDER_WAY: set[asyncio.Task[None]] = set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,11 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client."""
+        # After start_tls the event loop itself holds nothing of it.
+        task = asyncio.current_task()
+        assert task is not None
+        _UNDER_WAY.add(task)
+        task.add_done_callback(_UNDER_WAY.discard)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             async with asyncio.timeout(HEAD_SECONDS):
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
