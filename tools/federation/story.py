@@ -19,7 +19,8 @@ POLICY: Final = {"minCohort": 1, "minTokensPerUpdate": 0}
 @dataclass
 class Story:
     """``data``: prepared text by institution. ``spec``: the job's, but for participants. ``door``: options of the hub's
-    ``photon run``. ``say``: told what happens."""
+    ``photon run``. ``say``: told what happens. ``gone``: who was
+    revoked or has left, and may end as it likes."""
 
     hub: Place
     sites: Mapping[str, Place]
@@ -27,7 +28,7 @@ class Story:
     spec: Mapping[str, Any]
     door: tuple[str, ...]
     say: Callable[[str], None] = print
-    seen: dict[str, str] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
 
     def document(self, participants: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
         """The job with these participants."""
@@ -73,7 +74,8 @@ class Story:
             now = status(self.hub, JOB)
             return now if now is not None and now["conditions"] and holds(now) else None
 
-        found: dict[str, Any] = wait(what, look, places=[self.hub, *self.sites.values()], seconds=SECONDS)
+        places = [self.hub, *(site for name, site in self.sites.items() if name not in self.gone)]
+        found: dict[str, Any] = wait(what, look, places=places, seconds=SECONDS)
         return found
 
     def takes_part(self, name: str) -> bool:
