@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
+
 import httpx
+import pytest
 
 from photon.telemetry import metric_names as names
+from photon_aggregator.http.border.counts import LOG_SECONDS, Counts
 from tests.aggregator.border.hub import Hub
 from tests.aggregator.border.site import Site
-from tests.aggregator.running import Aggregator
+from tests.aggregator.running import Aggregator, HandClock
 from tests.aggregator.test_metrics import Series, series
 
 JOB = ("job", "test")
@@ -59,3 +64,28 @@ def test_a_series_names_no_institution_and_no_key(hub: Hub) -> None:
         *("evaluation", "commits", "leave", "keys", "state", "none"),
     }
     assert all(set(dict(labels)) <= {"job", "route", "reason", "state"} for labels in ours)
+
+
+def test_the_log_names_both_keys_when_an_invitation_was_used_by_another(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = hub.invite("north")
+    thief, honest = (Site("north", [hub.url], hub=hub.identity.key, invitation=token) for _ in range(2))
+    with hub.running(), caplog.at_level(logging.WARNING):
+        assert thief.enroll().status_code == 200
+        assert honest.enroll().status_code == 409
+    (line,) = [text for text in caplog.messages if "InvitationUsed" in text]
+    assert thief.identity.key.fingerprint in line
+    assert honest.identity.key.fingerprint in line
+
+
+def test_a_flood_of_refusals_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    clock = HandClock()
+    counts = Counts(clock=clock)
+    body = json.dumps({"error": {"reason": "BadSignature", "message": "by another key"}}).encode()
+    for _ in range(100):
+        counts.refused(body)
+    clock.now += LOG_SECONDS
+    counts.refused(body)
+    assert [text.partition("key")[2] for text in caplog.messages] == ["", " (and 99 times before)"]
+    assert counts.refusals["BadSignature"] == 101

@@ -1,8 +1,11 @@
-"""What was asked at the door, and why it was refused: counted from the answers, whatever gave them."""
+"""What was asked at the door, and why it was refused: counted and logged from the answers, whatever gave them."""
 
 from __future__ import annotations
 
 import json
+import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,24 +24,48 @@ from photon.trust.members import Member
 from photon_aggregator.http.border.guard import ROUTES, route_of
 from photon_aggregator.http.border.sessions import Sessions
 
+logger = logging.getLogger(__name__)
+
+# Of each reason, a line in the log at most this often: anyone may be refused.
+LOG_SECONDS: Final = 10.0
+# What gates meet every day.
+_ROUTINE: Final = frozenset({BorderReason.SESSION_EXPIRED.value, BorderReason.AWAITING_APPROVAL.value})
+_LOGGED: Final = frozenset({reason.value for reason in BorderReason}) - _ROUTINE
 _NO_ROUTE: Final = "none"
 _REASONS: Final = frozenset({reason.value for reason in (*BorderReason, *ErrorReason)})
 
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """Since the process began. All values are there from the start, or a first increase would not be seen."""
+    """Since the process began. All values are there from the start, or a first increase would not be seen.
 
+    ``clock``: monotonic seconds.
+    """
+
+    clock: Callable[[], float] = time.monotonic
     requests: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*ROUTES, _NO_ROUTE), 0)))
     refusals: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(sorted(_REASONS), 0)))
 
+    _logged: dict[str, float] = field(default_factory=dict)
+    _unlogged: Counter[str] = field(default_factory=Counter)
+
     def refused(self, body: bytes) -> None:
-        """Count the reason that an answer gives."""
+        """Count the reason that an answer gives; an administrator reads in the log what the institution was told."""
         try:
-            reason = json.loads(body)["error"]["reason"]
+            error = json.loads(body)["error"]
+            reason, message = str(error["reason"]), str(error["message"])
         except (ValueError, TypeError, LookupError):
-            reason = None
+            reason, message = ErrorReason.INTERNAL.value, ""
         self.refusals[reason if reason in _REASONS else ErrorReason.INTERNAL.value] += 1
+        if reason not in _LOGGED:
+            return
+        now = self.clock()
+        if now - self._logged.get(reason, -math.inf) < LOG_SECONDS:
+            self._unlogged[reason] += 1
+            return
+        self._logged[reason] = now
+        more = f" (and {self._unlogged.pop(reason)} times before)" if self._unlogged[reason] else ""
+        logger.warning("refused at the door: %s: %s%s", reason, message, more)
 
 
 class Counted:
