@@ -150,7 +150,10 @@ def test_a_prefix_of_another_job_is_a_mistake_with_a_reason_of_its_own_and_its_d
     assert "belongs to the job lab/test, not to other/test" in record.message
     code, errors = program.run("--delete-data")
     assert code == 0, errors
-    assert "nothing is deleted below" in errors
+    record = parse(termination_log.read_bytes())
+    assert record is not None
+    assert (record.reason, record.exit_code) == ("PrefixTaken", 0)
+    assert "nothing is deleted: " in record.message
     assert {info.key for info in store.list()} == written
 
 

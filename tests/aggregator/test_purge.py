@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from photon.api.placement import StorageSpec
 from photon.protocol.owner import Owner
 from photon.store import keys
+from photon.store.errors import PrefixTaken
 from photon.store.objects import ObjectStore
 from photon.store.owner import claim
 from photon_aggregator.actions.purge import purge
@@ -40,7 +43,8 @@ def test_what_another_job_owns_stays(store: ObjectStore, storage: StorageSpec) -
     write_round_zero(job, store)
     store.multipart("rounds/00001/global/a/model.safetensors").upload_part(1, b"a stripe")
     before = {info.key for info in store.list()}
-    assert purge(store, job, OURS) == 0, "the same document, in another namespace"
+    with pytest.raises(PrefixTaken, match="belongs to the job production/test, not to lab/test"):
+        purge(store, job, OURS)
     assert {info.key for info in store.list()} == before
     assert len(store.unfinished()) == 1
 
@@ -50,7 +54,8 @@ def test_of_a_job_of_an_earlier_release_its_own_record_says_whose_it_is(
 ) -> None:
     write_round_zero(job_document(storage, ["north"]), store)
     written = {info.key for info in store.list()}
-    assert purge(store, job_document(storage, ["north"], local={"steps": 5}), OURS) == 0, "another job's"
+    with pytest.raises(PrefixTaken, match=r"job\.json is not of lab/test: "):
+        purge(store, job_document(storage, ["north"], local={"steps": 5}), OURS)
     assert {info.key for info in store.list()} == written
     assert purge(store, job_document(storage, ["north"]), OURS) == len(written)
     store.put("rounds/notes.txt", b"")

@@ -248,9 +248,12 @@ def test_a_prefix_that_another_job_owns_ends_the_job_with_that_reason_and_its_da
             world.settle()
             assert world.state == ("Failed", "PrefixTaken")
             assert "belongs to the job other/first" in world.message
-    world.succeed("first-cleanup")
+    world.succeed("first-cleanup", record("PrefixTaken", "nothing is deleted: it belongs to the job other/first", 0))
     world.settle()
     assert world.raw["metadata"]["finalizers"] == []
+    assert [(e.type, e.message) for e in world.events if e.reason == "DataKept"] == [
+        ("Warning", "nothing is deleted: it belongs to the job other/first")
+    ]
 
 
 def test_what_the_api_server_refuses_is_said_in_its_words() -> None:

@@ -18,7 +18,7 @@ from photon_operator.children.kinds import CONFIG_MAP, JOB
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide import diagnosis
 from photon_operator.decide.diagnosis import Diagnosis
-from photon_operator.decide.observed import Observed
+from photon_operator.decide.observed import Observed, ObservedJob
 from photon_operator.decide.plan import Apply, Delete, KubeEvent, Plan
 
 # What the API server refuses is retried after this long.
@@ -53,7 +53,7 @@ def leave(observed: Observed, children_of: Callable[[], Children | None], before
         why = Diagnosis(reason=ClusterReason.POD_REFUSED, message=f"its data is not deleted yet: {refused}")
         return replace(_say(observed, before, why), apply=apply, again_in_seconds=REFUSED_SECONDS)
     if cleanup.complete:
-        return Plan(finalizer=False)
+        return Plan(finalizer=False, events=_of_what_stays(cleanup))
     found = diagnosis.diagnose(cleanup, observed.warnings)
     if found is None:
         return Plan(
@@ -65,6 +65,14 @@ def leave(observed: Observed, children_of: Callable[[], Children | None], before
     )
     why = Diagnosis(reason=found.reason, message=f"{message}: {found.message}{hint}")
     return _say(observed, before, why)
+
+
+def _of_what_stays(cleanup: ObservedJob) -> tuple[KubeEvent, ...]:
+    """What to say where what is below the prefix was not the job's to delete."""
+    record = cleanup.newest.termination if cleanup.newest is not None else None
+    if record is None or record.reason != ClusterReason.PREFIX_TAKEN:
+        return ()
+    return (KubeEvent(type="Warning", reason="DataKept", message=record.message),)
 
 
 def _say(observed: Observed, before: JobStatus, why: Diagnosis) -> Plan:

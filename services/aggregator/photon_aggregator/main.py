@@ -28,7 +28,7 @@ from photon.exit_codes import EXIT_FAILED, EXIT_USER_ERROR
 from photon.launch import LISTEN_FD
 from photon.protocol.owner import Owner
 from photon.protocol.termination import Reason, Termination
-from photon.store.errors import StorageFull, StoreError, Unreachable
+from photon.store.errors import PrefixTaken, StorageFull, StoreError, Unreachable
 from photon.store.objects import ObjectStore
 from photon.store.probe import require
 from photon.telemetry.logging import configure
@@ -130,7 +130,7 @@ def run(
     if delete_data:
         with ObjectStore.from_environment(document.spec.storage) as store:
             store.check()
-            logger.info("%d objects deleted below %s", purge(store, document, owner), store.uri(""))
+            _delete(store, document, owner)
         return
     if tokens is None:
         raise TokensError("--tokens is missing: a JSON file {participant: sha256 of its bearer token}")
@@ -212,6 +212,15 @@ def run(
     if outcome is None:
         raise SystemExit(code)
     raise Ended(Termination.of(outcome.reason, outcome.message, code, application.state.status()))
+
+
+def _delete(store: ObjectStore, document: FederatedTrainingJob, owner: Owner) -> None:
+    try:
+        logger.info("%d objects deleted below %s", purge(store, document, owner), store.uri(""))
+    except PrefixTaken as error:
+        # No failure: a job whose prefix was never its own can go.
+        logger.warning("nothing is deleted: %s", error)
+        raise Ended(Termination.of(error.reason, f"nothing is deleted: {error}", 0)) from error
 
 
 def _trackers(document: FederatedTrainingJob, names: list[Kind], folder: Path) -> Trackers:

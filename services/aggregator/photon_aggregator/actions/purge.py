@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-
 from photon.api.job import FederatedTrainingJob
 from photon.api.learning import LearningJob, resolve_against
 from photon.protocol.owner import Owner
 from photon.store import keys
 from photon.store.errors import PrefixTaken
 from photon.store.objects import ObjectStore
-from photon.store.owner import owner_of
+from photon.store.owner import require_ours
 from photon_aggregator.actions import leftovers
 from photon_aggregator.bucket import records
 
-logger = logging.getLogger(__name__)
-
 
 def purge(store: ObjectStore, job: FederatedTrainingJob, owner: Owner) -> int:
-    """Delete the objects of ``job``; how many they were, 0 where the prefix is another job's. Broken off, it goes on
-    where it was.
+    """Delete the objects of ``job``; how many they were. Broken off, it goes on where it was.
 
     owner.json goes last: as long as it is there, what is left is seen to be this job's.
 
     Raises:
+        PrefixTaken: What is there is another job's.
         StoreError: The store does not do it.
     """
-    if not _is_ours(store, job, owner):
+    if not _is_there(store, job, owner):
         return 0
     leftovers.drop(store)
     doomed = [info.key for folder in (keys.ROUNDS, keys.MEMBERS, keys.PROBE) for info in store.list(folder)]
@@ -37,19 +33,15 @@ def purge(store: ObjectStore, job: FederatedTrainingJob, owner: Owner) -> int:
     return len(doomed) + len(last)
 
 
-def _is_ours(store: ObjectStore, job: FederatedTrainingJob, owner: Owner) -> bool:
-    """Whether what is below the prefix is the job's: by its record, or by the job's own where an earlier release, which
-    wrote no such record, has run it."""
+def _is_there(store: ObjectStore, job: FederatedTrainingJob, owner: Owner) -> bool:
+    """Whether there is anything of the job: by its record, or by job.json where an earlier release, which wrote no such
+    record, has run it."""
+    if require_ours(store, owner) is not None:
+        return True
     try:
-        found = owner_of(store)
-        if found is not None and not found.covers(owner):
-            raise PrefixTaken(f"{store.uri('')} belongs to the job {found}")
-        if found is None:
-            stored = records.find(store, keys.JOB, LearningJob)
-            if stored is None:
-                return False
+        stored = records.find(store, keys.JOB, LearningJob)
+        if stored is not None:
             resolve_against(job, stored[0])
-    except (PrefixTaken, records.RecordError, ValueError) as error:
-        logger.warning("nothing is deleted below %s, which is not this job's: %s", store.uri(""), error)
-        return False
-    return True
+    except (records.RecordError, ValueError) as error:
+        raise PrefixTaken(f"{store.uri(keys.JOB)} is not of {owner}: {error}") from error
+    return stored is not None
