@@ -2,8 +2,8 @@
 
 ::
 
-    memory   what was seen and signed before, on the disk: rounds and commits never go back
-    reveal   what the hub may see of a worker's reports
-    standing where this institution stands now, for status, metrics and the end
-    border   each request of the worker, through all guards, to the hub and back
+    memory    what was seen and signed before, on the disk: rounds and commits never go back
+    reveal    what the hub may see of a worker's reports
+    standing  where this institution stands now, for status, metrics and the end
+    border    each request of the worker, through all guards, to the hub and back
 """

@@ -1,0 +1,481 @@
+"""Every guard of the gate, with a hub that lies, on real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from photon.api.status import JoinReason
+from photon.protocol.messages import FinishTask, PartsRequest, Progress, UpdateSubmission
+from photon.protocol.records import Evaluation, HeldOutResult, HeldOutSums, Part, UpdateManifest, UpdateMetrics
+from photon.trust import statements
+from photon.trust.keys import Identity
+from photon_gate.hub.errors import Contradiction, Declined
+from photon_gate.program import Gate
+from tests.gate.hub import BYTES, SHA, STORE, ScriptedHub, institution_of
+from tests.gate.site import WORKER_TOKEN, Institution
+
+HEADERS = {"Authorization": f"Bearer {WORKER_TOKEN}"}
+
+
+@pytest.fixture
+def hub() -> Iterator[ScriptedHub]:
+    with ScriptedHub() as made:
+        yield made
+
+
+@pytest.fixture
+def site(hub: ScriptedHub, tmp_path: Path) -> Institution:
+    made: Institution = institution_of(hub, tmp_path)
+    return made
+
+
+@pytest.fixture
+def gate(site: Institution) -> Iterator[Gate]:
+    with site.gate() as made:
+        made.membership.step()
+        assert made.standing.ready, made.standing.message
+        yield made
+
+
+def ends(act: Callable[[], object], reason: JoinReason, said: str) -> None:
+    with pytest.raises(Contradiction, match=said) as met:
+        act()
+    assert met.value.reason is reason
+
+
+def bent(body: Any, **fields: Any) -> Any:
+    return {**body, **fields}
+
+
+# --- who the hub is, and who may take part ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "said"),
+    [
+        ({"nonce": "0" * 32}, JoinReason.HUB_NOT_TRUSTED, "nonce of its hello"),
+        ({"job_name": "default/other"}, JoinReason.HUB_NOT_TRUSTED, "jobName"),
+        ({"protocols": [2, 3]}, JoinReason.VERSION_SKEW, "speaks protocols 2, 3, this gate"),
+        ({"object_origins": ["https://elsewhere.example"]}, JoinReason.HUB_NOT_TRUSTED, "https://elsewhere.example"),
+    ],
+)
+def test_a_hello_that_does_not_fit_ends_the_gate(
+    hub: ScriptedHub, site: Institution, change: dict[str, Any], reason: JoinReason, said: str
+) -> None:
+    def bend(status: int, body: Any) -> tuple[int, Any]:
+        honest = statements.verify(body["envelope"].encode(), statements.Hello, hub.identity.key)
+        return status, bent(body, envelope=hub.seal(honest.model_copy(update=change)))
+
+    hub.bend["v1/hello"] = bend
+    with site.gate() as gate:
+        ends(gate.membership.step, reason, said)
+
+
+def test_another_key_than_the_pinned_one_is_shown_with_both_fingerprints(hub: ScriptedHub, site: Institution) -> None:
+    pinned = hub.identity.key.fingerprint
+    hub.identity = Identity.new()
+    with site.gate() as gate:
+        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, f"{hub.identity.key.fingerprint}.*pins {pinned}")
+
+
+def test_a_signature_of_someone_else_ends_the_gate(hub: ScriptedHub, site: Institution) -> None:
+    hub.bend["v1/hello"] = lambda status, body: (status, bent(body, publicKey=site_key))
+    site_key, hub.identity = hub.identity.key.text, Identity.new()
+    with site.gate() as gate:
+        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "is not signed by")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(401, "InvitationUnknown"), (401, "InvitationExpired"), (409, "InvitationUsed"), (403, "Revoked"), (403, "Left"),
+     (426, "VersionSkew")],
+)  # fmt: skip
+def test_what_the_hub_refuses_for_good_ends_the_gate(
+    hub: ScriptedHub, site: Institution, status: int, reason: str
+) -> None:
+    hub.refuse("v1/enrolment", status, reason)
+    with site.gate() as gate:
+        ends(gate.membership.step, JoinReason(reason), "because")
+
+
+def test_approval_is_awaited_without_a_gpu(hub: ScriptedHub, site: Institution) -> None:
+    from photon.api.status import MemberState
+
+    hub.state = MemberState.AWAITING_APPROVAL
+    with site.gate() as gate:
+        gate.membership.step()
+        status = httpx.get(f"{site.address}/v1/status", trust_env=False).json()
+        assert [c["type"] for c in status["conditions"] if c["status"] == "True"] == ["Pending"]
+        assert status["conditions"][0]["reason"] == "AwaitingApproval"
+        assert status["participants"][0]["access"] == "AwaitingApproval"
+        job = httpx.get(f"{site.address}/v1/job", headers=HEADERS, trust_env=False)
+        assert (job.status_code, job.json()["error"]["reason"]) == (503, "NotReady")
+        hub.state = MemberState.ACTIVE
+        gate.membership.step()
+        assert httpx.get(f"{site.address}/v1/job", headers=HEADERS, trust_env=False).status_code == 200
+
+
+def test_pauses_grow_to_five_minutes_and_what_the_hub_asks_for_counts(hub: ScriptedHub, site: Institution) -> None:
+    hub.refuse("v1/hello", 503, "NotReady")
+    with site.gate() as gate:
+        gate.membership.jitter = lambda: 1.0
+        pauses = [gate.membership.step() for _ in range(11)]
+        assert pauses[:4] == [1, 2, 4, 8]
+        assert pauses[-2:] == [300, 300]
+        assert gate.standing.reason == "HubUnreachable"
+        hub.refuse("v1/hello", 503, "NotReady", Retry_After="1000")
+        assert gate.membership.step() == 1000
+        hub.bend.clear()
+        gate.membership.step()
+        assert gate.standing.ready
+
+
+def test_a_policy_refuses_the_job_before_a_worker_is_served(hub: ScriptedHub, site: Institution) -> None:
+    site.policy = {"minTokensPerUpdate": 10**6}
+    with site.gate() as gate:
+        ends(gate.membership.step, JoinReason.POLICY_REFUSED, "the policy's minTokensPerUpdate is 1,000,000")
+        assert not gate.standing.ready
+    assert hub.bodies("v1/state")[-1] == {"state": "Declined", "reason": "PolicyRefused"}
+    assert [entry.decision for entry in site.entries()] == ["PolicyRefused"]
+
+
+def test_a_job_other_than_the_signed_one_ends_the_gate(hub: ScriptedHub, site: Institution) -> None:
+    def bend(status: int, body: Any) -> tuple[int, Any]:
+        return status, bent(body, learning={**body["learning"], "hfConfig": {**body["learning"]["hfConfig"], "x": 1}})
+
+    hub.bend["v1/job"] = bend
+    with site.gate() as gate:
+        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "digest of its job")
+
+
+def test_a_setting_of_a_later_release_is_named(hub: ScriptedHub, site: Institution) -> None:
+    hub.bend["v1/job"] = lambda status, body: (status, bent(body, learning={**body["learning"], "later": 1}))
+    with site.gate() as gate:
+        ends(gate.membership.step, JoinReason.VERSION_SKEW, "does not know: later")
+
+
+def test_another_job_under_the_same_name_ends_the_gate_also_after_a_restart(
+    hub: ScriptedHub, site: Institution
+) -> None:
+    with site.gate() as gate:
+        gate.membership.step()
+    hub.job = "77" * 32
+    with site.gate() as gate:
+        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "job of its hello")
+
+
+def test_a_session_that_ended_is_opened_again(hub: ScriptedHub, gate: Gate) -> None:
+    gate.border.client._clock = lambda: gate.border.client._opened + 10
+    hub.session = "gone"
+    gate.membership.step()
+    assert (hub.sessions, gate.standing.up) == (2, True)
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_is_passed_on_with_urls_of_the_relay(hub: ScriptedHub, site: Institution, gate: Gate) -> None:
+    hub.task = hub.train()
+    task = httpx.get(f"{site.address}/v1/task", headers=HEADERS, trust_env=False).json()["task"]
+    [file] = task["model"]["files"]
+    assert file["url"].startswith(f"http://127.0.0.1:{site.relay}/o/")
+    assert STORE not in str(task)
+    assert (task["plan"], task["localSteps"]) == (SHA["plan"], 4)
+    [entry] = [entry for entry in site.entries() if entry.kind == "Task"]
+    assert entry.envelope is not None
+    said = statements.verify(entry.envelope.encode(), statements.Task, hub.identity.key)
+    assert said.files[0].sha256 == SHA["file"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("round", 2),
+        ("plan", SHA["other"]),
+        ("base", SHA["other"]),
+        ("local_steps", 1),
+        ("participant", "south"),
+        ("job", SHA["other"]),
+        ("files", [statements.TaskFile(name="model.safetensors", size_bytes=1, sha256=SHA["file"])]),
+        ("id", "train-9"),
+    ],
+)
+def test_a_task_other_than_the_signed_one_ends_the_gate(hub: ScriptedHub, gate: Gate, field: str, value: Any) -> None:
+    hub.task = task = hub.train()
+    hub.bend["v1/task"] = lambda status, body: (status, bent(body, envelope=hub.said_of(task, **{field: value})))
+    ends(lambda: gate.border.task(0, None), JoinReason.HUB_NOT_TRUSTED, "of its task is")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://elsewhere.example/x", "http://169.254.169.254/latest", "http://127.0.0.1:22/"]
+)
+def test_bytes_go_nowhere_but_to_the_origins_of_the_invitation(hub: ScriptedHub, gate: Gate, url: str) -> None:
+    task = hub.train()
+    file = task.model.files[0].model_copy(update={"url": url})
+    hub.task = task.model_copy(update={"model": task.model.model_copy(update={"files": [file]})})
+    ends(lambda: gate.border.task(0, None), JoinReason.HUB_NOT_TRUSTED, "it sends bytes elsewhere: url: ")
+    assert gate.standing.refusals["GrantRefused"] == 1
+
+
+def test_a_cohort_that_is_too_small_is_declined_and_the_next_task_is_taken(
+    hub: ScriptedHub, site: Institution, gate: Gate
+) -> None:
+    gate.border.policy = gate.border.policy.model_copy(update={"min_cohort": 3})
+    hub.task, hub.cohort = hub.train(), 2
+    assert gate.border.task(0, None) is None
+    assert hub.bodies("v1/state")[-1] == {"state": "Declined", "reason": "PolicyRefused"}
+    metrics = httpx.get(f"{site.address}/metrics", trust_env=False).text
+    assert 'photon_gate_policy_refused{job="radiology"} 1.0' in metrics
+    assert 'photon_gate_refusals_total{job="radiology",reason="PolicyRefused"} 1.0' in metrics
+    assert "task.cohortSize is 2: the policy's minCohort is 3" in gate.status().conditions[1].message
+    hub.cohort = 3
+    assert gate.border.task(0, None) is not None
+    assert hub.bodies("v1/state")[-1]["state"] == "Here"
+
+
+def test_rounds_and_commits_never_go_back_also_after_a_restart(hub: ScriptedHub, site: Institution) -> None:
+    with site.gate() as gate:
+        gate.membership.step()
+        hub.task = hub.train(2, SHA["one"])
+        assert gate.border.task(0, None) is not None
+    with site.gate() as gate:
+        gate.membership.step()
+        hub.task = hub.train(1, SHA["zero"])
+        assert gate.border.task(0, None) is None
+        assert "round 1 is offered after round 2" in gate.standing.message
+        hub.task = hub.train(2, SHA["one"], SHA["other"])
+        ends(lambda: gate.border.task(0, None), JoinReason.HUB_NOT_TRUSTED, "the plan of round 2")
+        hub.task = hub.train(3, SHA["two"])
+        assert gate.border.task(0, None) is not None
+        hub.task = hub.evaluate(2, SHA["other"])
+        ends(lambda: gate.border.task(0, None), JoinReason.HUB_NOT_TRUSTED, "the commit of round 2 is")
+
+
+def test_signed_commits_are_one_history(hub: ScriptedHub, site: Institution, gate: Gate) -> None:
+    hub.commits = [hub.commit(0, SHA["zero"], None), hub.commit(1, SHA["one"], SHA["zero"])]
+    gate.border.commits()
+    assert [entry.round for entry in site.entries() if entry.kind == "Commit"] == [0, 1]
+    hub.commits.append(hub.commit(2, SHA["two"], SHA["other"]))
+    ends(gate.border.commits, JoinReason.HUB_NOT_TRUSTED, "does not follow that of round 1")
+
+
+# --- updates ----------------------------------------------------------------------------------------------------------
+
+
+def part(index: int = 0, sha: str = "a1" * 32, size: int = 1000) -> Part:
+    return Part(index=index, start=0, stop=250, size_bytes=size, sha256=sha)
+
+
+def submission(hub: ScriptedHub, *parts: Part, **changes: Any) -> UpdateSubmission:
+    manifest: dict[str, Any] = {
+        "job": hub.job,
+        "round": 1,
+        "plan": SHA["plan"],
+        "participant": "north",
+        "codec": "DenseFP32",
+        "elements": BYTES // 4,
+        "tokens": 128,
+        "local_steps": 4,
+        "parts": list(parts),
+        "metrics": UpdateMetrics(loss_mean=1, loss_last=1, grad_norm_mean=1, grad_norm_max=1, clipped_fraction=0),
+        **changes,
+    }
+    said = Progress(task_id="train-00001", phase="push", loss=3.0, tokens_per_second=9.0, seconds={"train": 1.0})
+    return UpdateSubmission(manifest=UpdateManifest(**manifest), progress=said)
+
+
+@pytest.fixture
+def training(hub: ScriptedHub, gate: Gate) -> Gate:
+    hub.task = hub.train()
+    assert gate.border.task(0, None) is not None
+    return gate
+
+
+def test_an_update_is_signed_once_a_round_and_only_of_parts_that_left(
+    hub: ScriptedHub, site: Institution, training: Gate
+) -> None:
+    border = training.border
+    first = border.update(1, submission(hub, part()), 0)
+    assert (first.state, first.reason) == ("refused", "MissingPart")
+    border.sent.add((1, part().sha256, 1000))
+    border.sent.add((1, "b2" * 32, 1000))
+    assert border.update(1, submission(hub, part()), 0).state == "accepted"
+    assert border.update(1, submission(hub, part()), 0).state == "accepted"
+    other = border.update(1, submission(hub, part(sha="b2" * 32)), 0)
+    assert (other.state, other.reason) == ("refused", "AlreadySubmitted")
+    sent = hub.bodies("v1/rounds/1/update")
+    assert len(sent) == 2
+    said = statements.verify(sent[0]["envelope"].encode(), statements.Update, site.identity.key)
+    assert (said.audience, said.round, said.plan, said.tokens) == (hub.identity.key.id, 1, SHA["plan"], 128)
+    assert sent[0]["submission"]["progress"]["loss"] is None
+    assert sent[0]["submission"]["progress"]["tokensPerSecond"] is None
+    signed = [entry for entry in site.entries() if (entry.kind, entry.decision) == ("Update", "Signed")]
+    assert [entry.sha256 for entry in signed] == [said.manifest]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"participant": "south"}, "WrongParticipant"),
+        ({"job": SHA["other"]}, "WrongJob"),
+        ({"round": 2}, "WrongRound"),
+        ({"tokens": 7}, "WrongTokens"),
+    ],
+)
+def test_a_manifest_that_is_not_of_the_task_is_not_signed(
+    hub: ScriptedHub, training: Gate, change: dict[str, Any], reason: str
+) -> None:
+    training.border.sent.add((1, part().sha256, 1000))
+    training.border.policy = training.border.policy.model_copy(update={"min_tokens_per_update": 100})
+    reply = training.border.update(1, submission(hub, part(), **change), 0)
+    assert (reply.state, reply.reason) == ("refused", reason)
+    assert hub.bodies("v1/rounds/1/update") == []
+    assert training.standing.refusals[reason] == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([part(size=1000 + 2**17)], "has more bytes than its elements take"),
+        ([part(), part()], "an index is given twice"),
+        ([Part(index=0, start=0, stop=BYTES, size_bytes=10, sha256="a1" * 32)], "ends after the model"),
+    ],
+)
+def test_parts_outside_of_the_model_are_not_asked_for(
+    hub: ScriptedHub, training: Gate, parts: list[Part], said: str
+) -> None:
+    with pytest.raises(Declined, match=said):
+        training.border.parts(1, PartsRequest(plan=SHA["plan"], parts=parts))
+    assert hub.bodies("v1/rounds/1/parts") == []
+
+
+def test_parts_of_a_round_have_an_end(hub: ScriptedHub, training: Gate) -> None:
+    hub.bend["v1/rounds/1/parts"] = lambda *_: (200, {"uploads": []})
+    size = 60_000
+    requests = [PartsRequest(plan=SHA["plan"], parts=[part(sha=f"{n:064x}", size=size)]) for n in range(8)]
+    for request in requests[:7]:
+        training.border.parts(1, request)
+    with pytest.raises(Declined, match="exceed 4 times the model"):
+        training.border.parts(1, requests[7])
+    training.border.parts(1, requests[0])  # The same again is nothing more.
+    assert len(hub.bodies("v1/rounds/1/parts")) == 8
+
+
+@pytest.mark.parametrize(
+    ("upload", "said"),
+    [
+        ({"index": 5, "url": f"{STORE}/x", "headers": {}}, "answers for part 5"),
+        ({"index": 0, "url": f"{STORE}/x", "headers": {"Host": "elsewhere"}}, "headers: "),
+        ({"index": 0, "url": "https://elsewhere.example/x", "headers": {}}, "not one of the allowed origins"),
+    ],
+)
+def test_an_upload_goes_only_where_and_as_it_may(
+    hub: ScriptedHub, training: Gate, upload: dict[str, Any], said: str
+) -> None:
+    hub.bend["v1/rounds/1/parts"] = lambda *_: (200, {"uploads": [upload]})
+    request = PartsRequest(plan=SHA["plan"], parts=[part()])
+    ends(lambda: training.border.parts(1, request), JoinReason.HUB_NOT_TRUSTED, said)
+
+
+def test_another_round_than_the_one_under_way_is_refused(hub: ScriptedHub, training: Gate) -> None:
+    for plan, number in ((SHA["other"], 1), (SHA["plan"], 2)):
+        with pytest.raises(Declined, match="is not under way here") as met:
+            training.border.parts(number, PartsRequest(plan=plan, parts=[part()]))
+        assert (met.value.status, met.value.reason) == (404, "UnknownRound")
+
+
+# --- evaluations and reports ------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_is_signed_and_names_no_data_folder(hub: ScriptedHub, site: Institution, gate: Gate) -> None:
+    hub.task = hub.evaluate()
+    found = gate.border.task(0, None)
+    assert found is not None
+    assert found[0].model_dump().get("by_source", False) is False
+    sums = {"loss_sum": 10.0, "tokens": 5, "bytes": 9}
+    result = HeldOutResult(**sums, sources={"oncology": HeldOutSums(**sums)})
+    said = Evaluation(job=hub.job, round=1, commit=SHA["one"], participant="north", result=result)
+    gate.border.evaluation(1, said)
+    [sent] = hub.bodies("v1/rounds/1/evaluation")
+    assert "oncology" not in str(sent)
+    signed = statements.verify(sent["envelope"].encode(), statements.Evaluation, site.identity.key)
+    assert (signed.commit, signed.round) == (SHA["one"], 1)
+    with pytest.raises(Declined, match="commit is"):
+        gate.border.evaluation(1, said.model_copy(update={"commit": SHA["other"]}))
+
+
+def test_the_hub_sees_of_reports_what_the_policy_reveals(hub: ScriptedHub, training: Gate) -> None:
+    said = Progress(
+        task_id="train-00001", phase="train", step=3, loss=2.5, learning_rate=0.1, tokens_per_second=100.0,
+        memory_bytes=5, mfu=0.5, seconds={"train": 1.0}, retries={"push": 2},
+    )  # fmt: skip
+    training.border.progress(said)
+    [seen] = hub.bodies("v1/progress")
+    assert {name for name, value in seen.items() if value} == {"taskId", "phase", "step"}
+    training.border.progress(said)
+    assert len(hub.bodies("v1/progress")) == 1
+    everything = {"tokens_per_second": True, "memory": True, "mfu": True, "retries": True}
+    revealed = training.border.policy.reveal.model_copy(update=everything)
+    training.border.policy = training.border.policy.model_copy(update={"reveal": revealed})
+    training.border.progress(said.model_copy(update={"phase": "push"}))
+    seen = hub.bodies("v1/progress")[-1]
+    assert (seen["tokensPerSecond"], seen["memoryBytes"], seen["mfu"], seen["retries"]) == (100.0, 5, 0.5, {"push": 2})
+    assert seen["loss"] is None
+
+
+def test_outside_the_hours_nothing_is_asked_for(hub: ScriptedHub, site: Institution) -> None:
+    site.policy["hours"] = [{"days": ["Sat"], "from": "08:00", "to": "09:00"}]
+    hub.task = hub.train()
+    with site.gate() as gate:
+        gate.membership.step()
+        gate.standing.now = lambda: 1_796_083_200.0  # a Sunday
+        assert gate.border.task(0, None) is None
+        assert hub.bodies("v1/state")[-1] == {"state": "Away", "reason": "OutsideHours"}
+        assert [c.type for c in gate.status().conditions if c.status == "True"] == ["Suspended"]
+        assert hub.bodies("v1/task") == []
+
+
+# --- the worker's side, and the end -----------------------------------------------------------------------------------
+
+
+def test_the_worker_needs_its_token_and_small_bodies(site: Institution, gate: Gate) -> None:
+    with httpx.Client(base_url=site.address, trust_env=False) as client:
+        assert client.get("/v1/task").status_code == 401
+        assert client.get("/v1/task", headers={"Authorization": "Bearer wrong"}).status_code == 401
+        large = client.post("/v1/progress", content=b" " * 300_000, headers=HEADERS)
+        assert (large.status_code, large.json()["error"]["reason"]) == (413, "InvalidRequest")
+        assert client.post("/v1/progress", json={"phase": "?"}, headers=HEADERS).status_code == 422
+        assert client.get("/nothing", headers=HEADERS).status_code == 404
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert 'photon_gate_hub_up{job="radiology"} 1.0' in client.get("/metrics").text
+
+
+def test_a_hub_that_is_away_is_not_asked_by_the_worker(hub: ScriptedHub, site: Institution, gate: Gate) -> None:
+    hub.refuse("v1/participant", 503, "NotReady")
+    gate.membership.step()
+    before = len(hub.asked)
+    reply = httpx.get(f"{site.address}/v1/task", headers=HEADERS, trust_env=False)
+    assert (reply.status_code, reply.json()["error"]["reason"]) == (503, "NotReady")
+    assert len(hub.asked) == before
+    assert gate.status().conditions[0].reason == "HubUnreachable"
+
+
+def test_the_end_is_believed_only_signed_and_told_to_the_worker(hub: ScriptedHub, gate: Gate) -> None:
+    hub.finished = "Complete"
+    gate.membership.step()
+    assert gate.standing.finish is None
+    hub.task = FinishTask(reason="RoundsDone")
+    task = hub.task
+    hub.bend["v1/task"] = lambda status, body: (status, bent(body, envelope=hub.said_of(task, reason="QuorumLost")))
+    ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "reason of its task")
+    hub.bend.clear()
+    gate.membership.step()
+    assert not gate.standing.finish_read
+    found = gate.border.task(0, None)
+    assert found is not None
+    assert (found[0], gate.standing.finish_read) == (task, True)
