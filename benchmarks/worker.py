@@ -95,7 +95,7 @@ def photon_loop(data: Path, precision: str, *, until: int) -> Callable[[int], No
     from photon_worker.round.progress import TaskProgress
     from photon_worker.training import device as devices
     from photon_worker.training import model as models
-    from photon_worker.training.loop import StepReport, Totals, train
+    from photon_worker.training.loop import StepReport, Totals, Training, train
     from photon_worker.training.strategy import Single
 
     local = LocalSpec.model_validate(
@@ -128,14 +128,16 @@ def photon_loop(data: Path, precision: str, *, until: int) -> Callable[[int], No
 
     def run(steps: int) -> None:
         train(
-            strategy=strategy,
-            batches=Batches(),
-            local=local,
-            seed=0,
-            participant="bench",
-            first_step=0,
-            until=totals.steps + steps,
-            totals=totals,
+            strategy,
+            Training(
+                batches=Batches(),
+                local=local,
+                seed=0,
+                participant="bench",
+                first_step=0,
+                until=totals.steps + steps,
+            ),
+            totals,
             after_step=after_step,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,20 +27,21 @@ def replacing(
         mode: Permissions, from the first byte on.
         folder: Where the unfinished file is, on the same disk; default: beside ``path``. What a killed process leaves
             there is overwritten by the next one.
-        several: Several processes may write ``path`` at the same time; one of them wins.
+        several: Several processes, also of other containers, or threads may write ``path`` at the same time; one of
+            them wins. What is left of one that was killed stays.
 
     Raises:
         OSError: It cannot be written; ``path`` is as it was.
     """
-    partial = (folder or path.parent) / f".{path.name}{f'.{os.getpid()}' if several else ''}.partial"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    partial = (folder or path.parent) / f".{path.name}{f'.{secrets.token_hex(8)}' if several else ''}.partial"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         descriptor = os.open(partial, flags, mode)
     except FileExistsError:  # of a process that was killed; its permissions are not ours
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, flags, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "w+b") as file:
             yield file
         partial.replace(path)
     except BaseException:

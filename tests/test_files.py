@@ -100,3 +100,15 @@ def alive(process: int) -> bool:
 def test_a_tied_command_runs_the_program_with_its_arguments() -> None:
     done = subprocess.run(tied(["echo", "a", "b c"]), capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "a b c\n"
+
+
+def test_several_may_write_the_same_file_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with replacing(path, several=True) as first:
+        first.write(b"fir")
+        with replacing(path, several=True) as second:
+            second.write(b"second")
+        assert path.read_text() == "second"
+        first.write(b"st")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

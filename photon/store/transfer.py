@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from pathlib import Path
 from threading import Event, Lock, local
 from typing import Final
 
+from photon.files import replacing
 from photon.protocol.records import FileRecord
 from photon.store.errors import DigestMismatch, DiskFull
 from photon.store.http import TIMEOUT_SECONDS, Connection, place
@@ -87,28 +87,20 @@ def download(
     """
     if shutil.disk_usage(path.parent).free < file.size_bytes:
         raise _disk_full(path, file)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    part = Path(name)
     try:
-        try:
+        with replacing(path, several=True) as part:
             fetch = _Download(
-                url, descriptor, file=file, on_bytes=on_bytes, on_retry=on_retry, timeout_seconds=timeout_seconds
+                url, part.fileno(), file=file, on_bytes=on_bytes, on_retry=on_retry, timeout_seconds=timeout_seconds
             )
             digest = fetch.run(connections, policy=retry or RetryPolicy(), sleep=sleep)
             if digest != file.sha256:
                 raise DigestMismatch(
                     f"{place(url)}: the sha256 is {digest}, the record of {file.name} says {file.sha256}"
                 )
-            os.fchmod(descriptor, 0o644)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise _disk_full(path, file) from error
-            raise
-        finally:
-            os.close(descriptor)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(path, file) from error
+        raise
 
 
 class _Download:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from photon.files import lock, replacing
 from tools.cluster.fetched import cache, tool
 
 HELM3_VERSION: Final = "3.22.0"
@@ -46,8 +46,8 @@ def _helm3() -> Path:
     if shutil.which("go") is None:
         raise NoHelm(f"Helm 3 is not at {program}, and go, which would build it, is not on PATH")
     program.parent.mkdir(parents=True, exist_ok=True)
-    with (program.parent / ".helm3.lock").open("w") as lock, tempfile.TemporaryDirectory() as work:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (program.parent / ".helm3.lock").open("w") as held, tempfile.TemporaryDirectory() as work:
+        lock(held.fileno(), wait_seconds=None)
         if not program.exists():
             _build(Path(work), program)
     return program
@@ -64,18 +64,19 @@ def _build(work: Path, program: Path) -> None:
         "pkg/chartutil.k8sVersionMinor": KUBERNETES_MINOR,
     }
     flags = " ".join(["-s", "-w", *(f"-X helm.sh/helm/v3/{name}={value}" for name, value in values.items())])
-    unfinished = program.with_suffix(".new")
+    built = work / "helm"
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"}
     for command in (
         ["go", "mod", "edit", f"-require=helm.sh/helm/v3@v{HELM3_VERSION}"],
-        ["go", "build", "-trimpath", "-ldflags", flags, "-o", str(unfinished), "helm.sh/helm/v3/cmd/helm"],
+        ["go", "build", "-trimpath", "-ldflags", flags, "-o", str(built), "helm.sh/helm/v3/cmd/helm"],
     ):
         done = subprocess.run(
             command, cwd=work, env=environment, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
         )
         if done.returncode:
             raise NoHelm(f"Helm 3 cannot be built: {done.stderr.strip()[-1000:]}")
-    unfinished.replace(program)
+    with replacing(program, mode=0o755) as file, built.open("rb") as binary:
+        shutil.copyfileobj(binary, file)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from photon_worker.round.update import encoded_parts
 from photon_worker.training import model as models
 from photon_worker.training.device import choose
 from photon_worker.training.evaluate import EvaluationSettings, Share, held_out_loss
-from photon_worker.training.loop import Totals, train
+from photon_worker.training.loop import Totals, Training, train
 from photon_worker.training.strategy import VECTORS
 
 Json = dict[str, Any]
@@ -96,14 +96,16 @@ class Program:
         losses: list[float | None] = []
         totals = Totals(self.device)
         train(
-            strategy=strategy,
-            batches=Batches(self.data, spec),
-            local=spec,
-            seed=7,
-            participant="a",
-            first_step=0,
-            until=spec.steps,
-            totals=totals,
+            strategy,
+            Training(
+                batches=Batches(self.data, spec),
+                local=spec,
+                seed=7,
+                participant="a",
+                first_step=0,
+                until=spec.steps,
+            ),
+            totals,
             after_step=lambda report: losses.append(report.loss),
         )
         norms = totals.metrics().grad_norm_mean, totals.metrics().grad_norm_max
@@ -141,14 +143,16 @@ class Program:
         seen: list[np.ndarray] = []
         totals = Totals(self.device)
         train(
-            strategy=strategy,
-            batches=Batches(self.data, spec),
-            local=spec,
-            seed=7,
-            participant="a",
-            first_step=0,
-            until=3,
-            totals=totals,
+            strategy,
+            Training(
+                batches=Batches(self.data, spec),
+                local=spec,
+                seed=7,
+                participant="a",
+                first_step=0,
+                until=3,
+            ),
+            totals,
             after_step=lambda _: seen.append(self.read(strategy, "weights", 4096)),
         )
         self.save("skipping", weights=seen, skipped=totals.metrics().skipped_steps, steps=strategy.optimizer_steps)
@@ -159,14 +163,16 @@ class Program:
         strategy.load(FileSource(self.cases["experts_weights"]))
         totals = Totals(self.device)
         train(
-            strategy=strategy,
-            batches=Batches(self.data, spec),
-            local=spec,
-            seed=7,
-            participant="a",
-            first_step=0,
-            until=5,
-            totals=totals,
+            strategy,
+            Training(
+                batches=Batches(self.data, spec),
+                local=spec,
+                seed=7,
+                participant="a",
+                first_step=0,
+                until=5,
+            ),
+            totals,
             after_step=lambda _: None,
         )
         metrics = totals.metrics()

@@ -11,7 +11,7 @@ import torch
 from photon.api.training import LocalSpec
 from photon_worker.data import Mixture
 from photon_worker.training import model as models
-from photon_worker.training.loop import Totals, train
+from photon_worker.training.loop import Totals, Training, train
 from photon_worker.training.schedule import learning_rate
 from photon_worker.training.strategy import Single
 
@@ -56,14 +56,16 @@ def ours(tiny: Any, data: Mixture, config: dict[str, Any]) -> tuple[np.ndarray, 
     strategy.write("weights", 0, tiny.flat(models.build(made, seed=7)))
     totals = Totals(strategy.device)
     train(
-        strategy=strategy,
-        batches=Batches(data),
-        local=LOCAL,
-        seed=7,
-        participant="a",
-        first_step=0,
-        until=STEPS,
-        totals=totals,
+        strategy,
+        Training(
+            batches=Batches(data),
+            local=LOCAL,
+            seed=7,
+            participant="a",
+            first_step=0,
+            until=STEPS,
+        ),
+        totals,
         after_step=lambda _: None,
     )
     return tiny.vector(strategy), totals.metrics()

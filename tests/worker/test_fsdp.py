@@ -19,7 +19,7 @@ from photon.store.source import FileSource
 from photon_worker.data import Mixture
 from photon_worker.training import model as models
 from photon_worker.training.evaluate import EvaluationSettings, held_out_loss
-from photon_worker.training.loop import Totals, train
+from photon_worker.training.loop import Totals, Training, train
 from photon_worker.training.strategy import VECTORS, Single
 
 pytestmark = pytest.mark.timeout(600)
@@ -86,14 +86,16 @@ class Outcome:
                 return data.batch(seed=7, step=step, batch_size=8, sequence_length=32, start=start, stop=stop)
 
         train(
-            strategy=strategy,
-            batches=Batches(),
-            local=spec,
-            seed=7,
-            participant="a",
-            first_step=0,
-            until=spec.steps,
-            totals=totals,
+            strategy,
+            Training(
+                batches=Batches(),
+                local=spec,
+                seed=7,
+                participant="a",
+                first_step=0,
+                until=spec.steps,
+            ),
+            totals,
             after_step=lambda report: losses.append(report.loss),
         )
         return strategy, losses, totals

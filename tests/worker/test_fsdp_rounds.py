@@ -15,7 +15,7 @@ from safetensors.numpy import load
 
 from photon.protocol.records import UpdateManifest
 from photon.store.objects import ObjectStore
-from photon_worker.training.loop import Totals, train
+from photon_worker.training.loop import Totals, Training, train
 from tests.worker.conftest import FakeAggregator, Tiny, write_data
 from tests.worker.together import DEADLINE_SECONDS, Node, Served, finish, served, unused_port
 
@@ -96,14 +96,16 @@ def test_the_update_of_two_processes_is_that_of_one(undisturbed: FakeAggregator,
     strategy = tiny.strategy(learning)
     totals = Totals(strategy.device)
     train(
-        strategy=strategy,
-        batches=tiny.batches(data, learning),
-        local=learning.local,
-        seed=7,
-        participant="a",
-        first_step=0,
-        until=STEPS,
-        totals=totals,
+        strategy,
+        Training(
+            batches=tiny.batches(data, learning),
+            local=learning.local,
+            seed=7,
+            participant="a",
+            first_step=0,
+            until=STEPS,
+        ),
+        totals,
         after_step=lambda _: None,
     )
     first, second = undisturbed.manifests

@@ -13,7 +13,7 @@ from photon.api.training import OuterSpec
 from photon_aggregator.merge.outer import outer_step
 from photon_worker.data import Mixture
 from photon_worker.training import model as models
-from photon_worker.training.loop import StepReport, Totals, train
+from photon_worker.training.loop import StepReport, Totals, Training, train
 from photon_worker.training.schedule import learning_rate
 from photon_worker.training.strategy import VECTORS, Single
 
@@ -22,14 +22,16 @@ def run(tiny: Any, data: Mixture, learning: Any, strategy: Single, *, until: int
     """Train with the loop; returns the sums."""
     totals = more.pop("totals", None) or Totals(strategy.device)
     train(
-        strategy=strategy,
-        batches=tiny.batches(data, learning),
-        local=learning.local,
-        seed=learning.model.seed,
-        participant="a",
-        first_step=more.pop("first_step", 0),
-        until=until,
-        totals=totals,
+        strategy,
+        Training(
+            batches=tiny.batches(data, learning),
+            local=learning.local,
+            seed=learning.model.seed,
+            participant="a",
+            first_step=more.pop("first_step", 0),
+            until=until,
+        ),
+        totals,
         after_step=more.pop("after_step", lambda _: None),
     )
     return totals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -176,6 +178,20 @@ def test_evaluate_equals_a_plain_computation(program: Program, tmp_path: Path, t
 
     table = program("evaluate", *arguments, "--sequence-length", "32")
     assert [line.split()[0] for line in table.stdout.splitlines()[1:]] == ["a", "b", "all"]
+
+
+def test_evaluate_gives_no_bits_per_byte_of_text_without_bytes(
+    program: Program, tmp_path: Path, tiny: Any, data_folder: Path
+) -> None:
+    checkpoint, folder = tmp_path / "checkpoint", tmp_path / "data"
+    make_model(tiny.learning(), checkpoint, folder=tmp_path, storage=StorageSpec())
+    shutil.copytree(data_folder, folder)
+    (shard,) = Mixture.open({"a": str(folder)}).sources["a"].held_out.split.shards
+    # Nothing but ends of documents.
+    np.full(shard.tokens, 256, dtype=np.uint16).tofile(folder / shard.name)
+    arguments = ("--checkpoint", str(checkpoint), "--data", f"a={folder}", "--sequence-length", "32")
+    assert json.loads(program("evaluate", *arguments, "--json").stdout)["all"]["bits_per_byte"] is None
+    assert program("evaluate", *arguments).stdout.splitlines()[-1].split()[-1] == "-"
 
 
 def test_one_folder_is_read_as_the_participants_own() -> None:

@@ -58,20 +58,22 @@ def test_the_update_is_global_minus_local_part_by_part(
     manifest = aggregator.manifests[0]
 
     learning = aggregator.learning
-    from photon_worker.training.loop import Totals
+    from photon_worker.training.loop import Totals, Training
     from photon_worker.training.loop import train as plain
 
     strategy = tiny.strategy(learning)
     totals = Totals(strategy.device)
     plain(
-        strategy=strategy,
-        batches=tiny.batches(data, learning),
-        local=learning.local,
-        seed=7,
-        participant="a",
-        first_step=0,
-        until=4,
-        totals=totals,
+        strategy,
+        Training(
+            batches=tiny.batches(data, learning),
+            local=learning.local,
+            seed=7,
+            participant="a",
+            first_step=0,
+            until=4,
+        ),
+        totals,
         after_step=lambda _: None,
     )
     expected = tiny.flat(tiny.model()) - tiny.vector(strategy)

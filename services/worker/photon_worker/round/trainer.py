@@ -38,7 +38,7 @@ from photon_worker.training import device as devices
 from photon_worker.training import model as models
 from photon_worker.training.evaluate import EvaluationSettings, Share, added, has_held_out, held_out_loss
 from photon_worker.training.flops import flops_per_token
-from photon_worker.training.loop import REMEDY, StepReport, Totals, train
+from photon_worker.training.loop import REMEDY, StepReport, Totals, Training, train
 from photon_worker.training.strategy import Strategy
 
 logger = logging.getLogger(__name__)
@@ -276,14 +276,16 @@ class RoundTrainer:
         running = context.control.training(first_step=task.first_step, done=totals.steps, until=task.local_steps)
         with interrupts.deferred(), running:
             train(
-                strategy=strategy,
-                batches=JobBatches(context.data, context.job.learning),
-                local=self._local,
-                seed=context.job.learning.model.seed,
-                participant=context.job.participant,
-                first_step=task.first_step,
-                until=task.local_steps,
-                totals=totals,
+                strategy,
+                Training(
+                    batches=JobBatches(context.data, context.job.learning),
+                    local=self._local,
+                    seed=context.job.learning.model.seed,
+                    participant=context.job.participant,
+                    first_step=task.first_step,
+                    until=task.local_steps,
+                ),
+                totals,
                 after_step=after_step,
             )
         interrupts.check()

@@ -143,23 +143,32 @@ class StepReport:
     tokens_per_second: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What ``participant`` trains in a round: local steps up to ``until``; the global step is ``first_step`` plus the
+    local step."""
+
+    batches: Batches
+    local: LocalSpec
+    seed: int
+    participant: str
+    first_step: int
+    until: int
+
+
 def train(
-    *,
     strategy: Strategy,
-    batches: Batches,
-    local: LocalSpec,
-    seed: int,
-    participant: str,
-    first_step: int,
-    until: int,
+    training: Training,
     totals: Totals,
+    *,
     after_step: Callable[[StepReport], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Train from local step ``totals.steps`` to ``until``; the global step is ``first_step`` plus the local step.
+    """Train from local step ``totals.steps`` on.
 
     ``after_step`` is called after each step, may write a checkpoint, and ends the training by raising.
     """
+    batches, local = training.batches, training.local
     device = strategy.device
     micro = local.micro_batch_size or local.batch_size
     mine = strategy.rows(micro)
@@ -169,8 +178,8 @@ def train(
     pace = _Pace(local.batch_size * local.sequence_length, clock)
     shown = _LastValues(device)
 
-    for local_step in range(totals.steps, until):
-        step = first_step + local_step
+    for local_step in range(totals.steps, training.until):
+        step = training.first_step + local_step
         rate = learning_rate(step, local.learning_rate)
         if share == micro:
             rows = torch.from_numpy(batches.batch(step))
@@ -179,7 +188,7 @@ def train(
             rows = torch.from_numpy(np.concatenate([batches.batch(step, b, b + share) for b in begins]))
         if device.type == "cuda":
             rows = rows.pin_memory().to(device, non_blocking=True)
-        torch.manual_seed(_step_seed(seed, participant, step, strategy.rank))
+        torch.manual_seed(_step_seed(training.seed, training.participant, step, strategy.rank))
 
         loss = torch.zeros((), dtype=torch.float64, device=device)
         balance: torch.Tensor | None = None
