@@ -31,6 +31,19 @@ def test_the_sheet_names_what_is_inside_signed_statements() -> None:
         assert f"| `{field}` |" in text
 
 
+def test_the_sheet_says_what_the_gate_keeps_back() -> None:
+    rows = [line for line in sheet().splitlines() if line.startswith("| `")]
+
+    def leaves(field: str) -> set[str]:
+        return {row.split(" | ")[-1].rstrip(" |") for row in rows if row.startswith(f"| `{field}` |")}
+
+    assert leaves("phase") == {"always"}
+    assert leaves("memoryBytes") == {"with `reveal.memory`"}
+    assert leaves("seconds.<phase>") == leaves("tokensPerSecond") == {"with `reveal.tokensPerSecond`"}
+    assert leaves("loss") == leaves("evaluation.result.sources.<name>.lossSum") == {"never"}
+    assert leaves("submission.manifest.metrics.lossMean") == {"always"}
+
+
 def test_every_test_that_the_threat_model_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/guides/threat-model.md").read_text()))
     defined = {

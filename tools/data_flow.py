@@ -17,8 +17,12 @@ from typing import Any, Final, get_args, get_type_hints
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from photon.policy.document import Reveal
+from photon.protocol.messages import Progress
+from photon.protocol.records import Evaluation
 from photon.trust import statements
 from photon_aggregator.http.border import routes
+from photon_gate.guard import reveal
 
 ABOUT: Final = """\
 # Data-flow sheet
@@ -43,8 +47,8 @@ LEAVES: Final = """
 ## What leaves the institution
 
 Headers: the session, `Photon-Protocol`, `Photon-Version`. No field holds free text: each is a number in a range, a
-digest, a key, a name, or a word of a list. This is the most that the hub takes. The gate keeps back the names of data
-folders (`sources`), losses of a round under way, and what the institution's policy (`reveal`) does not allow.
+digest, a key, a name, or a word of a list. The last column says what the gate keeps back, always or unless the
+institution's policy allows it.
 """
 ENTERS: Final = """
 ## What enters the institution
@@ -289,12 +293,51 @@ def sheet() -> str:
 
 def _section(message: Message, found: tuple[Field, ...]) -> str:
     rows = [f"\n### `{message.method} {message.path}`: {PURPOSE[message.name]}\n"]
-    rows += ["| field | values | meaning |", "|---|---|---|"]
+    leaves = found is message.sent
+    back = kept_back() if leaves else {}
+    rows += ["| field | values | meaning | leaves |", "|---|---|---|---|"] if leaves else []
+    rows += [] if leaves else ["| field | values | meaning |", "|---|---|---|"]
     for field in found:
-        about = meaning(field) if field in message.sent else field.meaning
-        cells = (f"`{field.path}`", field.values, about)
+        cells = [f"`{field.path}`", field.values, meaning(field) if leaves else field.meaning]
+        cells += [back.get(f"{message.name}: {field.path.partition('.<')[0]}", "always")] if leaves else []
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+def kept_back() -> dict[str, str]:
+    """What the gate's own code keeps back of reports and results: ``message: field`` -> when it leaves."""
+    report = Progress(
+        task_id="train-00001",
+        phase="train",
+        seconds={"train": 1.0},
+        retries={"pull": 1},
+        **dict.fromkeys(_NUMBERS, 1),
+    )
+    whole = report.model_dump(by_alias=True)
+
+    def left(policy: Reveal) -> set[str]:
+        cut = reveal.of_progress(policy, report).model_dump(by_alias=True)
+        return {name for name, value in whole.items() if cut.get(name) == value}
+
+    always = left(Reveal())
+    found = {f"progress: {name}": "never" for name in whole if name not in always}
+    for flag, field in Reveal.model_fields.items():
+        for name in left(Reveal.model_validate({flag: True})) - always:
+            found[f"progress: {name}"] = f"with `reveal.{field.alias}`"
+    found["update: submission.progress.*"] = "as there"
+    result = {"lossSum": 1.0, "tokens": 1, "bytes": 1, "heldOut": 1}
+    said = {"job": "f" * 64, "round": 1, "commit": "f" * 64, "participant": "north"}
+    evaluation = Evaluation.model_validate({**said, "result": {**result, "sources": {"ward": result}}})
+    cut = reveal.of_evaluation(evaluation).model_dump(by_alias=True)["result"]
+    for name in evaluation.model_dump(by_alias=True)["result"]:
+        if not cut.get(name):
+            found[f"evaluation: evaluation.result.{name}"] = "never"
+    return found
+
+
+_NUMBERS: Final = tuple(
+    name for name in Progress.model_fields if name not in ("task_id", "phase", "seconds", "retries")
+)
 
 
 def meaning(field: Field) -> str:
