@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from photon.api.invitation import Invitation, joins
 from photon.api.join import JoinedJob, forbidden_changes
 from photon.api.reading import read_bounded
-from photon.api.status import Condition, ConditionType, JobStatus
+from photon.api.status import Condition, ConditionType, JobStatus, JoinReason
 from photon.errors import JobFailed, PhotonError, RunFailed, UserError
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR
 from photon.files import write_atomic
@@ -46,6 +46,8 @@ _POLL_SECONDS: Final = 0.2
 _STATUS_SECONDS: Final = 1.0
 # After the job has ended the worker hears so by its long poll, and the gate tells the hub; then the rest is stopped.
 _FAREWELL_SECONDS: Final = 15.0
+# A gate that was started again calls the job running while it still asks the hub.
+_BEFORE_MEMBERSHIP: Final = (JoinReason.ENROLLING, JoinReason.AWAITING_APPROVAL)
 _MOST_KEPT: Final = 1024 * 1024
 
 
@@ -244,10 +246,10 @@ class Joined:
             return
         if self._final is None:
             self._final = outcome(status)
-        true = {condition.type for condition in status.conditions if condition.status == "True"}
+        true = {condition.type: condition.reason for condition in status.conditions if condition.status == "True"}
         if ConditionType.SUSPENDED in true:
             self._running = False
-        elif ConditionType.RUNNING in true:
+        elif true.get(ConditionType.RUNNING, _BEFORE_MEMBERSHIP[0]) not in _BEFORE_MEMBERSHIP:
             self._running = True
         self._display.condition(lines.condition(status))
         self._display.status(status)

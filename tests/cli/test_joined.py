@@ -141,8 +141,9 @@ def test_gate_and_worker_run_to_the_jobs_end_each_with_its_own_secret(
 
 def test_no_worker_is_started_before_the_gate_says_so(join: Join, tmp_path: Path) -> None:
     failed = said("Failed", "PolicyRefused", "models.maxParameters is 1")
+    asking = {"status": said("Running", "Enrolling", "asking the hub")}
     with pytest.raises(JobFailed, match=re.escape("the job failed (PolicyRefused): models.maxParameters is 1")) as end:
-        join(PENDING, PENDING, {"status": failed}, {"code": 3, "words": failed})
+        join(PENDING, asking, asking, {"status": failed}, {"code": 3, "words": failed})
     assert end.value.exit_code == 3
     assert not (tmp_path / "programs" / "st-mary.started").exists()
 
