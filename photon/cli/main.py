@@ -148,13 +148,14 @@ def validate(job_file: JobFile, overrides: Overrides = None) -> None:
     from photon.cli.check import check_model
     from photon.cli.describe import describe
     from photon.local.held_out import held_out_advice
+    from photon.local.precision import precision_advice
 
     if joins(job_file):
         raise UserError(f"{job_file} is an invitation to a job of another institution: photon check {job_file}")
     folder = job_file.resolve().parent
     job = with_absolute_data(load_job(job_file, overrides=overrides or (), check_pods=True), folder)
     checked = check_model(job, folder)
-    print("\n".join([*describe(job), *checked, *advice(job), *held_out_advice(job)]))
+    print("\n".join([*describe(job), *checked, *advice(job), *held_out_advice(job), *precision_advice(job)]))
 
 
 @app.command()

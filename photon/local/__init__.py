@@ -10,6 +10,7 @@
     programs       where the services' programs are
     comparisons    the same job centralized, or each participant alone
     held_out       whether participants chose held-out text by one rule
+    precision      whether bf16 would be emulated here
     run_folder     what is where in a run's folder
     replay         the membership of another run, for --membership-of
     artifacts      the model, the history and the summary that a run leaves

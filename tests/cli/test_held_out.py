@@ -43,6 +43,7 @@ def warnings(tmp_path: Path, data: list[dict[str, Any]]) -> list[str]:
         "spec": {
             "model": {"preset": "llama-1m"},
             "rounds": 8,
+            "local": {"precision": "fp32"},
             "participants": [{"name": f"p{i}", "worker": {"data": given}} for i, given in enumerate(data)],
         },
     }
