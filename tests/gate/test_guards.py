@@ -428,16 +428,36 @@ def test_the_hub_sees_of_reports_what_the_policy_reveals(hub: ScriptedHub, train
     assert seen["loss"] is None
 
 
-def test_outside_the_hours_nothing_is_asked_for(hub: ScriptedHub, site: Institution) -> None:
-    site.policy["hours"] = [{"days": ["Sat"], "from": "08:00", "to": "09:00"}]
-    hub.task = hub.train()
-    with site.gate() as gate:
+def test_outside_the_hours_the_round_is_finished_and_nothing_more_asked_for(
+    hub: ScriptedHub, site: Institution
+) -> None:
+    saturday, sunday = 1_795_852_800.0, 1_795_939_200.0
+    site.policy["hours"] = [{"days": ["Sat"], "from": "00:00", "to": "24:00"}]
+
+    def state(gate: Gate) -> tuple[str, str]:
         gate.membership.step()
-        gate.standing.now = lambda: 1_796_083_200.0  # a Sunday
-        assert gate.border.task(0, None) is None
+        [true] = [c for c in gate.status().conditions if c.status == "True"]
+        return true.type, true.reason
+
+    with site.gate() as gate:
+        gate.standing.now = lambda: saturday
+        assert state(gate)[0] == "Running"
+        hub.task = hub.train()
+        assert gate.border.task(0, None) is not None
+        gate.border.progress(Progress(task_id="train-00001", phase="train"))
+        gate.standing.now = lambda: sunday
+        assert state(gate)[0] == "Running"
+        gate.border.sent.add((1, part().sha256, 1000))
+        assert gate.border.update(1, submission(hub, part()), 0).state == "accepted"
+        assert state(gate) == ("Suspended", "OutsideHours")
         assert hub.bodies("v1/state")[-1] == {"state": "Away", "reason": "OutsideHours"}
-        assert [c.type for c in gate.status().conditions if c.status == "True"] == ["Suspended"]
-        assert hub.bodies("v1/task") == []
+        asked = len(hub.bodies("v1/task"))
+        assert gate.border.task(0, None) is None
+        assert len(hub.bodies("v1/task")) == asked
+        gate.standing.now = lambda: saturday + 7 * 86400
+        assert state(gate) == ("Running", "Training")
+        assert gate.border.task(0, None) is not None
+        assert hub.bodies("v1/state")[-1]["state"] == "Here"
 
 
 # --- the worker's side, and the end -----------------------------------------------------------------------------------

@@ -108,6 +108,7 @@ class Membership:
         self.standing.view, self.standing.job, self.standing.member = view, job, state
         self.border.commits()
         self._note("Active")
+        self.border.look_at_hours()
         log.info(
             "member of %s at %s, with the key %s", job.name, self.client.exchange.host, self.client.key.fingerprint
         )
@@ -123,6 +124,7 @@ class Membership:
         if view.state in _OVER:
             self.border.commits()
             self.border.look_for_the_end()
+        self.border.look_at_hours()
         self._says()
 
     def _says(self) -> None:

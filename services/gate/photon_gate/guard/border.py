@@ -107,11 +107,13 @@ class Border:
             self.standing.finish_read = True
             return self.standing.finish, ""
         self._reached()
-        self.standing.closed_hours = not self.open_now
-        if self.standing.closed_hours:
-            self._tell(SiteState.AWAY, JoinReason.OUTSIDE_HOURS)
-            self.standing.is_at(JoinReason.OUTSIDE_HOURS.value, "the policy's hours do not allow work now")
+        if not self.open_now:
+            self.standing.progress = None  # A worker that asks for work has none under way.
+            self.look_at_hours()
             return None
+        return self._next(wait_seconds, done)
+
+    def _next(self, wait_seconds: float, done: str | None) -> tuple[Task, str] | None:
         found = self.client.task(wait_seconds, done)
         self.standing.heard()
         if found is None:
@@ -132,10 +134,25 @@ class Border:
             return task, notes
         return self._rewritten(task), notes
 
+    def look_at_hours(self) -> None:
+        """Whether the policy's hours allow work now; with atEnd Finish, a round under way is finished first."""
+        training, said = self.memory.training, self.standing.progress
+        finishing = (
+            self.policy.at_end is AtEnd.FINISH
+            and training is not None
+            and said is not None
+            and said.task_id == f"train-{training.round:05d}"
+            and self.memory.update(training.round) is None
+        )
+        self.standing.closed_hours = not self.open_now and not finishing
+        if self.standing.closed_hours:
+            self._tell(SiteState.AWAY, JoinReason.OUTSIDE_HOURS)
+            self.standing.is_at(JoinReason.OUTSIDE_HOURS.value, "the policy's hours do not allow work now")
+
     def look_for_the_end(self) -> None:
         """Ask for the signed end of a job that is said to be over, for a worker may not be there to ask."""
         if self.standing.finish is None:
-            self.task(0, None)
+            self._next(0, None)
             self.standing.finish_read = False
 
     def _allowed(self, said: statements.Task, task: Task) -> Task | None:
