@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores demo-join chaos fuzz fuzz-input sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages cluster-programs check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores demo-join chaos fuzz fuzz-input sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ sight-packages:
 test-cluster: $(STAMP) cluster-packages ## What needs a real Kubernetes: the CRD, the operator, images, jobs as pods
 	$(BIN)/python -m tools.cluster prepare
 	$(BIN)/python -m pytest -q -m cluster
+
+cluster-programs: $(STAMP) ## Build the programs of that Kubernetes that are neither here nor in the cache (minutes, once)
+	$(BIN)/python -m tools.cluster.programs $(PROGRAMS)
 
 cluster-up: $(STAMP) cluster-packages ## A real Kubernetes on this machine (root, Linux): make cluster-up NODES=2
 	$(BIN)/python -m tools.cluster up --nodes $(NODES)
