@@ -76,6 +76,11 @@ def test_two_institutions_and_a_hub_without_data_end_with_the_model_of_one_machi
     for site in story.sites.values():
         done = site.photon("ledger", str(site.run_folder(JOB) / "gate" / "ledger"), "--verify")
         assert done.returncode == 0
+    # What each signed is in the hub's bucket, whose audit knows the hub's key from the run's folder.
+    audit = story.hub.photon("audit", str(story.hub.run_folder(JOB)), "--recompute", "none", "--json")
+    report = json.loads(audit.stdout)
+    assert (report["verdict"], report["notes"]) == ("Holds", []), report
+    assert report["figures"]["signatures"] >= 7 + 2 * 6
     told = story.hub.photon("participants", str(story.hub.run_folder(JOB))).stdout
     assert told.count("Active") == 2
     assert json.loads((story.hub.run_folder(JOB) / "access.json").read_text())["participants"].keys() == set(
