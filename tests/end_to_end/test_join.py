@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.end_to_end.whole_runs import MODEL, prepare_data
@@ -18,16 +21,16 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
 SPEC: dict[str, Any] = {
     "model": {"config": MODEL, "seed": 3},
-    "rounds": 6,
+    "rounds": 12,
     "local": {
-        "steps": 20,
+        "steps": 30,
         "batchSize": 4,
         "sequenceLength": 64,
         "precision": "fp32",
         "learningRate": {"max": 3e-3, "warmupSteps": 10},
     },
     "outer": {"type": "Nesterov", "learningRate": 1.0, "momentum": 0.5},
-    "evaluation": {"everyRounds": 3, "batchSize": 16},
+    "evaluation": {"everyRounds": 6, "batchSize": 16},
 }
 
 
@@ -57,14 +60,38 @@ def story(tmp_path: Path) -> Iterator[Story]:
     made.stop()
 
 
-def test_two_institutions_and_a_hub_without_data_end_with_the_model_of_one_machine(
+def kill(place: Place, *words: str) -> None:
+    """kill -9 of a process of this place, the one whose command line has all of ``words``."""
+    assert place.process is not None
+    for process in psutil.Process(place.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            line = process.cmdline()
+            if all(any(word in argument for argument in line) for word in words):
+                process.send_signal(signal.SIGKILL)
+                return
+    raise AssertionError(f"{place.name} has no process {words}")
+
+
+def test_institutions_join_everything_is_killed_and_the_model_is_that_of_one_machine(
     story: Story, tmp_path: Path
 ) -> None:
+    north, south = story.sites.values()
     story.open_hub(at_once=2)
     for name in story.sites:
         story.join(name)
+    for number, (place, words) in enumerate(
+        [
+            (north, ("photon-gate", "run")),
+            (south, ("photon-worker", "run")),
+            (story.hub, ("photon-aggregator", "--door-listen")),
+            (story.hub, ("weed",)),
+        ],
+        1,
+    ):
+        story.wait_for_round(2 * number)
+        kill(place, *words)
     summary = story.finish()
-    assert summary["rounds"] == 6
+    assert summary["rounds"] == SPEC["rounds"]
     for site in story.sites.values():
         assert site.process is not None
         assert site.process.wait(60) == 0, site.output
