@@ -28,6 +28,7 @@ def write_replay(folder: Path, other: Path) -> Path:
         left_out = history.plans[number].left_out if number in history.plans else {}
         rounds[str(number)] = ReplayedRound(
             not_members=sorted(name for name, why in left_out.items() if why is LeftOut.NOT_A_MEMBER),
+            absent=sorted(name for name, why in left_out.items() if why is LeftOut.ABSENT),
             updates={update.participant: update.manifest for update in commit.accepted},
         )
     if not rounds:

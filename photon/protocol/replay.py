@@ -18,9 +18,10 @@ RoundKey = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}$")]
 
 
 class ReplayedRound(ApiModel):
-    """``not_members``: left out of the plan as such. ``updates``: those that the round took, by participant."""
+    """``not_members``, ``absent``: left out of the plan as such. ``updates``: what the round took, by participant."""
 
     not_members: list[Name] = []
+    absent: list[Name] = []
     updates: dict[Name, Sha256]
 
 

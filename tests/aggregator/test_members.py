@@ -6,7 +6,7 @@ from photon.api.status import MemberState
 from photon.protocol.canonical import digest
 from photon.protocol.records import LeftOut
 from photon.protocol.views import Stage
-from photon_aggregator.rounds.events import Members, Merge, WritePlan
+from photon_aggregator.rounds.events import Heartbeat, Members, Merge, WritePlan
 from photon_aggregator.rounds.state import PastRound
 from tests.aggregator.machine import Machine, manifest, settings
 
@@ -37,6 +37,7 @@ def test_the_first_round_waits_for_as_many_members_as_the_job_asks_for() -> None
     assert it.notes() == ["AccessChanged", "WaitingForParticipants"]
 
     stand(it, ACTIVE, ACTIVE)
+    it.send(Heartbeat(at=it.at, participant="south"))
     assert it.last(WritePlan).plan.cohort == ["east", "north", "south"]
     assert it.last(WritePlan).plan.left_out == {}
 
@@ -52,7 +53,7 @@ def test_who_is_no_member_is_left_out_of_the_plan_by_name() -> None:
     assert plan.left_out == {"north": LeftOut.NOT_A_MEMBER, "south": LeftOut.NOT_A_MEMBER}
 
 
-def test_who_joins_in_mid_job_is_in_the_next_round() -> None:
+def test_who_joins_in_mid_job_is_in_the_next_round_once_its_worker_was_heard() -> None:
     it = machine()
     stand(it, INVITED, INVITED)
     it.recovered()
@@ -60,8 +61,37 @@ def test_who_joins_in_mid_job_is_in_the_next_round() -> None:
     stand(it, ACTIVE, INVITED)
     it.admit("east", plan)
     it.commit()
+    plan = it.planned()
+    # Its worker may be in a queue for hours: no round waits for it.
+    assert (plan.cohort, plan.left_out["north"]) == (["east"], LeftOut.ABSENT)
+
+    it.send(Heartbeat(at=it.at, participant="north"))
+    it.admit("east", plan)
+    it.commit()
 
     assert it.planned().cohort == ["east", "north"]
+
+
+def test_the_first_round_waits_for_the_workers_of_its_members() -> None:
+    it = machine(least=3)
+    stand(it, INVITED, INVITED)
+    it.recovered()
+    stand(it, ACTIVE, ACTIVE)
+    assert it.count(WritePlan) == 0
+
+    it.send(Heartbeat(at=it.at, participant="north"))
+    assert it.count(WritePlan) == 0
+    it.send(Heartbeat(at=it.at, participant="south"))
+
+    assert it.planned().cohort == ["east", "north", "south"]
+
+
+def test_a_new_aggregator_takes_all_members_for_heard() -> None:
+    it = machine(least=3)
+    stand(it, ACTIVE, ACTIVE)
+    it.recovered()
+
+    assert it.planned().cohort == ["east", "north", "south"]
 
 
 def test_a_round_does_not_wait_for_a_participant_that_was_revoked_meanwhile() -> None:
@@ -116,6 +146,7 @@ def test_with_no_member_left_the_job_waits_and_goes_on_when_one_is_back() -> Non
     assert it.count(WritePlan) == 1
 
     stand(it, ACTIVE, LEFT)
+    it.send(Heartbeat(at=it.at, participant="north"))
 
     assert it.planned().cohort == ["north"]
 

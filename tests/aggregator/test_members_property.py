@@ -75,6 +75,7 @@ def past(hub: Hub) -> dict[int, PastRound]:
             not_members=frozenset(
                 name for name, why in plans[commit.round].left_out.items() if why is LeftOut.NOT_A_MEMBER
             ),
+            absent=frozenset(name for name, why in plans[commit.round].left_out.items() if why is LeftOut.ABSENT),
             updates={update.participant: update.manifest for update in commit.accepted},
         )
         for commit in commits
@@ -100,6 +101,8 @@ def test_members_that_come_and_go_stop_no_job_and_can_be_repeated(history: list[
     for step in history:
         hub.play(step)
     hub.play(("stand", (ACTIVE, ACTIVE)))
+    for name in REMOTE:
+        hub.play(("heard", name))
     hub.finish()
     assert sorted(hub.committed) == list(range(1, ROUNDS + 1))
 

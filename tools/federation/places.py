@@ -55,7 +55,9 @@ class Place:
         path = self.folder / "output.txt"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def photon(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def photon(
+        self, *words: str, check: bool = True, seconds: float = COMMAND_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
         """A command and what it printed. Raises RuntimeError: it failed."""
         done = subprocess.run(
             self.enter([str(PROGRAMS / "photon"), *words]),
@@ -63,7 +65,7 @@ class Place:
             env=self._environment(),
             capture_output=True,
             text=True,
-            timeout=COMMAND_SECONDS,
+            timeout=seconds,
             check=False,
         )
         if check and done.returncode != 0:

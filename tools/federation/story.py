@@ -11,7 +11,7 @@ from typing import Any, Final
 from tools.federation.places import Place, filled_in, status, wait, write_yaml
 
 JOB: Final = "joint"
-SECONDS: Final = 600.0
+SECONDS: Final = 900.0
 # Small rounds of a demo would be refused by the default policy, which protects real text.
 POLICY: Final = {"minCohort": 1, "minTokensPerUpdate": 0}
 
@@ -99,7 +99,8 @@ class Story:
             [{"name": name, "worker": {"data": {"uri": str(self.data[name])}}} for name in sorted(self.sites)]
         )
         write_yaml(place.folder / "job.yaml", job)
-        place.photon("run", "job.yaml", "--quiet", "--membership-of", str(self.hub.run_folder(JOB)))
+        repeat = ("--membership-of", str(self.hub.run_folder(JOB)))
+        place.photon("run", "job.yaml", "--quiet", *repeat, seconds=SECONDS)
         summary: dict[str, Any] = json.loads((place.run_folder(JOB) / "summary.json").read_text())
         return summary
 

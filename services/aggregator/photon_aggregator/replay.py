@@ -22,6 +22,8 @@ def read_replay(path: Path | None) -> Mapping[int, PastRound]:
     except ValidationError as error:
         raise UserError(f"--replay {path}: {error.errors()[0]['msg']}") from error
     return {
-        int(number): PastRound(not_members=frozenset(one.not_members), updates=one.updates)
+        int(number): PastRound(
+            not_members=frozenset(one.not_members), absent=frozenset(one.absent), updates=one.updates
+        )
         for number, one in replay.rounds.items()
     }

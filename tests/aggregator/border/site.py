@@ -97,6 +97,8 @@ class Site(FakeWorker):
         member = statements.verify(envelope.encode(), statements.Membership, self.hub)
         opened = self.session()
         assert opened.status_code == 200, opened.text
+        # Rounds begin with members that were heard.
+        super().request("POST", "/v1/state", json={"state": "Here"})
         return member
 
     def said(self, path: str, body: Any) -> httpx.Response:

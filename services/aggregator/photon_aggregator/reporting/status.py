@@ -104,10 +104,10 @@ def _not_yet_members(state: JobState) -> str:
         f"{name} ({state.members.get(name, MemberState.INVITED).value})"
         for name in settings.participants
         if not state.eligible(name)
-    ]
+    ] + [f"{name} (its worker has not been heard)" for name in sorted(state.unheard)]
     here = len(settings.participants) - len(missing)
     need = min(settings.min_participants, len(settings.participants)) if state.head and state.head.round == 0 else 1
-    return f"{here} of the {need} participants that the next round needs are members; not yet: {', '.join(missing)}"
+    return f"{here} of the {need} participants that the next round needs are here; not yet: {', '.join(missing)}"
 
 
 def _rolled_back(state: JobState) -> str:

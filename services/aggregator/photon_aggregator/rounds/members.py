@@ -37,10 +37,15 @@ def members(state: JobState, event: Members) -> Step:
         if state.members.get(name, MemberState.INVITED) is not where
     ]
     waits = state.lacks_members
+    active = {name for name, where in known.items() if where is MemberState.ACTIVE}
+    before = {name for name, where in state.members.items() if where is MemberState.ACTIVE}
+    # After a restart all members count as heard, as all participants do.
+    unheard = state.unheard & active | ((active - before - state.seen.keys()) if state.members_known else frozenset())
     state = replace(
         state,
         members=known,
         member_keys={name: event.keys[name] for name in known if name in event.keys},
+        unheard=frozenset(unheard),
         # Until now it has waited without a word.
         lacks_members=waits and state.members_known,
     )

@@ -42,8 +42,8 @@ def make_plan(state: JobState) -> Plan:
     round_number = head.round + 1
     quarantined = rollback.quarantined(state.trail, round_number, settings.participants)
     left_out = (
-        dict.fromkeys(quarantined, LeftOut.QUARANTINED)
-        | _absentees(state, quarantined)
+        dict.fromkeys(_absentees(state, round_number, quarantined), LeftOut.ABSENT)
+        | dict.fromkeys(quarantined, LeftOut.QUARANTINED)
         | dict.fromkeys(_strangers(state, round_number), LeftOut.NOT_A_MEMBER)
     )
     eligible = [name for name in settings.participants if name not in left_out]
@@ -80,21 +80,27 @@ def _enough_members(state: JobState) -> bool:
     strangers = {
         *_strangers(state, round_number),
         *rollback.quarantined(state.trail, round_number, settings.participants),
+        *state.unheard,
     }
     here = sum(name not in strangers for name in settings.participants)
     first = state.head.round == 0
     return here >= (min(settings.min_participants, len(settings.participants)) if first else 1)
 
 
-def _absentees(state: JobState, quarantined: frozenset[str]) -> dict[str, LeftOut]:
-    """Who is not sampled because it is absent; empty when those that are present are too few for a quorum."""
+def _absentees(state: JobState, round_number: int, quarantined: frozenset[str]) -> list[str]:
+    """Who is not sampled because it is absent: members whose workers were not heard yet and, where the job says so,
+    all that are absent, unless those that are present are too few for a quorum."""
     settings = state.settings
+    past = settings.replayed.get(round_number)
+    if past is not None:
+        return [name for name in settings.participants if name in past.absent]
+    unheard = [name for name in settings.participants if name in state.unheard]
     if settings.sample is SampleFrom.ALL:
-        return {}
-    able = [name for name in settings.participants if name not in quarantined and state.eligible(name)]
+        return unheard
+    not_able = {*quarantined, *unheard}
+    able = [name for name in settings.participants if name not in not_able and state.eligible(name)]
     absent = [name for name in able if name in state.absent]
-    here = len(able) - len(absent)
-    return dict.fromkeys(absent, LeftOut.ABSENT) if here >= settings.quorum else {}
+    return [*unheard, *absent] if len(able) - len(absent) >= settings.quorum else unheard
 
 
 def recovered(state: JobState, event: Recovered) -> Step:
@@ -240,12 +246,12 @@ def plan_next(state: JobState, at: float) -> Step:
     waiting = replace(state, stage=Stage.PLAN, open=None, lacks_members=True)
     if state.lacks_members or not state.members_known:
         return waiting, []
-    missing = [name for name in state.settings.participants if not state.eligible(name)]
+    missing = [n for n in state.settings.participants if not state.eligible(n) or n in state.unheard]
     note = JobEvent(
         at=at,
         kind=EventKind.WAITING_FOR_PARTICIPANTS,
         round=state.head.round if state.head is not None else 0,
-        message=f"not yet members: {', '.join(missing)}"[:1024],
+        message=f"awaited: {', '.join(missing)}"[:1024],
     )
     return waiting, [note]
 

@@ -9,7 +9,7 @@ from photon.protocol.figures import mean_loss, perplexity
 from photon.protocol.views import EventKind
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import Action, Evaluated, Heartbeat, JobEvent
-from photon_aggregator.rounds.opening import settle
+from photon_aggregator.rounds.opening import plan_next, settle
 from photon_aggregator.rounds.state import JobState
 from photon_aggregator.rounds.steps import Step, soon
 from photon_aggregator.rounds.stopping import bounded
@@ -51,6 +51,7 @@ def heartbeat(state: JobState, event: Heartbeat) -> Step:
         state,
         seen={**state.seen, event.participant: max(event.at, state.seen.get(event.participant, event.at))},
         absent=state.absent - {event.participant} if event.participant in state.absent else state.absent,
+        unheard=state.unheard - {event.participant} if event.participant in state.unheard else state.unheard,
     )
     notes: list[Action] = []
     if first:
@@ -60,7 +61,7 @@ def heartbeat(state: JobState, event: Heartbeat) -> Step:
         )
     if event.done is not None:
         state = _says_done(state, event.participant, event.done, event.at)
-    state, actions = settle(state, event.at)
+    state, actions = plan_next(state, event.at) if state.lacks_members else settle(state, event.at)
     return state, [*notes, *actions]
 
 

@@ -43,9 +43,11 @@ class CheckState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PastRound:
-    """A round of another job that is run again: who was no member, and the updates that it took (digests by name)."""
+    """A round of another job that is run again: who was no member, or absent, and the updates that it took
+    (digests by name)."""
 
     not_members: frozenset[str]
+    absent: frozenset[str] = frozenset()
     updates: Mapping[str, str]
 
 
@@ -192,7 +194,8 @@ class JobState:
     """All that the machine knows. ``evaluations``: results of the last evaluated rounds by participant, and
     ``past_losses`` what is left of those before; ``baseline``: results of round 0; ``declined``: who says that it is
     done with evaluating the head although no result came. ``away``: what the store does not do for us now.
-    ``members``: where participants from elsewhere stand, and ``lacks_members``: the next plan waits for more of them.
+    ``members``: where participants from elsewhere stand, ``lacks_members``: the next plan waits for more of them,
+    ``unheard``: who became a member since the start, and has no worker yet that was heard.
     ``trail``: the commits up to the head (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by
     the store's clock, all other times by ours."""
 
@@ -215,6 +218,7 @@ class JobState:
     members: Mapping[str, MemberState] = field(default_factory=dict)
     member_keys: Mapping[str, str] = field(default_factory=dict)
     lacks_members: bool = False
+    unheard: frozenset[str] = frozenset()
     ending: Outcome | None = None
     outcome: Outcome | None = None
     scanning: bool = False
