@@ -121,13 +121,15 @@ def test_approval_is_awaited_without_a_gpu(hub: ScriptedHub, site: Institution) 
 
 
 def test_pauses_grow_to_five_minutes_and_what_the_hub_asks_for_counts(hub: ScriptedHub, site: Institution) -> None:
-    hub.refuse("v1/hello", 503, "NotReady")
+    hub.refuse("v1/hello", 503, "StorageUnavailable")
     with site.gate() as gate:
         gate.membership.jitter = lambda: 1.0
-        pauses = [gate.membership.step() for _ in range(11)]
-        assert pauses[:4] == [1, 2, 4, 8]
+        pauses = [gate.membership.step() for _ in range(17)]
+        assert pauses[:3] == [1, 1.5, 2.25]
         assert pauses[-2:] == [300, 300]
         assert gate.standing.reason == "HubUnreachable"
+        hub.refuse("v1/hello", 503, "NotReady")
+        assert gate.membership.step() == 5
         hub.refuse("v1/hello", 503, "NotReady", Retry_After="1000")
         assert gate.membership.step() == 1000
         hub.bend.clear()

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 5.0
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 300.0
+PAUSE_GROWTH: Final = 1.5
+STARTING_PAUSE: Final = 5.0
 _OVER: Final = frozenset({ConditionType.COMPLETE.value, ConditionType.FAILED.value, ConditionType.SUSPENDED.value})
 
 
@@ -63,7 +65,9 @@ class Membership:
                 self._join()
         except HubUnreachable as error:
             self.standing.away(error)
-            return self._later(str(error), error.retry_after)
+            # One that starts says so itself, and will be there in seconds.
+            longest = STARTING_PAUSE if error.where == "NotReady" else LONGEST_PAUSE
+            return self._later(str(error), error.retry_after, longest)
         except Awaiting as error:
             self.standing.member = MemberState.AWAITING_APPROVAL
             self.standing.heard()
@@ -153,9 +157,9 @@ class Membership:
             )
             self._noted = decision
 
-    def _later(self, message: str, retry_after: float | None) -> float:
-        pause = max(self._pause * self.jitter(), retry_after or 0.0)
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
+    def _later(self, message: str, retry_after: float | None, longest: float = LONGEST_PAUSE) -> float:
+        pause = max(min(self._pause, longest) * self.jitter(), retry_after or 0.0)
+        self._pause = min(longest, self._pause * PAUSE_GROWTH)
         if message != self._warned:
             log.warning("%s; asking again in %.0f s, and so on", message, pause)
             self._warned = message

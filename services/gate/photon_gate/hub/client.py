@@ -325,7 +325,8 @@ class HubClient:
         if known is BorderReason.NOT_ENROLLED:
             raise NotEnrolled(said)
         if session is None or answer.status >= 500:
-            raise HubUnreachable("Away", said, retry_after=answer.retry_after)
+            where = "NotReady" if answer.reason == ErrorReason.NOT_READY.value else "Away"
+            raise HubUnreachable(where, said, retry_after=answer.retry_after)
         reason = next((one for one in ErrorReason if one.value == answer.reason), ErrorReason.INVALID_REQUEST)
         raise Declined(answer.status, reason.value, said[:2048], retry_after=answer.retry_after)
 
