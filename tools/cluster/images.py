@@ -174,11 +174,39 @@ def _share_downloads() -> None:
 def _export(tagged: str) -> Image:
     """Write the image into the layout; existing blobs are not written again."""
     layout().mkdir(parents=True, exist_ok=True)
+    _forget_what_is_damaged()
     # Not compressed: a layer's digest is then known beforehand, and one that is there is neither read nor written.
     store = f"containers-storage:[overlay@{_storage('root')}+{_storage('run')}]{tagged}"
     _run("skopeo", "copy", "--quiet", "--dest-oci-accept-uncompressed-layers", store, f"oci:{layout()}:{tagged}")
     named = _forget_what_lost_its_name()
     return Image(name=tagged, manifest={key: named[tagged][key] for key in ("mediaType", "digest", "size")})
+
+
+def _forget_what_is_damaged() -> None:
+    """Remove images of which a blob is not there whole, as after a power cut, and that blob: it is written again."""
+    index = layout() / "index.json"
+    if not index.exists():
+        return
+    document = json.loads(index.read_text())
+    whole = []
+    for manifest in document["manifests"]:
+        path = layout() / blob_path(manifest["digest"])
+        blobs = [manifest]
+        if _is_whole(manifest):
+            parts = json.loads(path.read_text())
+            blobs += [parts["config"], *parts["layers"]]
+        damaged = [blob for blob in blobs if not _is_whole(blob)]
+        for blob in damaged:
+            (layout() / blob_path(blob["digest"])).unlink(missing_ok=True)
+        if not damaged:
+            whole.append(manifest)
+    if len(whole) < len(document["manifests"]):
+        index.write_text(json.dumps({**document, "manifests": whole}))
+
+
+def _is_whole(blob: dict[str, Any]) -> bool:
+    path = layout() / blob_path(blob["digest"])
+    return path.exists() and path.stat().st_size == blob["size"]
 
 
 def _forget_what_lost_its_name() -> dict[str, dict[str, Any]]:
