@@ -261,7 +261,7 @@ class JobState:
         """Fewest updates for this plan, which another aggregator may have written for fewer participants."""
         past = self.settings.replayed.get(plan.round)
         if past is not None:
-            # It was a quorum then, whoever of the cohort had gone.
+            # It was a quorum then, whatever part of the cohort had gone.
             return max(1, len(past.updates))
         return max(1, min(self.settings.quorum, len(self.able(plan))))
 
