@@ -14,6 +14,7 @@ from photon.protocol.border import (
     EnrolmentRequest,
     HelloReply,
     MembershipReply,
+    RotateRequest,
     SessionReply,
     SessionRequest,
 )
@@ -110,6 +111,13 @@ class Site(FakeWorker):
         assert self.hub is not None
         said = statements.Leave(audience=self.hub.id, job=self.job_digest, participant=self.name, reason=reason)
         return self.http.post(f"{self.urls[0]}/v1/leave", json={"envelope": said.seal(self.identity).decode()})
+
+    def rotated(self, new: Identity, *signers: Identity) -> httpx.Response:
+        """Ask for another key; ``signers``: the old one, then the new one, unless a test says otherwise."""
+        assert self.hub is not None
+        said = statements.Rotate(audience=self.hub.id, participant=self.name, new_key=new.key.text)
+        envelope = said.seal(*(signers or (self.identity, new))).decode()
+        return self.said("keys", RotateRequest(new_key=new.key.text, envelope=envelope))
 
     # --- the worker's words, signed ----------------------------------------------------------------------------------
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from photon.api.status import MemberState
 from photon.protocol.canonical import digest
+from photon.protocol.messages import TrainTask
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.trust import statements
+from photon.trust.keys import Identity
 from photon.trust.members import MemberRecord, fold
 from tests.aggregator.border.hub import Hub
 from tests.aggregator.border.site import Site
@@ -115,6 +117,34 @@ def test_a_known_key_needs_no_token(hub: Hub) -> None:
     hub.change("north", key=north.identity.key.text)
     with hub.running():
         assert north.join().state is MemberState.ACTIVE
+
+
+def test_a_key_is_rotated_without_a_restart_and_what_was_under_way_counts(hub: Hub) -> None:
+    north, south = (site(hub, name, hub.invite(name)) for name in hub.remote)
+    with hub.running() as running:
+        for one in (north, south):
+            one.join()
+            one.learning = one.job().learning
+            one.job_digest = digest(one.learning)
+        task = north.next_task(None)
+        assert isinstance(task, TrainTask)
+        prepared = north.prepare(task)
+        north.upload(task, prepared)
+
+        old, new = north.identity, Identity.new()
+        assert north.rotated(new, new, old).status_code == 403
+        assert north.rotated(new, south.identity, new).status_code == 403
+        assert north.rotated(new).status_code == 200
+        assert running.engine.state.member_keys["north"] == new.key.fingerprint
+
+        # Signed by the key before: the round is not lost.
+        assert north.submit(task.round, prepared.manifest).state == "accepted"
+        north.identity = new
+        assert north.session().status_code == 200
+        north.identity = old
+        assert north.session().status_code == 403
+    with hub.running() as again:
+        again.until(lambda engine: engine.state.member_keys.get("north") == new.key.fingerprint)
 
 
 def test_one_that_leaves_is_not_awaited(hub: Hub) -> None:
