@@ -15,6 +15,6 @@
     model_urls    presigned URLs of a global model
     history       records of past rounds
     assets        files of the page, in ``web``
-    border        the door for other institutions, a port of its own
+    border        the door for other institutions, a port of its own (a room)
     routers       the routes, one module per topic
 """

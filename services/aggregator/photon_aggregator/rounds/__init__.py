@@ -4,17 +4,17 @@
 
     machine      the dispatch from events to the functions below
     events       what can happen, and what can be asked for: events, actions, notes
-    state        the state between two events, frozen
+    state        the state between two events, frozen; how many updates are a quorum
     steps        a step, and the end of a job
     opening      from a commit to the next plan, or to the end
     assignment   which task a participant gets
-    submissions  updates: handed in, admitted, refused
-    closing      when a round closes, and with which updates: quorum, grace, deadline
+    submissions  updates: handed in, admitted, refused; whether one makes the quorum
+    closing      when a round closes, and with which updates: grace, deadline, no quorum
     taking       what a round takes: weights, clipping, the digest of its inputs
     presence     heartbeats, evaluations, silent participants
     members      participants that join from elsewhere: who may take part
-    waiting      what a job waits for: the store, its quorum
-    stopping     stop conditions, mean loss, perplexity
+    waiting      what a job waits for, so that no time runs out meanwhile
+    stopping     stop conditions
     losses       validation losses that stop conditions remember
     divergence   whether training diverged, and the rollback that answers it
     rollback     what earlier rollbacks mean now: lineage, quarantine, outer scale

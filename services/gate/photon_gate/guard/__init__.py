@@ -5,5 +5,5 @@
     memory    what was seen and signed before, on the disk: rounds and commits never go back
     reveal    what the hub may see of a worker's reports
     standing  where this institution stands now, for status, metrics and the end
-    border    each request of the worker, through all guards, to the hub and back
+    border    each request of the worker: decided, then passed to the hub and back
 """

@@ -10,7 +10,7 @@
     roster     who is a member: records in the bucket, and the wishes of access.json
     enrolling  a site's first words: enrollment, session, rotation, leaving
     hub        what the hub signs: hello, membership, tasks, commits
-    evidence   what sites signed, kept in the bucket
+    evidence   what sites signed: verified against their keys, then kept in the bucket
     watch      what goes on beside requests: access.json, members, signatures of commits
     routes     the routes of members
     counts     what was asked and refused, for Prometheus
