@@ -124,7 +124,8 @@ def test_dashboards_find_both_by_the_labels_that_these_scrapes_give(watched: Wat
     assert {title for _, title, _ in shown} >= QUIET, "a panel was renamed"
     for name, title, expr in shown:
         filled = re.sub(r"\$(\w+)", lambda match: str(variables[match[1]]), expr)
-        if title not in QUIET:
+        # No institution joins this job: it has no door, and nothing to count at one.
+        if title not in QUIET and "photon_door_" not in expr:
             watched.prometheus.until(lambda e=filled: bool(values(watched.prometheus, e)), f"{name}: {title}: {filled}")
 
 
