@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 from photon.api.learning import resolve
 from photon.api.placement import StorageSpec
-from photon.api.status import MemberState
+from photon.api.status import JoinReason, MemberState
 from photon.protocol.canonical import digest
 from photon.protocol.messages import EvaluateTask, FileRecord, FinishTask, GlobalModel, ObjectGet, Task, TrainTask
 from photon.trust import statements
 from photon.trust.keys import Identity, Key
+from photon_gate.hub.errors import Contradiction
 from tests.aggregator.fake_worker import job_document
 from tests.proxying import Handler, Proxy
 
@@ -222,3 +225,13 @@ def institution_of(hub: ScriptedHub, folder: Path, **changes: Any) -> Any:
 
     given: dict[str, Any] = {"url": hub.url, "objects": [STORE], "hub_key": hub.identity.key.text, **changes}
     return Institution(folder, **given)
+
+
+def ends(act: Callable[[], object], reason: JoinReason, said: str) -> None:
+    with pytest.raises(Contradiction, match=said) as met:
+        act()
+    assert met.value.reason is reason
+
+
+def bent(body: Any, **fields: Any) -> Any:
+    return {**body, **fields}

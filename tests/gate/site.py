@@ -22,6 +22,7 @@ from photon_gate.program import Gate, Options, assemble
 # A job of a few parameters passes only a policy that says so.
 POLICY = {"minCohort": 1, "minTokensPerUpdate": 0}
 WORKER_TOKEN = "the worker's token"
+HEADERS = {"Authorization": f"Bearer {WORKER_TOKEN}"}
 
 
 def free_port() -> int:

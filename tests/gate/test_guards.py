@@ -1,9 +1,7 @@
-"""Every guard of the gate, with a hub that lies, on real sockets."""
+"""Every guard of the gate around tasks, updates and reports, with a hub that lies, on real sockets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,170 +11,10 @@ from photon.api.status import JoinReason
 from photon.protocol.messages import FinishTask, PartsRequest, Progress, UpdateSubmission
 from photon.protocol.records import Evaluation, HeldOutResult, HeldOutSums, Part, UpdateManifest, UpdateMetrics
 from photon.trust import statements
-from photon.trust.keys import Identity
-from photon_gate.hub.errors import Contradiction, Declined
+from photon_gate.hub.errors import Declined
 from photon_gate.program import Gate
-from tests.gate.hub import BYTES, SHA, STORE, ScriptedHub, institution_of
-from tests.gate.site import WORKER_TOKEN, Institution
-
-HEADERS = {"Authorization": f"Bearer {WORKER_TOKEN}"}
-
-
-@pytest.fixture
-def hub() -> Iterator[ScriptedHub]:
-    with ScriptedHub() as made:
-        yield made
-
-
-@pytest.fixture
-def site(hub: ScriptedHub, tmp_path: Path) -> Institution:
-    made: Institution = institution_of(hub, tmp_path)
-    return made
-
-
-@pytest.fixture
-def gate(site: Institution) -> Iterator[Gate]:
-    with site.gate() as made:
-        made.membership.step()
-        assert made.standing.ready, made.standing.message
-        yield made
-
-
-def ends(act: Callable[[], object], reason: JoinReason, said: str) -> None:
-    with pytest.raises(Contradiction, match=said) as met:
-        act()
-    assert met.value.reason is reason
-
-
-def bent(body: Any, **fields: Any) -> Any:
-    return {**body, **fields}
-
-
-# --- who the hub is, and who may take part ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "reason", "said"),
-    [
-        ({"nonce": "0" * 32}, JoinReason.HUB_NOT_TRUSTED, "nonce of its hello"),
-        ({"job_name": "default/other"}, JoinReason.HUB_NOT_TRUSTED, "jobName"),
-        ({"protocols": [2, 3]}, JoinReason.VERSION_SKEW, "speaks protocols 2, 3, this gate"),
-        ({"object_origins": ["https://elsewhere.example"]}, JoinReason.HUB_NOT_TRUSTED, "https://elsewhere.example"),
-    ],
-)
-def test_a_hello_that_does_not_fit_ends_the_gate(
-    hub: ScriptedHub, site: Institution, change: dict[str, Any], reason: JoinReason, said: str
-) -> None:
-    def bend(status: int, body: Any) -> tuple[int, Any]:
-        honest = statements.verify(body["envelope"].encode(), statements.Hello, hub.identity.key)
-        return status, bent(body, envelope=hub.seal(honest.model_copy(update=change)))
-
-    hub.bend["v1/hello"] = bend
-    with site.gate() as gate:
-        ends(gate.membership.step, reason, said)
-
-
-def test_another_key_than_the_pinned_one_is_shown_with_both_fingerprints(hub: ScriptedHub, site: Institution) -> None:
-    pinned = hub.identity.key.fingerprint
-    hub.identity = Identity.new()
-    with site.gate() as gate:
-        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, f"{hub.identity.key.fingerprint}.*pins {pinned}")
-
-
-def test_a_signature_of_someone_else_ends_the_gate(hub: ScriptedHub, site: Institution) -> None:
-    hub.bend["v1/hello"] = lambda status, body: (status, bent(body, publicKey=site_key))
-    site_key, hub.identity = hub.identity.key.text, Identity.new()
-    with site.gate() as gate:
-        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "is not signed by")
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [(401, "InvitationUnknown"), (401, "InvitationExpired"), (409, "InvitationUsed"), (403, "Revoked"), (403, "Left"),
-     (426, "VersionSkew")],
-)  # fmt: skip
-def test_what_the_hub_refuses_for_good_ends_the_gate(
-    hub: ScriptedHub, site: Institution, status: int, reason: str
-) -> None:
-    hub.refuse("v1/enrolment", status, reason)
-    with site.gate() as gate:
-        ends(gate.membership.step, JoinReason(reason), "because")
-
-
-def test_approval_is_awaited_without_a_gpu(hub: ScriptedHub, site: Institution) -> None:
-    from photon.api.status import MemberState
-
-    hub.state = MemberState.AWAITING_APPROVAL
-    with site.gate() as gate:
-        gate.membership.step()
-        status = httpx.get(f"{site.address}/v1/status", trust_env=False).json()
-        assert [c["type"] for c in status["conditions"] if c["status"] == "True"] == ["Pending"]
-        assert status["conditions"][0]["reason"] == "AwaitingApproval"
-        assert status["participants"][0]["access"] == "AwaitingApproval"
-        job = httpx.get(f"{site.address}/v1/job", headers=HEADERS, trust_env=False)
-        assert (job.status_code, job.json()["error"]["reason"]) == (503, "NotReady")
-        hub.state = MemberState.ACTIVE
-        gate.membership.step()
-        assert httpx.get(f"{site.address}/v1/job", headers=HEADERS, trust_env=False).status_code == 200
-
-
-def test_pauses_grow_to_five_minutes_and_what_the_hub_asks_for_counts(hub: ScriptedHub, site: Institution) -> None:
-    hub.refuse("v1/hello", 503, "StorageUnavailable")
-    with site.gate() as gate:
-        gate.membership.jitter = lambda: 1.0
-        pauses = [gate.membership.step() for _ in range(17)]
-        assert pauses[:3] == [1, 1.5, 2.25]
-        assert pauses[-2:] == [300, 300]
-        assert gate.standing.reason == "HubUnreachable"
-        hub.refuse("v1/hello", 503, "NotReady")
-        assert gate.membership.step() == 5
-        hub.refuse("v1/hello", 503, "NotReady", Retry_After="1000")
-        assert gate.membership.step() == 1000
-        hub.bend.clear()
-        gate.membership.step()
-        assert gate.standing.ready
-
-
-def test_a_policy_refuses_the_job_before_a_worker_is_served(hub: ScriptedHub, site: Institution) -> None:
-    site.policy = {"minTokensPerUpdate": 10**6}
-    with site.gate() as gate:
-        ends(gate.membership.step, JoinReason.POLICY_REFUSED, "the policy's minTokensPerUpdate is 1,000,000")
-        assert not gate.standing.ready
-    assert hub.bodies("v1/state")[-1] == {"state": "Declined", "reason": "PolicyRefused"}
-    assert [entry.decision for entry in site.entries()] == ["PolicyRefused"]
-
-
-def test_a_job_other_than_the_signed_one_ends_the_gate(hub: ScriptedHub, site: Institution) -> None:
-    def bend(status: int, body: Any) -> tuple[int, Any]:
-        return status, bent(body, learning={**body["learning"], "hfConfig": {**body["learning"]["hfConfig"], "x": 1}})
-
-    hub.bend["v1/job"] = bend
-    with site.gate() as gate:
-        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "digest of its job")
-
-
-def test_a_setting_of_a_later_release_is_named(hub: ScriptedHub, site: Institution) -> None:
-    hub.bend["v1/job"] = lambda status, body: (status, bent(body, learning={**body["learning"], "later": 1}))
-    with site.gate() as gate:
-        ends(gate.membership.step, JoinReason.VERSION_SKEW, "does not know: later")
-
-
-def test_another_job_under_the_same_name_ends_the_gate_also_after_a_restart(
-    hub: ScriptedHub, site: Institution
-) -> None:
-    with site.gate() as gate:
-        gate.membership.step()
-    hub.job = "77" * 32
-    with site.gate() as gate:
-        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "job of its hello")
-
-
-def test_a_session_that_ended_is_opened_again(hub: ScriptedHub, gate: Gate) -> None:
-    gate.border.client._clock = lambda: gate.border.client._opened + 10
-    hub.session = "gone"
-    gate.membership.step()
-    assert (hub.sessions, gate.standing.up) == (2, True)
-
+from tests.gate.hub import BYTES, SHA, STORE, ScriptedHub, bent, ends
+from tests.gate.site import HEADERS, Institution
 
 # --- tasks ------------------------------------------------------------------------------------------------------------
 

@@ -25,22 +25,11 @@ from photon.trust import statements
 from tests.aggregator.border.hub import Hub
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
 from tests.aggregator.running import aggregator, chain, working
+from tests.gate.hub import MODEL
 from tests.gate.site import WORKER_TOKEN, Institution
 
 pytestmark = pytest.mark.s3
 
-MODEL = {
-    "config": {
-        "model_type": "llama",
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "vocab_size": 64,
-    },
-    "seed": 7,
-}
 PROGRAM = str(Path(sys.executable).parent / "photon-gate")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,6 @@ from tests.gate.site import free_port
 from tests.tls import make_authority, server_context
 
 PROGRAM = str(Path(sys.executable).parent / "photon-gate")
-
-
-@pytest.fixture
-def hub() -> Iterator[ScriptedHub]:
-    with ScriptedHub() as made:
-        yield made
 
 
 def join(hub: ScriptedHub, url: str, **fields: Any) -> JoinSpec:

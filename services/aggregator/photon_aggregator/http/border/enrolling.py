@@ -128,7 +128,8 @@ class Reception:
         """A new session. Raises Denied."""
         member = self._member(request.participant)
         assert member.key is not None
-        said = _holds(lambda: verify(request.envelope.encode(), Session, *_one(member.key)))
+        key = member.key
+        said = _holds(lambda: verify(request.envelope.encode(), Session, key))
         self._for_us(said.audience, "audience", self.hub.id)
         self._for_us(said.job, "job", self.hub.job)
         self._for_us(said.participant, "participant", member.participant)
@@ -178,11 +179,6 @@ class Reception:
     def _for_us(found: str, field_name: str, expected: str) -> None:
         if found != expected:
             raise Denied(BorderReason.BAD_SIGNATURE, f"{field_name} is {found}, not {expected}: signed for another")
-
-
-def _one(key: Key | None) -> tuple[Key]:
-    assert key is not None
-    return (key,)
 
 
 def _key(text: str) -> Key:
