@@ -18,6 +18,7 @@ from photon.api.reading import read_bounded
 from photon.errors import UserError
 from photon.files import write_atomic
 from photon.local.run_folder import RunDirectory
+from photon.protocol.border import job_name
 from photon.trust import certificates
 from photon.trust.errors import KeyFileError
 from photon.trust.keys import Identity
@@ -65,11 +66,6 @@ class Door(BaseModel):
         """``https://HOST:PORT`` of the door."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
-
-
-def job_name(job: FederatedTrainingJob) -> str:
-    """``NAMESPACE/NAME``, as statements and the door's address name the job."""
-    return f"{job.metadata.namespace or 'default'}/{job.metadata.name}"
 
 
 def read_door(run: RunDirectory) -> Door | None:

@@ -30,6 +30,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from photon.api.base import ApiModel, Name
+from photon.api.job import FederatedTrainingJob
 from photon.api.status import JobReason
 from photon.protocol.messages import Task, UpdateSubmission
 from photon.protocol.ranges import Count, Seconds
@@ -41,12 +42,18 @@ VERSION_HEADER: Final = "Photon-Version"
 SESSION_SECONDS: Final = 900
 CHALLENGE_SECONDS: Final = 60
 MAX_COMMITS: Final = 200
-# photon.trust.envelope.MAX_ENVELOPE; that room is beside this one.
+DEFAULT_NAMESPACE: Final = "default"
+# A statement names digests, never contents: the longest lists the keys of all participants.
 MAX_ENVELOPE: Final = 128 * 1024
 
 EnvelopeText = Annotated[str, Field(min_length=1, max_length=MAX_ENVELOPE, description="A signed statement, as it is.")]
 PublicKeyText = Annotated[str, Field(min_length=51, max_length=51, pattern=r"^ed25519:[A-Za-z0-9_-]{43}$")]
 Token = Annotated[str, Field(pattern=r"^phi_[a-z2-7]{8}\.[A-Za-z0-9_-]{43}$")]
+
+
+def job_name(job: FederatedTrainingJob) -> str:
+    """``NAMESPACE/NAME``, as statements and the door's address name a job."""
+    return f"{job.metadata.namespace or DEFAULT_NAMESPACE}/{job.metadata.name}"
 
 
 class BorderReason(StrEnum):

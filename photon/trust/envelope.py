@@ -14,12 +14,11 @@ from typing import Annotated, Final
 from pydantic import Field, ValidationError
 
 from photon.api.base import ApiModel
+from photon.protocol.border import MAX_ENVELOPE
 from photon.protocol.canonical import canonical_json
 from photon.trust.errors import BadEnvelope, BadSignature, WrongKind
 from photon.trust.keys import Identity, Key
 
-# A statement names digests, never contents: the longest lists the keys of all participants.
-MAX_ENVELOPE: Final = 128 * 1024
 MAX_SIGNATURES: Final = 2
 KEY_ID: Final = "^[0-9a-f]{32}$"
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from photon.protocol.border import MAX_ENVELOPE
 from photon.protocol.canonical import canonical_json
-from photon.trust.envelope import MAX_ENVELOPE, pae, seal, unseal
+from photon.trust.envelope import pae, seal, unseal
 from photon.trust.errors import BadEnvelope, BadSignature, TrustError, WrongKind
 from photon.trust.keys import Identity
 

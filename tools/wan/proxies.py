@@ -2,10 +2,8 @@
 
     python -m tools.wan.proxies --listen 198.18.0.1:3128 --user reader:secret
     python -m tools.wan.proxies --listen 198.18.0.1:3129 --inspect inspector.pem --upstream-ca hub-ca.pem
-    python -m tools.wan.proxies --listen 198.18.0.10:9443 --terminate server.pem --to 127.0.0.1:8333
 
-The last one is no proxy but a TLS terminator in front of a plain server; bytes pass as they are. Each prints a line for
-every connection: where to, or why not.
+Each prints a line for every connection: where to, or why not.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import functools
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,16 +110,6 @@ async def _both_ways(one: Stream, other: Stream) -> None:
     other[1].close()
 
 
-async def _terminate(host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        there = await asyncio.open_connection(host, port)
-    except OSError as error:
-        print(f"502 {host}:{port}: {error}", flush=True)
-    else:
-        await _both_ways((reader, writer), there)
-    writer.close()
-
-
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host, int(port)
@@ -130,14 +117,9 @@ def _address(text: str) -> tuple[str, int]:
 
 async def _run(arguments: argparse.Namespace) -> None:
     host, port = arguments.listen
-    if arguments.terminate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(arguments.terminate)
-        server = await asyncio.start_server(functools.partial(_terminate, *arguments.to), host, port, ssl=context)
-    else:
-        inspector = trustme.CA.from_pem(*_split(arguments.inspect)) if arguments.inspect is not None else None
-        proxy = Proxy(credentials=arguments.user, inspector=inspector, upstream=arguments.upstream_ca)
-        server = await asyncio.start_server(proxy.serve, host, port, limit=MAX_HEAD)
+    inspector = trustme.CA.from_pem(*_split(arguments.inspect)) if arguments.inspect is not None else None
+    proxy = Proxy(credentials=arguments.user, inspector=inspector, upstream=arguments.upstream_ca)
+    server = await asyncio.start_server(proxy.serve, host, port, limit=MAX_HEAD)
     print(f"listening on {host}:{port}", flush=True)
     async with server:
         await server.serve_forever()
@@ -158,8 +140,6 @@ def main() -> None:
     parser.add_argument("--user", help="user:password that clients must give")
     parser.add_argument("--inspect", type=Path, help="PEM with certificate and key of the authority that it shows")
     parser.add_argument("--upstream-ca", type=Path, help="PEM of the authority that servers are trusted by")
-    parser.add_argument("--terminate", type=Path, help="PEM with certificate and key of the server")
-    parser.add_argument("--to", type=_address, help="With --terminate: the plain server")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_run(parser.parse_args()))
 

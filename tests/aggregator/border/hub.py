@@ -14,11 +14,12 @@ from fastapi import FastAPI
 
 from photon.api.access import AccessEntry, AccessFile, InvitationRecord, read_access, write_access
 from photon.api.job import FederatedTrainingJob
+from photon.protocol.border import job_name
 from photon.protocol.canonical import sha256_hex
 from photon.store.objects import ObjectStore
 from photon.trust.keys import Identity
 from photon_aggregator.engine import Engine
-from photon_aggregator.http.border.app import Border, job_name
+from photon_aggregator.http.border.app import Border
 from photon_aggregator.http.server import DoorServer, listen
 from tests.aggregator.running import Aggregator
 

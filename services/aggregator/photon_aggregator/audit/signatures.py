@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from photon.protocol.border import MAX_ENVELOPE
 from photon.protocol.canonical import digest
 from photon.protocol.records import AcceptedUpdate, Evaluation
 from photon.store import keys
 from photon.store.errors import NotFound
 from photon.trust import statements
-from photon.trust.envelope import MAX_ENVELOPE, signers
+from photon.trust.envelope import signers
 from photon.trust.errors import BadEnvelope, BadSignature, BadStatement, TrustError
 from photon.trust.keys import Key
 from photon.trust.members import Member

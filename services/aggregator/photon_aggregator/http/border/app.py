@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from photon.api.job import FederatedTrainingJob
 from photon.api.status import JobStatus
+from photon.protocol.border import job_name
 from photon.protocol.messages import ErrorReason
 from photon.store.objects import ObjectStore
 from photon.trust.keys import Identity
@@ -36,7 +36,6 @@ from photon_aggregator.http.headers import SecurityHeaders
 from photon_aggregator.http.limits import BODY_SECONDS
 from photon_aggregator.http.model_urls import ModelUrls
 
-DEFAULT_NAMESPACE: Final = "default"
 START_SECONDS: Final = 0.5
 
 
@@ -112,11 +111,6 @@ class Border:
         app.add_middleware(SecurityHeaders)
         app.include_router(routes.router)
         return app
-
-
-def job_name(job: FederatedTrainingJob) -> str:
-    """``NAMESPACE/NAME``, as enrollments name the job."""
-    return f"{job.metadata.namespace or DEFAULT_NAMESPACE}/{job.metadata.name}"
 
 
 class _Below:
