@@ -20,6 +20,7 @@ VARIABLES: Final = {
     "PHOTON_IMAGE_PULL_SECRETS": "names of Secrets: a,b",
     "PHOTON_CHILD_ENV": 'JSON: environment of all job pods, {"HTTPS_PROXY": "..."}',
     "PHOTON_JOB_SERVICE_ACCOUNTS": "service accounts that a podTemplatePatch may name: a,b",
+    "PHOTON_SERVICE_ACCOUNT": "the operator's own service account, which no job may have",
     "PHOTON_CA_CONFIGMAP": "ConfigMap in the job's namespace with certificates in ca.crt",
     "PHOTON_HTTP_PORT": "of its own metrics and probes; default 8080",
     "PHOTON_POLL_SECONDS": "how often an aggregator is asked for its status; default 5",
@@ -40,9 +41,9 @@ def _release(name: str) -> str:
 class Settings:
     """``namespaces``: empty for all. ``child_env``: added to the containers of all job pods.
 
-    ``job_service_accounts``: those that a podTemplatePatch may name. ``ca_config_map``: in the job's namespace, with
-    the key ca.crt. ``poll_seconds``: how often an aggregator is asked for its status. ``aggregator_url``: its address;
-    ``{address}`` is the pod's.
+    ``job_service_accounts``: those that a podTemplatePatch may name; ``service_account``: the operator's own, which it
+    may not. ``ca_config_map``: in the namespace of the job, with the key ca.crt. ``poll_seconds``: how often an
+    aggregator is asked for its status. ``aggregator_url``: its address; ``{address}`` is the pod's.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class Settings:
     image_pull_secrets: tuple[str, ...] = ()
     child_env: Mapping[str, str] = field(default_factory=dict)
     job_service_accounts: tuple[str, ...] = ()
+    service_account: str = ""
     ca_config_map: str = ""
     http_port: int = 8080
     poll_seconds: float = 5.0
@@ -81,6 +83,7 @@ class Settings:
             image_pull_secrets=several("IMAGE_PULL_SECRETS"),
             child_env=_child_env(text("CHILD_ENV", "{}")),
             job_service_accounts=several("JOB_SERVICE_ACCOUNTS"),
+            service_account=text("SERVICE_ACCOUNT", ""),
             ca_config_map=text("CA_CONFIGMAP", ""),
             http_port=int(_number("HTTP_PORT", text("HTTP_PORT", str(default.http_port)), 0, 65535)),
             poll_seconds=_number("POLL_SECONDS", text("POLL_SECONDS", str(default.poll_seconds)), 0.1, 3600),

@@ -39,6 +39,7 @@ RULES = [
     (["proxy.https=http://proxy:3128"], "allow the proxy in networkPolicy.extraEgress"),
     (["seaweedfs.existingSecret=keys"], "requires seaweedfs.enabled"),
     (["jobs.serviceAccounts={photon-operator}", "fullnameOverride=photon"], "the operator's service account"),
+    (["serviceAccount.create=false", "serviceAccount.name=default"], "serviceAccount.name must not be default"),
     (["serviceAccount.create=false"], "set serviceAccount.name to an existing ServiceAccount"),
 ]
 

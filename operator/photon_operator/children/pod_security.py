@@ -28,6 +28,9 @@ CONTAINER: Final[Mapping[str, Any]] = {
     "capabilities": {"drop": ["ALL"]},
 }
 
+# The other sources of a projected volume (serviceAccountToken, podCertificate) say who a pod is: it would not be a
+# program of a job any more, but an account.
+_PROJECTED: Final = frozenset({"clusterTrustBundle", "configMap", "downwardAPI", "secret"})
 # What the restricted standard lets a pod mount.
 _VOLUMES: Final = frozenset(
     {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected"}
@@ -80,19 +83,22 @@ def violations(template: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def rights(spec: Mapping[str, Any], allowed: Collection[str]) -> list[str]:
+def rights(spec: Mapping[str, Any], allowed: Collection[str], operators: str = "") -> list[str]:
     """What of a pod's spec would let it act as a service account, each as ``field: ...``.
 
     ``allowed``: names of the service accounts that the administrator lets jobs run as. Without one, a pod runs as its
-    namespace's ``default`` and holds no token.
+    namespace's ``default`` and holds no token. ``operators``: the operator's own, which no job may have, in whatever
+    namespace and also if it is listed.
     """
-    return list(_rights(spec, allowed))
+    return list(_rights(spec, allowed, operators))
 
 
-def _rights(spec: Mapping[str, Any], allowed: Collection[str]) -> Iterator[str]:
+def _rights(spec: Mapping[str, Any], allowed: Collection[str], operators: str) -> Iterator[str]:
     for field in ("serviceAccountName", "serviceAccount"):
         name = spec.get(field)
-        if name and name != "default" and name not in allowed:
+        if name and name == operators:
+            yield f"spec.{field}: {name!r} is the operator's own service account, which no job may have"
+        elif name and name != "default" and name not in allowed:
             known = ", ".join(sorted(allowed)) or "none"
             yield (
                 f"spec.{field}: {name!r} is not among the service accounts that jobs may run as ({known}); "
@@ -102,10 +108,10 @@ def _rights(spec: Mapping[str, Any], allowed: Collection[str]) -> Iterator[str]:
         yield "spec.automountServiceAccountToken: must be false"
     for volume in spec.get("volumes") or []:
         for source in (volume.get("projected") or {}).get("sources") or []:
-            if "serviceAccountToken" in source:
+            for kind in sorted(set(source or ()) - _PROJECTED):
                 yield (
-                    f"spec.volumes[{volume.get('name')}].projected.sources: serviceAccountToken is not allowed; the "
-                    "pods of a job do not talk to the API server"
+                    f"spec.volumes[{volume.get('name')}].projected.sources: {kind} is not allowed; the pods of a job "
+                    "do not talk to the API server"
                 )
 
 
@@ -130,6 +136,8 @@ def _pod(spec: Mapping[str, Any]) -> Iterator[str]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(field):
             yield f"spec.{field}: must be false"
+    if spec.get("ephemeralContainers"):  # the API server says so too, of each Job, and less clearly
+        yield "spec.ephemeralContainers: is not allowed; use initContainers, or kubectl debug while the pod runs"
     for volume in spec.get("volumes") or []:
         for kind in sorted(set(volume) - {"name"} - _VOLUMES):
             yield f"spec.volumes[{volume.get('name')}].{kind}: is not allowed; use a persistentVolumeClaim"

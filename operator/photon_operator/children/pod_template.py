@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -115,7 +115,7 @@ def pod_template(
         spec["subdomain"] = subdomain
     labels = names.labels(context.job, process.role.value, process.participant)
     template = {"metadata": {"labels": labels}, "spec": spec}
-    return _patched(template, placement.pod_template_patch, process.role, field, settings.job_service_accounts)
+    return _patched(template, placement.pod_template_patch, process.role, field, settings)
 
 
 def _patched(
@@ -123,7 +123,7 @@ def _patched(
     patch: Mapping[str, Any] | None,
     role: Role,
     field: str,
-    service_accounts: Sequence[str],
+    settings: Settings,
 ) -> dict[str, Any]:
     if not patch:
         return template
@@ -144,7 +144,7 @@ def _patched(
         raise InvalidPod(f"{at}: takes away the container {role.value!r}")
     if merged["spec"].get("restartPolicy") != spec["restartPolicy"]:
         raise InvalidPod(f"{at}.spec.restartPolicy: must be Never: the Job starts pods again")
-    acting = pod_security.rights(merged["spec"], service_accounts)
+    acting = pod_security.rights(merged["spec"], settings.job_service_accounts, settings.service_account)
     if acting:
         raise InvalidPod(f"{at}.{acting[0]}")
     broken = pod_security.violations(merged)
