@@ -8,10 +8,11 @@ import httpx
 import pytest
 
 from photon.api.status import JoinReason
+from photon.protocol.messages import FinishTask
 from photon.trust import statements
 from photon.trust.keys import Identity
 from photon_gate.program import Gate
-from tests.gate.hub import ScriptedHub, bent, ends
+from tests.gate.hub import SHA, ScriptedHub, bent, ends
 from tests.gate.site import HEADERS, Institution
 
 
@@ -136,3 +137,43 @@ def test_a_session_that_ended_is_opened_again(hub: ScriptedHub, gate: Gate) -> N
     hub.session = "gone"
     gate.membership.step()
     assert (hub.sessions, gate.standing.up) == (2, True)
+
+
+def test_who_has_left_hears_so_and_not_of_another_gate(hub: ScriptedHub, gate: Gate) -> None:
+    """photon leave opens a session, too: the gate's own ends, and the next one ends when the hub records the leave."""
+    said = iter([(200, {"session": "9" * 43, "validSeconds": 900})])
+    left = (403, {"error": {"reason": "Left", "message": "this institution has left the job"}})
+    gate.border.client._opened -= 60
+    hub.session = "of photon leave"
+    hub.bend["v1/session"] = lambda *_: next(said, left)
+    ends(gate.membership.step, JoinReason.LEFT, "has left the job")
+    assert gate.standing.reason != JoinReason.HUB_UNREACHABLE
+
+
+def test_another_gate_with_the_same_key_is_said(hub: ScriptedHub, gate: Gate) -> None:
+    hub.session = "of the other"
+    hub.bend["v1/session"] = lambda *_: (200, {"session": "9" * 43, "validSeconds": 900})
+    gate.membership.step()
+    assert (gate.standing.up, gate.standing.reason) == (False, JoinReason.HUB_UNREACHABLE)
+    assert "does another gate use the same key?" in gate.standing.message
+
+
+def test_at_the_end_the_status_shows_the_last_round(hub: ScriptedHub, gate: Gate) -> None:
+    hub.round, hub.finished = 3, "Complete"
+    digests = ["two", "one", "plan", "zero"]
+    hub.commits = [
+        hub.commit(number, SHA[name], SHA[digests[number - 1]] if number else None)
+        for number, name in enumerate(digests)
+    ]
+    hub.task = FinishTask(id="finish", reason="RoundsDone", message="all rounds are done", failed=False)
+    gate.membership.step()
+    status = gate.status()
+    assert (status.committed_rounds, status.last_commit) == (3, SHA["zero"])
+
+
+def test_a_commit_that_was_not_signed_yet_is_asked_for_again(hub: ScriptedHub, gate: Gate) -> None:
+    hub.round = 2
+    gate.membership.step()
+    hub.commits = [hub.commit(0, SHA["zero"], None), hub.commit(1, SHA["one"], SHA["zero"])]
+    gate.membership.step()
+    assert gate.standing.last_commit == SHA["one"]

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
+from typing import Final
 
 from photon.api.invitation import read_invitation
 from photon.errors import UserError
 from photon.trust.keys import read_identity
 from photon_gate.hub.client import HubClient
+from photon_gate.hub.errors import HubUnreachable
 from photon_gate.hub.exchange import Exchange
+
+# A gate that runs beside opens sessions, too, and the newest one wins.
+ATTEMPTS: Final = 8
+PAUSE_SECONDS: Final = 1.0
 
 
 def leave_job(job: Path, identity: Path, reason: str) -> str:
@@ -20,9 +27,20 @@ def leave_job(job: Path, identity: Path, reason: str) -> str:
     join, participant = invitation.job.spec.join, invitation.job.participant
     with Exchange(join) as exchange:
         client = HubClient(exchange, join, participant=participant, identity=key)
-        client.leave(reason)
+        _leave(client, reason)
     return (
         f"{participant} has left {client.job_name} at {join.host}, signed with the key {key.key.fingerprint}.\n"
         "What it handed in stays at the hub: commits with its name, tokens, weight and norm, its manifests, signatures "
         "and evaluations, and its trace in the model.\n"
     )
+
+
+def _leave(client: HubClient, reason: str) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            client.leave(reason)
+            return
+        except HubUnreachable as error:
+            if error.where != "Session" or attempt == ATTEMPTS:
+                raise
+        time.sleep(PAUSE_SECONDS)

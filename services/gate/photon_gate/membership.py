@@ -122,7 +122,7 @@ class Membership:
         view = self.client.view()
         self.standing.heard()
         self.standing.view = view
-        if view.round != self._round:
+        if view.round != self._round or self.memory.checked < view.round - 1:
             self.border.commits()
             self._round = view.round
         if view.state in _OVER:

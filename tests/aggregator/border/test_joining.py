@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from photon.api.status import MemberState
@@ -15,11 +16,17 @@ from photon.trust.members import MemberRecord, fold
 from tests.aggregator.border.hub import Hub
 from tests.aggregator.border.site import Site
 from tests.aggregator.fake_worker import FakeWorker, write_round_zero
-from tests.aggregator.running import aggregator, chain, working
+from tests.aggregator.running import Aggregator, aggregator, chain, working
 
 
 def site(hub: Hub, name: str, token: str | None = None) -> Site:
     return Site(name, [hub.url], hub=hub.identity.key, invitation=token)
+
+
+def changes(running: Aggregator) -> list[tuple[str, str]]:
+    """Whose access changed, as people are told."""
+    events = json.loads(running.text("/v1/events"))
+    return [(event["participant"], event["reason"]) for event in events if event["kind"] == "AccessChanged"]
 
 
 def test_a_job_across_institutions_ends_with_the_model_of_one_at_home(
@@ -99,6 +106,12 @@ def test_membership_survives_a_new_aggregator(hub: Hub) -> None:
         again.until(lambda engine: engine.state.members.get("north") is MemberState.ACTIVE)
         assert north.http.get(f"{hub.url}/v1/job").json()["error"]["reason"] == "SessionExpired"
         assert north.session().status_code == 200
+        # It was said when it enrolled, and is no news after a restart; what the administrator changed meanwhile is.
+        assert changes(again) == []
+    hub.change("north", access="Revoked")
+    with hub.running() as third:
+        third.until(lambda engine: engine.state.members.get("north") is MemberState.REVOKED)
+        assert changes(third) == [("north", "Revoked")]
 
 
 def test_manual_approval_waits_for_the_key_to_be_confirmed(hub: Hub) -> None:

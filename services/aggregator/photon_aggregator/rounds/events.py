@@ -196,11 +196,13 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """Where the participants that join from elsewhere stand now: all of them. ``keys``: fingerprints, to show."""
+    """Where the participants that join from elsewhere stand now: all of them. ``keys``: fingerprints, to show.
+    ``before``: where they stood when this process began, so that a restart tells nothing twice."""
 
     at: float
     states: Mapping[str, MemberState]
     keys: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[str, MemberState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

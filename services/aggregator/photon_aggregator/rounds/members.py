@@ -24,6 +24,7 @@ _SAID = {
 def members(state: JobState, event: Members) -> Step:
     """Where participants stand has changed, or is known for the first time."""
     known = {name: event.states[name] for name in sorted(state.settings.remote) if name in event.states}
+    told = state.members if state.members_known else event.before
     notes: list[Action] = [
         JobEvent(
             at=event.at,
@@ -34,7 +35,7 @@ def members(state: JobState, event: Members) -> Step:
             message=_SAID[where],
         )
         for name, where in known.items()
-        if state.members.get(name, MemberState.INVITED) is not where
+        if told.get(name, MemberState.INVITED) is not where
     ]
     waits = state.lacks_members
     active = {name for name, where in known.items() if where is MemberState.ACTIVE}

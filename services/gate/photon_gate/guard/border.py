@@ -7,6 +7,7 @@ leave. What contradicts the hub's own signatures ends the gate.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ from photon_gate.hub.errors import Declined, HubUnreachable
 from photon_gate.ledger.book import Ledger
 from photon_gate.ledger.entries import MAX_TEXT, Direction, What
 from photon_gate.relay.grants import MAX_VALID_SECONDS, GrantRefused, Grants
+
+log = logging.getLogger(__name__)
 
 REPORT_SECONDS: Final = 5.0
 PART_SECONDS: Final = 3600
@@ -129,6 +132,7 @@ class Border:
             self._record(Direction.IN, "Task", "Passed", said.id, said.round, envelope=offered.envelope)
             self._last = said.id
         if isinstance(task, FinishTask):
+            self._last_commits(said)
             self.standing.finish_read = True
             self.standing.ends(task)
             return task, notes
@@ -400,8 +404,16 @@ class Border:
                 if own not in (None, self.client.key.id) and self.memory.update(said.round) is not None:
                     raise not_trusted(f"round {said.round} has an update of this institution with the key {own}")
                 self.memory.follows(said)
-                self.standing.last_commit = said.commit
+                self.standing.last_commit, self.standing.committed = said.commit, said.round
                 self._record(Direction.IN, "Commit", "Seen", said.commit, said.round, envelope=envelope)
+
+    def _last_commits(self, said: statements.Task) -> None:
+        """What the hub signed before the end, which it may not be there to show later."""
+        try:
+            self.commits()
+        except (Declined, HubUnreachable) as error:
+            log.warning("the last commits were not read: %s", error)
+        self.standing.last_commit, self.standing.committed = said.base, said.round
 
     def _training(self, round_number: int, plan: str) -> Training:
         """The task under way. Raises Declined: it is not this round's, or not with this plan."""

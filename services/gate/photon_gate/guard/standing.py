@@ -33,6 +33,7 @@ class Standing:
     tokens: int = 0
     last_round: int | None = None
     last_commit: str | None = None
+    committed: int = 0
     policy_refused: bool = False
     closed_hours: bool = False
     failure: Exception | None = None

@@ -59,7 +59,7 @@ def status_of(standing: Standing, conditions: Conditions, *, participant: str, k
     return JobStatus(
         conditions=conditions.of(standing),
         round=view.round if view is not None else 0,
-        committed_rounds=max(0, view.round - 1) if view is not None else 0,
+        committed_rounds=max(standing.committed, view.round - 1 if view is not None else 0),
         rounds=view.rounds if view is not None else 0,
         participants=[own],
         participants_present=view.participants if view is not None else 0,

@@ -112,6 +112,9 @@ async def task(
     reply = await worker.get_task(engine, urls, participant, response, wait_seconds, done, since=True, sources=True)
     if not isinstance(reply, TaskReply):
         return reply
+    if isinstance(reply.task, FinishTask):
+        # An institution that hears of the end reads the last commit, and goes.
+        await door.watch.sign()
     head, state = engine.state.head, engine.state
     assert head is not None
     cohort = len(state.open.plan.cohort) if state.open is not None else 0

@@ -41,6 +41,7 @@ class Watch:
         self._stamp: Stamp = None
         self._looked = False
         self._signed: int | None = None
+        self._before: dict[str, MemberState] = {}
         # One at a time, for each reads what the one before it wrote.
         self.lock = asyncio.Lock()
 
@@ -74,6 +75,7 @@ class Watch:
         async with self.lock:
             if not self._looked:
                 await self._engine.in_thread(roster.load)
+                self._before = self._states()
             await self._engine.in_thread(lambda: roster.apply(wishes))
         self._stamp, self._looked = stamp, True
         self.tell()
@@ -84,12 +86,22 @@ class Watch:
         for name, member in members.items():
             if member.state is not MemberState.ACTIVE:
                 self._reception.sessions.drop(name)
-        broken = self._reception.roster.broken
-        states = {name: MemberState.INVITED if name in broken else member.state for name, member in members.items()}
+        states = self._states()
         known = {name: member.key.fingerprint for name, member in members.items() if member.key is not None}
         state = self._engine.state
         if dict(state.members) != states or dict(state.member_keys) != known:
-            self._engine.send(Members(at=self._engine.clock(), states=states, keys=known))
+            self._engine.send(Members(at=self._engine.clock(), states=states, keys=known, before=self._before))
+
+    def _states(self) -> dict[str, MemberState]:
+        roster = self._reception.roster
+        return {n: MemberState.INVITED if n in roster.broken else m.state for n, m in roster.members.items()}
+
+    async def sign(self) -> None:
+        """Sign what is not signed yet, before somebody is told that the job has ended. What fails is tried later."""
+        try:
+            await self._sign()
+        except (StoreError, TrustError) as error:
+            logger.warning("the last commit is not signed yet: %s", error)
 
     async def _sign(self) -> None:
         head = self._engine.state.head
