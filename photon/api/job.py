@@ -48,7 +48,12 @@ class JobSpec(ApiModel):
     ] = False
     active_deadline_seconds: Annotated[
         int | None,
-        Field(ge=1, le=10**9, description="Seconds the job may run, from creation or resumption, before it fails."),
+        Field(
+            ge=1,
+            le=10**9,
+            description="Seconds the job may run before it fails. In a cluster, time while it is suspended or queued "
+            "does not count, and a job that is resumed, retried or extended starts from zero.",
+        ),
     ] = None
     ttl_seconds_after_finished: Annotated[
         int | None,

@@ -240,6 +240,21 @@ class JobStatus(ApiModel):
     eta_seconds: float | None = None
     checkpoint: Annotated[LongText | None, Field(description="s3:// URI of the latest global model.")] = None
     last_commit: Annotated[ShortText | None, Field(description="sha256 of the latest commit record.")] = None
+    start_time: Annotated[
+        ShortText | None,
+        Field(
+            exclude_if=lambda value: value is None,
+            description="When the job was made, resumed, admitted by its queue, retried or extended, whichever came "
+            "last. activeDeadlineSeconds counts from here. In a cluster only.",
+        ),
+    ] = None
+    observed_retry: Annotated[
+        ShortText | None,
+        Field(
+            exclude_if=lambda value: value is None,
+            description="The value of the annotation photon.dev/retry that was acted on. In a cluster only.",
+        ),
+    ] = None
     document_digest: Annotated[
         ShortText | None,
         Field(

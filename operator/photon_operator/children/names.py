@@ -25,6 +25,9 @@ SPEC_HASH: Final = f"{GROUP}/spec-hash"
 # Rounds that were committed when a child was made: whether it got anywhere.
 FROM_ROUND: Final = f"{GROUP}/from-round"
 
+# An annotation of a job: another value asks for what failed to be tried again, once.
+RETRY: Final = f"{GROUP}/retry"
+
 # Keeps a deleted job until what it wrote is deleted too (spec.storage.deletionPolicy); no other job has it.
 FINALIZER: Final = f"{GROUP}/data"
 

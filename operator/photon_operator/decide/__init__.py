@@ -7,6 +7,8 @@
     situation   what is known of such a job, derived once
     parts       the parts of its plan: which children are applied, adopted, deleted
     deleting    for a job that was deleted
+    repair      what is tried again after an edit, or when it is asked for
+    clock       when a job started, and what is left of its deadline
     observed    what there is, and views of it
     plan        what is decided: objects, status, events, when to reconcile again
     diagnosis   why a pod does not work

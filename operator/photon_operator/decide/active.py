@@ -11,8 +11,8 @@ from typing import Final
 
 from photon.api.status import ClusterReason, Condition, ConditionType, JobReason, ParticipantState
 from photon_operator.children.kinds import SECRET
+from photon_operator.decide import clock, diagnosis, parts, reasons
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import diagnosis, parts, reasons
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import seconds, timestamp
 from photon_operator.decide.plan import Plan, joined
@@ -42,7 +42,7 @@ def decide(situation: Situation) -> tuple[Conclusion, Plan]:
     ended = _ended(situation)
     if ended is not None:
         return ended, parts.stop(situation.jobs) if ended.kind is ConditionType.FAILED else Plan()
-    waits = [Plan(again_in_seconds=_seconds_left(situation))]
+    waits = [Plan(again_in_seconds=clock.seconds_left(situation))]
     waits += [parts.patience(work, situation.observed.now) for work in situation.workers.values()]
     lost, plan = _lost(situation)
     waits.append(plan)
@@ -91,9 +91,10 @@ def _ended(situation: Situation) -> Conclusion | None:
             diagnosis.job_failed(work) or not parts.got_further(work, found, situation.before.committed_rounds)
         ):
             return _failed_for_good(found, "the aggregator")
-    if work is None and init is not None and init.failed is not None and parts.current(init, situation.children.init):
+    init_failed = work is None and init is not None and init.failed is not None and not init.deleting
+    if init is not None and init_failed and parts.current(init, situation.children.init):
         return _failed_for_good(situation.init_diagnosis, reasons.INIT)
-    left = _seconds_left(situation)
+    left = clock.seconds_left(situation)
     if left is None or left > 0:
         return None
     message = f"spec.activeDeadlineSeconds ({situation.job.spec.active_deadline_seconds} s) is over"
@@ -104,18 +105,6 @@ def _ended(situation: Situation) -> Conclusion | None:
 def _failed_for_good(found: Diagnosis | None, who: str) -> Conclusion:
     found = found or Diagnosis(reason=ClusterReason.PROGRAM_FAILED, message="")
     return Conclusion(kind=ConditionType.FAILED, why=found.of(who))
-
-
-def _seconds_left(situation: Situation) -> float | None:
-    """Until the job's deadline, which counts from its creation or its last resumption; None without one."""
-    limit = situation.job.spec.active_deadline_seconds
-    if limit is None or situation.job.spec.suspend:
-        return None
-    now, suspended = situation.observed.now, ConditionType.SUSPENDED
-    created = seconds(situation.observed.job["metadata"].get("creationTimestamp")) or now
-    held = next((c for c in situation.before.conditions if c.type == suspended), None)
-    resumed = seconds(statuses.since(situation.before, suspended)) or created
-    return (now if held is not None and held.status == "True" else resumed) + limit - now
 
 
 def _lost(situation: Situation) -> tuple[Conclusion | None, Plan]:

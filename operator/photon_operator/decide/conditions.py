@@ -35,7 +35,10 @@ from photon_operator.decide.reasons import (
 )
 
 # Of a status: what decisions depend on.
-_STANDING: Final = ("observedGeneration", "conditions", "committedRounds", "documentDigest")
+_STANDING: Final = (
+    *("observedGeneration", "conditions", "committedRounds", "documentDigest"),
+    *("startTime", "observedRetry"),
+)
 _MESSAGE: Final = 1024
 # Of a figure, significant: exact ones are in the bucket and in Prometheus.
 DIGITS: Final = 5

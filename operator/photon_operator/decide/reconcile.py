@@ -2,8 +2,8 @@
 
 The steps of a job's life are read off its children: init makes the first model; the workers' Jobs are made; the
 aggregator is made when the first worker runs (so that a job in a queue does not use up its first round's deadline);
-the aggregator's termination message says how it ended. A finished job stays finished
-until what its rounds depend on is edited.
+the aggregator's termination message says how it ended. A complete job stays complete until what its rounds depend on is
+edited; a failed one is tried again after any edit (``repair``).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from photon.api.validate import parse_job
 from photon_operator.children import build, names, pinned
 from photon_operator.children.build import Children, ChildrenInputs
 from photon_operator.children.kinds import JOB, SECRET, Object
+from photon_operator.decide import clock, parts, reasons, repair
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import parts, reasons
 from photon_operator.decide.active import decide
 from photon_operator.decide.deleting import leave
 from photon_operator.decide.diagnosis import Diagnosis
@@ -76,7 +76,11 @@ def reconcile(
     if _has_ended(observed, before, children.document):
         return _finished(observed, job, children, before)
     former = sorted(f"{kind} {name}" for kind, name in children.names() & set(others)) if others else []
-    return _after_former(observed, job, before, former) if former else _active(observed, job, children, before)
+    if former:
+        return _after_former(observed, job, before, former)
+    if repair.wanted(observed.job, before) and not (cleared := repair.clear(observed, before)).changes_nothing:
+        return cleared
+    return _active(observed, job, children, before)
 
 
 def _doomed_children(
@@ -121,9 +125,12 @@ def _stated(raw: Object) -> dict[str, Any]:
 
 
 def _has_ended(observed: Observed, before: JobStatus, document: str) -> bool:
-    """Whether the job has ended, and no edit of what its rounds depend on has started it again."""
+    """Whether the job has ended, and nothing has started it again: of a complete one an edit of what its rounds depend
+    on, of a failed one any edit, or being asked to."""
     ended = statuses.finished(before)
     if ended is None or ended.reason == ClusterReason.INVALID_SPEC:
+        return False
+    if ended.type == ConditionType.FAILED and repair.wanted(observed.job, before):
         return False
     return statuses.seen(before, _generation(observed)) or pinned.equal(before.document_digest, document)
 
@@ -181,6 +188,7 @@ def _finished(observed: Observed, job: FederatedTrainingJob, children: Children,
     assert ended is not None, "only finished jobs come here"
     at = seconds(ended.last_transition_time) or observed.now
     status = statuses.ended_as_before(before, _generation(observed))
+    status = status.model_copy(update={"observed_retry": repair.acted_on(observed.job, before)})
     ttl = job.spec.ttl_seconds_after_finished
     left = None if ttl is None else at + ttl - observed.now
     if left is not None and left <= 0:
@@ -212,7 +220,13 @@ def _active(observed: Observed, job: FederatedTrainingJob, children: Children, b
     situation = derive(observed, job, children, before)
     conclusion, plan = decide(situation)
     status = statuses.with_participants(situation.figures, job, conclusion.diagnoses, aggregating=situation.aggregating)
-    status = status.model_copy(update={"document_digest": children.document, "rounds": job.spec.rounds})
+    own = {
+        "document_digest": children.document,
+        "rounds": job.spec.rounds,
+        "start_time": clock.start(situation),
+        "observed_retry": repair.acted_on(observed.job, before),
+    }
+    status = status.model_copy(update=own)
     generation = _generation(observed)
     plan = _plan(
         plan,
@@ -222,9 +236,10 @@ def _active(observed: Observed, job: FederatedTrainingJob, children: Children, b
         ),
         participant=conclusion.why.participant,
     )
-    if plan.status is None or statuses.seen(before, generation):
+    if plan.status is None:
         return plan
-    return replace(plan, events=(*_of_unknown_fields(observed.job), *plan.events))
+    unknown = () if statuses.seen(before, generation) else _of_unknown_fields(observed.job)
+    return replace(plan, events=(*repair.said(observed.job, before), *unknown, *plan.events))
 
 
 def _of_unknown_fields(raw: Object) -> list[KubeEvent]:
