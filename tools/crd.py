@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel
 
 from photon.api.base import ApiModel, CelRule
-from photon.api.job import GROUP, KIND, PLURAL, VERSION, JobSpec
+from photon.api.job import GROUP, KIND, PLURAL, VERSION, FederatedTrainingJob, JobSpec
 from photon.api.status import JobStatus
 
 HEADER: Final = "# Generated from photon/api by `make generate`; do not edit.\n"
@@ -38,6 +38,7 @@ _LIST_KEYS: Final = {
 _ROOT_RULES: Final = (
     CelRule("size(self.metadata.name) <= 40", "metadata.name must not be longer than 40 characters"),
     CelRule("!self.metadata.name.contains('.')", "metadata.name must not contain a dot"),
+    *FederatedTrainingJob.__cel_rules__,
 )
 
 _COLUMNS: Final = (
@@ -156,7 +157,7 @@ class Converter:
             name: self._any(child, f"{path}.{name}") for name, child in schema.get("properties", {}).items()
         }
         if rules := self._rules.get(model or "", ()):
-            converted["x-kubernetes-validations"] = [{"rule": r.rule, "message": r.message} for r in rules]
+            converted["x-kubernetes-validations"] = [_validation(rule) for rule in rules]
         return converted
 
     def _array(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
@@ -174,6 +175,11 @@ class Converter:
         else:
             converted["x-kubernetes-list-type"] = "atomic"
         return converted
+
+
+def _validation(rule: CelRule) -> dict[str, str]:
+    named = {} if rule.path is None else {"fieldPath": rule.path, "reason": "FieldValueForbidden"}
+    return {"rule": rule.rule, "message": rule.message, **named}
 
 
 def _string(schema: dict[str, Any], path: str) -> dict[str, Any]:
@@ -242,7 +248,7 @@ def definition() -> dict[str, Any]:
             "spec": Converter(JobSpec).convert("spec"),
             "status": Converter(JobStatus).convert("status"),
         },
-        "x-kubernetes-validations": [{"rule": r.rule, "message": r.message} for r in _ROOT_RULES],
+        "x-kubernetes-validations": [_validation(rule) for rule in _ROOT_RULES],
     }
     columns = [
         {"name": name, "type": kind, "jsonPath": path, "description": text} for name, kind, path, text in _COLUMNS
@@ -260,7 +266,7 @@ def definition() -> dict[str, Any]:
                 "plural": PLURAL,
                 "singular": KIND.lower(),
                 "shortNames": [SHORT_NAME],
-                "categories": ["all", "photon"],
+                "categories": ["photon"],
             },
             "versions": [
                 {

@@ -18,12 +18,14 @@ from pydantic.alias_generators import to_camel
 class CelRule:
     """A rule in the Common Expression Language, as Kubernetes evaluates it on this object (``self``).
 
-    ``transition`` marks rules that mention ``oldSelf``: only an update can break them.
+    ``transition`` marks rules that mention ``oldSelf``: only an update can break them. ``path``: of the field that the
+    API server names in its refusal, where it is not the object itself, as ``.spec.local``.
     """
 
     rule: str
     message: str
     transition: bool = False
+    path: str | None = None
 
 
 class ApiModel(BaseModel):

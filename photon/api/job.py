@@ -84,6 +84,12 @@ class JobSpec(ApiModel):
             "(p.worker.nodes == 1 && (!has(p.worker.processesPerNode) || p.worker.processesPerNode == 1)))",
             "a participant with several nodes or processes needs local.strategy FSDP",
         ),
+        CelRule(
+            "has(self.managedBy) == has(oldSelf.managedBy) && "
+            "(!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
+            "managedBy is immutable",
+            transition=True,
+        ),
     )
 
     @model_validator(mode="after")
@@ -114,6 +120,23 @@ class JobSpec(ApiModel):
         return min(self.participation.quorum or self.cohort_size, self.cohort_size)
 
 
+def _held(path: str, same: str) -> CelRule:
+    """A rule for what ``learning.resolve`` holds: the aggregator of a job that has begun refuses another value of it.
+
+    The digest is in the status from the first reconcile on that finds the job valid; until then all may be edited.
+    """
+    return CelRule(
+        f"!has(self.status) || !has(self.status.documentDigest) || {same}",
+        f"{path} cannot change once the job has started: apply a new job with another storage.prefix",
+        transition=True,
+        path=f".spec.{path}",
+    )
+
+
+def _same(path: str) -> str:
+    return f"self.spec.{path} == oldSelf.spec.{path}"
+
+
 class ObjectMeta(ApiModel):
     """The part of Kubernetes' metadata that a job file may state."""
 
@@ -131,3 +154,12 @@ class FederatedTrainingJob(ApiModel):
     metadata: ObjectMeta
     spec: JobSpec
     status: JobStatus | None = None
+    __cel_rules__: ClassVar[tuple[CelRule, ...]] = (
+        *(_held(path, _same(path)) for path in ("local", "outer", "exchange.codec", "exchange.partBytes")),
+        _held("participation.weighting", _same("participation.weighting")),
+        _held(
+            "participation.cohortSize",
+            "(has(self.spec.participation.cohortSize) ? self.spec.participation.cohortSize : 0) == "
+            "(has(oldSelf.spec.participation.cohortSize) ? oldSelf.spec.participation.cohortSize : 0)",
+        ),
+    )

@@ -42,6 +42,9 @@ JOB: dict[str, Any] = {
 }
 
 
+STARTED: dict[str, Any] = {"documentDigest": "ab" * 32}
+
+
 @cache
 def program(rule: str) -> cel.Program:
     return cel.compile(rule)
@@ -316,6 +319,13 @@ def test_rules_that_span_fields_are_the_same_on_a_laptop_and_in_a_cluster(
         ({}, {"spec__storage__bucket": "other"}, "storage.bucket and storage.prefix are immutable"),
         ({"spec__storage__prefix": "a"}, {"spec__storage__prefix": "b"}, "are immutable"),
         ({}, {"spec__rounds": 2}, "rounds may only grow"),
+        ({}, {"spec__managedBy": "other"}, "managedBy is immutable"),
+        ({"status": STARTED}, {"status": STARTED, "spec__local__steps": 65}, "local cannot change once"),
+        (
+            {"status": STARTED},
+            {"status": STARTED, "spec__participation": {"cohortSize": 1}},
+            "cohortSize cannot change",
+        ),
     ],
 )
 def test_what_may_not_change(old: dict[str, Any], new: dict[str, Any], message: str) -> None:
@@ -325,7 +335,13 @@ def test_what_may_not_change(old: dict[str, Any], new: dict[str, Any], message: 
 
 @pytest.mark.parametrize(
     "new",
-    [{}, {"spec__rounds": 30}, {"spec__suspend": True}, {"spec__aggregator__resources__cpus": 4}],
+    [
+        {},
+        {"spec__rounds": 30},
+        {"spec__suspend": True},
+        {"spec__aggregator__resources__cpus": 4},
+        {"spec__local__steps": 65},
+    ],
 )
 def test_what_may_change(new: dict[str, Any]) -> None:
     API.update(JOB, job(**new))

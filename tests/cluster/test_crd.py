@@ -13,6 +13,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from photon.api.job import FederatedTrainingJob
+from photon.api.learning import resolve, resolve_against
 from tests.api.test_crd import JOB, LEAVES, accepted_by_pydantic, anything, job, put, schemas
 from tests.cluster.fixtures import CRD
 from tools.cluster.kube import Kube
@@ -47,10 +49,13 @@ class Jobs:
 
         return self._send(send)
 
-    def update(self, old: Document, new: Document) -> Document:
-        """``old`` is created, replaced by ``new`` as a trial, and removed."""
+    def update(self, old: Document, new: Document, *, begun: bool = False) -> Document:
+        """``old`` is created, replaced by ``new`` as a trial, and removed. ``begun``: an operator has accepted it."""
         made = self.create(old, keep=True)
         name = made["metadata"]["name"]
+        if begun:
+            status = {"status": {"documentDigest": "ab" * 32}}
+            made = self._api.patch_namespaced_custom_object_status(*self._where, name, status)
         changed = {**new, "metadata": {**new["metadata"], "resourceVersion": made["metadata"]["resourceVersion"]}}
 
         def send() -> Document:
@@ -157,7 +162,28 @@ FORBIDDEN: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ),
     ({"spec__storage__prefix": "a"}, {}, "storage.bucket and storage.prefix are immutable"),
     ({}, {"spec__rounds": 2}, "rounds may only grow"),
+    ({}, {"spec__managedBy": "other"}, "managedBy is immutable"),
+    ({"spec__managedBy": "other"}, {}, "managedBy is immutable"),
+    ({"spec__managedBy": "other"}, {"spec__managedBy": "photon.dev/operator"}, "managedBy is immutable"),
 ]
+
+# What may change only before a job has begun, and what the message begins with: what learning.resolve holds.
+HELD: list[tuple[dict[str, Any], str]] = [
+    ({"spec__local__steps": 65}, "local"),
+    ({"spec__local__microBatchSize": 1}, "local"),
+    ({"spec__local__learningRate": {"totalSteps": 12345}}, "local"),
+    ({"spec__local__precision": "fp32"}, "local"),
+    ({"spec__outer": {"type": "Nesterov"}}, "outer"),
+    ({"spec__outer": {"learningRate": 0.5}}, "outer"),
+    ({"spec__exchange__codec": "DenseBF16"}, "exchange.codec"),
+    ({"spec__exchange__partBytes": 2**20}, "exchange.partBytes"),
+    ({"spec__participation": {"cohortSize": 1}}, "participation.cohortSize"),
+    ({"spec__participation": {"weighting": "Uniform"}}, "participation.weighting"),
+]
+
+
+def held_message(path: str) -> str:
+    return f"{path} cannot change once the job has started: apply a new job with another storage.prefix"
 
 
 @pytest.mark.parametrize(("changes", "message"), BROKEN)
@@ -178,7 +204,23 @@ def test_what_may_not_change_is_refused_with_our_message(
 
 def test_every_rule_of_the_crd_is_in_these_tables() -> None:
     rules = {rule["message"] for _, schema in ALL for rule in schema.get("x-kubernetes-validations", ())}
-    assert rules == {message for *_, message in [*BROKEN, *FORBIDDEN]}
+    assert rules == {message for *_, message in [*BROKEN, *FORBIDDEN]} | {held_message(path) for _, path in HELD}
+
+
+def parsed(document: Document) -> FederatedTrainingJob:
+    return FederatedTrainingJob.model_validate(document)
+
+
+@pytest.mark.parametrize(("new", "path"), HELD)
+def test_what_the_aggregator_would_refuse_is_refused_at_once_and_only_once_the_job_has_begun(
+    jobs: Jobs, new: dict[str, Any], path: str
+) -> None:
+    with pytest.raises(ValueError, match="cannot change once a job has started"):
+        resolve_against(parsed(job(**new)), resolve(parsed(JOB)))
+    with pytest.raises(Refused) as refusal:
+        jobs.update(JOB, job(**new), begun=True)
+    assert f"spec.{path}: Forbidden: {held_message(path)}" in str(refusal.value)
+    jobs.update(JOB, job(**new))
 
 
 @pytest.mark.parametrize(
@@ -191,10 +233,13 @@ def test_every_rule_of_the_crd_is_in_these_tables() -> None:
         {"spec__storage__retention": {"keepLastRounds": 3}},
         {"spec__participants": JOB["spec"]["participants"][:2]},
         {"spec__participants": [*JOB["spec"]["participants"], {"name": "late", "remote": {}}]},
+        {"spec__exchange": {"maxUpdateNorm": 3.0, "clipToMedian": 4.0}},
+        {"spec__participation": {"quorum": 1, "roundDeadlineSeconds": 60}},
     ],
 )
 def test_what_may_change(jobs: Jobs, new: dict[str, Any]) -> None:
-    jobs.update(JOB, job(**new))
+    resolve_against(parsed(job(**new)), resolve(parsed(JOB)))
+    jobs.update(JOB, job(**new), begun=True)
 
 
 def test_participants_of_one_name_are_refused(jobs: Jobs) -> None:

@@ -115,6 +115,17 @@ def test_a_job_that_another_controller_manages_is_left_alone(manager: str) -> No
     assert "status" not in world.raw
 
 
+def test_a_job_that_was_given_to_another_controller_is_not_kept_by_our_finalizer() -> None:
+    raw = job_object()
+    raw["spec"]["storage"]["deletionPolicy"] = "Delete"
+    world = World(raw).training()
+    jobs = copy.deepcopy(world.children)
+    world.edit(managedBy="example.org/other")
+    world.settle()
+    assert world.raw["metadata"]["finalizers"] == []
+    assert world.children == jobs
+
+
 def test_a_job_that_is_being_deleted_is_left_to_garbage_collection() -> None:
     world = World().training()
     world.raw["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"

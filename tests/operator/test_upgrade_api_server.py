@@ -83,15 +83,16 @@ def standing(labs: Mapping[str, Lab]) -> dict[str, Any]:
 
 
 def edit_aside(labs: Mapping[str, Lab], seconds: int) -> None:
-    """Edit what decides nothing about rounds, until the operator has seen it."""
-    for lab in labs.values():
+    """Edit what decides nothing about rounds, until the operator has seen it. Not the failed job: it is tried again."""
+    edited = [lab for kind, lab in labs.items() if kind != "failed"]
+    for lab in edited:
         lab.edit("first-job", ttlSecondsAfterFinished=seconds)
 
     def seen(lab: Lab) -> bool:
         job = lab.job()
         return bool(job["status"]["observedGeneration"] == job["metadata"]["generation"])
 
-    for lab in labs.values():
+    for lab in edited:
         until(lambda lab=lab: seen(lab), "the operator has seen the edit")
 
 

@@ -55,7 +55,8 @@ def reconcile(
     metadata = observed.job["metadata"]
     manager = (observed.job.get("spec") or {}).get("managedBy")
     if manager not in (None, names.OURS):
-        return Plan()
+        # An earlier CRD let it be given away: then nothing of ours may keep it.
+        return Plan(finalizer=False) if names.FINALIZER in (metadata.get("finalizers") or ()) else Plan()
     before = statuses.stored_status(observed.job)
     observed, others = observed.without_others()
     if metadata.get("deletionTimestamp"):
