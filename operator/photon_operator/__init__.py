@@ -10,6 +10,7 @@
     http        metrics and probes
     metrics     the operator's own metrics
     settings    what the chart tells it, by environment variables
+    job_defaults  what the chart gives the pods of all jobs
     errors      the tree of its errors
     main        ``photon-operator``
     entry       the entry point: nothing heavy is imported before it

@@ -6,11 +6,13 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from photon.errors import UserError
 from photon.version import release
+from photon_operator import job_defaults
 from photon_operator.errors import OperatorError
+from photon_operator.job_defaults import JobDefaults
 
 VARIABLES: Final = {
     "PHOTON_NAMESPACES": "whose jobs it runs: a,b; empty for all",
@@ -19,12 +21,12 @@ VARIABLES: Final = {
     "PHOTON_IMAGE_PULL_POLICY": "of both; default IfNotPresent",
     "PHOTON_IMAGE_PULL_SECRETS": "names of Secrets: a,b",
     "PHOTON_CHILD_ENV": 'JSON: environment of all job pods, {"HTTPS_PROXY": "..."}',
+    job_defaults.VARIABLE: "JSON: what all job pods get where the job says nothing; the chart's jobs",
     "PHOTON_JOB_SERVICE_ACCOUNTS": "service accounts that a podTemplatePatch may name: a,b",
     "PHOTON_SERVICE_ACCOUNT": "the operator's own service account, which no job may have",
     "PHOTON_CA_CONFIGMAP": "ConfigMap in the job's namespace with certificates in ca.crt",
     "PHOTON_HTTP_PORT": "of its own metrics and probes; default 8080",
     "PHOTON_POLL_SECONDS": "how often an aggregator is asked for its status; default 5",
-    "PHOTON_STATUS_SECONDS": "how often figures alone are written to a job's status, at most; default 30",
     "PHOTON_LOG_LEVEL": "debug, info, warning or error; default info",
     "PHOTON_AGGREGATOR_URL": "where an aggregator answers; default http://{address}:8080",
 }
@@ -44,8 +46,7 @@ class Settings:
 
     ``job_service_accounts``: those that a podTemplatePatch may name; ``service_account``: the operator's own, which it
     may not. ``ca_config_map``: in the namespace of the job, with the key ca.crt. ``poll_seconds``: how often an
-    aggregator is asked for its status; ``status_seconds``: how often a status is written of which only figures differ,
-    at most. ``aggregator_url``: its address; ``{address}`` is the pod's.
+    aggregator is asked for its status. ``aggregator_url``: its address; ``{address}`` is the pod's.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -54,12 +55,12 @@ class Settings:
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     child_env: Mapping[str, str] = field(default_factory=dict)
+    job_defaults: JobDefaults = field(default_factory=JobDefaults)
     job_service_accounts: tuple[str, ...] = ()
     service_account: str = ""
     ca_config_map: str = ""
     http_port: int = 8080
     poll_seconds: float = 5.0
-    status_seconds: float = 30.0
     log_level: int = logging.INFO
     aggregator_url: str = "http://{address}:8080"
 
@@ -85,12 +86,12 @@ class Settings:
             image_pull_policy=text("IMAGE_PULL_POLICY", default.image_pull_policy),
             image_pull_secrets=several("IMAGE_PULL_SECRETS"),
             child_env=_child_env(text("CHILD_ENV", "{}")),
+            job_defaults=JobDefaults.of(_json("JOB_DEFAULTS", text("JOB_DEFAULTS", "{}"))),
             job_service_accounts=several("JOB_SERVICE_ACCOUNTS"),
             service_account=text("SERVICE_ACCOUNT", ""),
             ca_config_map=text("CA_CONFIGMAP", ""),
             http_port=int(_number("HTTP_PORT", text("HTTP_PORT", str(default.http_port)), 0, 65535)),
             poll_seconds=_number("POLL_SECONDS", text("POLL_SECONDS", str(default.poll_seconds)), 0.1, 3600),
-            status_seconds=_number("STATUS_SECONDS", text("STATUS_SECONDS", str(default.status_seconds)), 0.0, 3600),
             log_level=_level(text("LOG_LEVEL", "info")),
             aggregator_url=text("AGGREGATOR_URL", default.aggregator_url),
         )
@@ -106,11 +107,15 @@ def _number(name: str, value: str, least: float, most: float) -> float:
     return number
 
 
-def _child_env(value: str) -> dict[str, str]:
+def _json(name: str, value: str) -> Any:
     try:
-        document = json.loads(value)
+        return json.loads(value)
     except ValueError as error:
-        raise SettingsError(f"PHOTON_CHILD_ENV is not JSON ({error}): it must be an object of strings") from error
+        raise SettingsError(f"PHOTON_{name} is not JSON ({error}): it must be an object") from error
+
+
+def _child_env(value: str) -> dict[str, str]:
+    document = _json("CHILD_ENV", value)
     if not isinstance(document, dict) or not all(isinstance(v, str) for v in document.values()):
         raise SettingsError('PHOTON_CHILD_ENV must be a JSON object of strings, for example {"HTTPS_PROXY": "..."}')
     return document

@@ -16,13 +16,17 @@ from tests.operator.world import World, job_object
 
 
 def make(
-    worker: dict[str, Any] | None = None, settings: Settings | None = None, labels: Any = None, **spec: Any
+    worker: dict[str, Any] | None = None,
+    settings: Settings | None = None,
+    labels: Any = None,
+    annotations: Any = None,
+    **spec: Any,
 ) -> World:
     """A job with what is said of its worker north, all its Jobs made."""
     raw = job_object()
     raw["spec"]["participants"][0]["worker"] |= worker or {}
     raw["spec"] |= spec
-    raw["metadata"]["labels"] = labels or {}
+    raw["metadata"] |= {"labels": labels or {}, "annotations": annotations or {}}
     world = World(raw, settings)
     world.settle()
     if world.jobs():

@@ -22,6 +22,9 @@ app.kubernetes.io/part-of: photon
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* (dict "root" $ "image" .Values.operator.image) */}}
@@ -87,20 +90,46 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $env | toJson -}}
 {{- end -}}
 
-{{/* The restricted Pod Security Standard, for a pod and for a container. */}}
+{{/* The annotations of an object, if any: (dict "root" $ "own" MAP), own optional. */}}
+{{- define "photon.annotations" -}}
+{{- with merge (dict) (default (dict) .own) .root.Values.commonAnnotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the cluster is OpenShift, which assigns each namespace its users and groups and refuses others. */}}
+{{- define "photon.openshift" -}}
+{{- if .Capabilities.APIVersions.Has "security.openshift.io/v1" -}}true{{- end -}}
+{{- end -}}
+
 {{- define "photon.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: {type: RuntimeDefault}
+{{- $context := .Values.podSecurityContext -}}
+{{- if include "photon.openshift" . -}}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- end -}}
+{{- toYaml $context -}}
 {{- end -}}
 
 {{- define "photon.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{- toYaml .Values.containerSecurityContext -}}
+{{- end -}}
+
+{{/* What the operator gives every job pod, as JSON. Keys are sorted, so equal values render equally. */}}
+{{- define "photon.jobDefaults" -}}
+{{- $jobs := .Values.jobs -}}
+{{- $user := $jobs.securityContext -}}
+{{- if and (include "photon.openshift" .) (eq (toJson $user) (toJson (dict "runAsUser" 10001 "runAsGroup" 10001 "fsGroup" 10001))) -}}
+{{- $user = dict -}}
+{{- end -}}
+{{- $all := pick $jobs "extraEnv" "extraEnvFrom" "nodeSelector" "tolerations" "priorityClassName" "labels" "annotations" "inheritedMetadata" "resources" "podTemplatePatch" -}}
+{{- $found := dict "securityContext" $user -}}
+{{- range $name, $value := $all -}}
+{{- if $value -}}
+{{- $_ := set $found $name $value -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
 {{- end -}}
 
 {{- define "photon.pullSecrets" -}}

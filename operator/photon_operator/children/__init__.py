@@ -9,5 +9,6 @@
     pod_security     the restricted Pod Security Standard, also after patches
     strategic_merge  patches as ``kubectl patch`` applies them
     names            names, labels, annotations
+    inherited        labels and annotations of the chart and the job
     kinds            kinds of objects
 """

@@ -17,6 +17,7 @@ from photon.api.presets import most_parameters_of, parameters_of
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
 from photon_operator.children import names, pinned, pod_template
+from photon_operator.children.inherited import Inherited
 from photon_operator.children.kinds import CONFIG_MAP, SECRET, Object
 from photon_operator.children.objects import Maker
 from photon_operator.settings import Settings
@@ -62,7 +63,8 @@ class ChildrenInputs:
     """All that children depend on: equal inputs make equal children.
 
     ``spec``: the job's as the API server has it; ``job``: the same, parsed. ``document``: the digest of what rounds
-    depend on. ``tokens``: of every participant; ``read_token``: for those who only read. ``labels``: the job's own.
+    depend on. ``tokens``: of every participant; ``read_token``: for those who only read. ``labels``: the job's own;
+    ``inherited``: what every object has.
     ``committed_rounds``: as the status says.
     """
 
@@ -74,6 +76,7 @@ class ChildrenInputs:
     namespace: str
     uid: str
     labels: Mapping[str, str]
+    inherited: Inherited = field(default_factory=Inherited)
     tokens: Mapping[str, str]
     read_token: str
     committed_rounds: int
@@ -100,8 +103,9 @@ def make_children(inputs: ChildrenInputs) -> Children:
         job_key=f"job-{version}.json",
         digests_key=f"digests-{digests_version}.json",
         storage_secret=spec.storage.credentials_secret_ref,
+        inherited=inputs.inherited,
     )
-    maker = Maker(job=name, uid=inputs.uid, from_round=inputs.committed_rounds)
+    maker = Maker(job=name, uid=inputs.uid, from_round=inputs.committed_rounds, inherited=inputs.inherited)
     workers = {p.name: p.worker for p in spec.participants if p.worker is not None}
     launch = pod_template.launch_context(name, namespace, list(workers))
     plan = {process.name: process for process in processes(job, launch)}

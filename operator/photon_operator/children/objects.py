@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from photon.api.job import GROUP, KIND, VERSION
@@ -12,6 +12,7 @@ from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
 from photon.launch import RESTARTS, Process, Role
 from photon.protocol.canonical import digest
 from photon_operator.children import names
+from photon_operator.children.inherited import Inherited
 from photon_operator.children.kinds import CLAIM, JOB, SERVICE
 
 
@@ -22,6 +23,7 @@ class Maker:
     job: str
     uid: str
     from_round: int
+    inherited: Inherited = field(default_factory=Inherited)
 
     def any(
         self, kind: str, name: str, body: dict[str, Any], *, role: str | None = None, participant: str | None = None
@@ -31,8 +33,8 @@ class Maker:
             "kind": kind,
             "metadata": {
                 "name": name,
-                "labels": names.labels(self.job, role, participant),
-                "annotations": {names.APPLIED_HASH: digest(body)},
+                "labels": {**self.inherited.labels, **names.labels(self.job, role, participant)},
+                "annotations": {**self.inherited.annotations, names.APPLIED_HASH: digest(body)},
                 "ownerReferences": [owner(self.job, self.uid)],
             },
             **body,

@@ -61,6 +61,12 @@ _HOOKS: Final = ("postStart", "preStop")
 _HANDLERS: Final = ("httpGet", "tcpSocket")
 
 
+def of_pod(user: Mapping[str, Any]) -> dict[str, Any]:
+    """The security context of a pod whose ``user`` and groups the administrator decides, or leaves to the cluster."""
+    assigned = ("runAsUser", "runAsGroup", "fsGroup")
+    return {name: value for name, value in POD.items() if name not in assigned} | dict(user)
+
+
 def with_basics(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A pod's spec in which containers that a patch added have our basics where they say nothing."""
     secured = dict(spec)

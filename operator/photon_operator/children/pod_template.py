@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from photon.api import pod_fields
@@ -13,6 +13,7 @@ from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretS
 from photon.protocol.owner import NAMESPACE_VARIABLE
 from photon.protocol.termination import TERMINATION_LOG
 from photon_operator.children import names, pod_security
+from photon_operator.children.inherited import Inherited
 from photon_operator.children.strategic_merge import merge
 from photon_operator.errors import InvalidPod, PatchError
 from photon_operator.settings import Settings
@@ -45,6 +46,7 @@ class PodContext:
     job_key: str
     digests_key: str
     storage_secret: SecretRef | None
+    inherited: Inherited = field(default_factory=Inherited)
 
 
 def launch_context(job: str, namespace: str, participants: list[str]) -> LaunchContext:
@@ -86,8 +88,8 @@ def pod_template(
         "image": _image(process.role, placement, settings),
         "imagePullPolicy": settings.image_pull_policy,
         "command": list(process.command),
-        "env": [*_env(process, context), *_secret_env(process, context, data)],
-        "resources": _resources(process, placement),
+        "env": list(_env(process, context, data).values()),
+        "resources": _resources(process, placement, settings),
         "securityContext": dict(pod_security.CONTAINER),
         "terminationMessagePath": TERMINATION_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -98,39 +100,50 @@ def pod_template(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": dict(pod_security.POD),
+        "securityContext": pod_security.of_pod(settings.job_defaults.security_context),
         "terminationGracePeriodSeconds": WORKER_GRACE_SECONDS if process.role is Role.WORKER else GRACE_SECONDS,
         "containers": [container],
         "volumes": volumes,
     }
     if settings.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
-    if placement.node_selector:
-        spec["nodeSelector"] = dict(placement.node_selector)
-    if placement.tolerations:
-        spec["tolerations"] = list(placement.tolerations)
-    if placement.priority_class_name:
-        spec["priorityClassName"] = placement.priority_class_name
+    defaults = settings.job_defaults
+    if defaults.extra_env_from:
+        container["envFrom"] = list(defaults.extra_env_from)
+    if defaults.node_selector or placement.node_selector:
+        spec["nodeSelector"] = {**defaults.node_selector, **placement.node_selector}
+    if defaults.tolerations or placement.tolerations:
+        spec["tolerations"] = [*defaults.tolerations, *placement.tolerations]
+    if defaults.priority_class_name or placement.priority_class_name:
+        spec["priorityClassName"] = placement.priority_class_name or defaults.priority_class_name
     if subdomain:
         spec["subdomain"] = subdomain
-    labels = names.labels(context.job, process.role.value, process.participant)
-    template = {"metadata": {"labels": labels}, "spec": spec}
-    return _patched(template, placement.pod_template_patch, process.role, field, settings)
+    own = names.labels(context.job, process.role.value, process.participant)
+    template: dict[str, Any] = {"metadata": {"labels": {**context.inherited.labels, **own}}, "spec": spec}
+    if context.inherited.annotations:
+        template["metadata"]["annotations"] = dict(context.inherited.annotations)
+    for at, patch in (
+        ("podTemplatePatch of the chart's jobs", defaults.pod_template_patch),
+        (f"{field}.podTemplatePatch", placement.pod_template_patch),
+    ):
+        template = _patched(template, patch, process.role, at, settings, own)
+    return template
 
 
 def _patched(
     template: dict[str, Any],
     patch: Mapping[str, Any] | None,
     role: Role,
-    field: str,
+    at: str,
     settings: Settings,
+    labels: Mapping[str, str],
 ) -> dict[str, Any]:
+    """``template`` after the patch that ``at`` names; ``labels``: those that no patch may change."""
     if not patch:
         return template
-    at = f"{field}.podTemplatePatch"
     for path, problem in pod_fields.misshapen(patch, pod_fields.POD_TEMPLATE):
         raise InvalidPod(f"{at}.{spell(path)}: {problem}")
-    labels, spec = template["metadata"]["labels"], template["spec"]
+    spec = template["spec"]
     try:
         merged = merge(template, _for_role(patch, role))
     except PatchError as error:
@@ -154,15 +167,15 @@ def _patched(
 
 
 def _for_role(patch: Mapping[str, Any], role: Role) -> dict[str, Any]:
-    """The aggregator's patch also places init and cleanup; of the container ``aggregator`` it says nothing to them."""
-    if role not in (Role.INIT, Role.CLEANUP) or not isinstance(patch.get("spec"), Mapping):
+    """The aggregator's patch also places init and cleanup, and the chart's all pods: of the container of another role
+    they say nothing."""
+    if not isinstance(patch.get("spec"), Mapping):
         return dict(patch)
     spec = dict(patch["spec"])
     if isinstance(spec.get("containers"), list):
+        others = {each.value for each in Role} - {role.value}
         spec["containers"] = [
-            entry
-            for entry in spec["containers"]
-            if not (isinstance(entry, Mapping) and entry.get("name") == Role.AGGREGATOR.value)
+            entry for entry in spec["containers"] if not (isinstance(entry, Mapping) and entry.get("name") in others)
         ]
     return {**patch, "spec": spec}
 
@@ -173,25 +186,38 @@ def _image(role: Role, placement: PodSettings, settings: Settings) -> str:
     return placement.image or (settings.worker_image if role is Role.WORKER else settings.aggregator_image)
 
 
-def _resources(process: Process, placement: PodSettings) -> dict[str, Any]:
-    """Cores are asked for and not capped: a capped process is paused in mid-step. Memory is both."""
+def _resources(process: Process, placement: PodSettings, settings: Settings) -> dict[str, Any]:
+    """Cores are asked for and not capped: a capped process is paused in mid-step. Memory is both. Of what the job says
+    nothing, the chart's defaults count."""
     requests: dict[str, Any] = {"cpu": str(min(process.cpus, placement.resources.cpus))}
     limits: dict[str, Any] = {}
     if process.memory is not None:
         requests["memory"] = limits["memory"] = process.memory
     if process.gpus:
         requests[placement.resources.gpu_resource] = limits[placement.resources.gpu_resource] = str(process.gpus)
+    stated = set(requests)
+    for own, kind in ((requests, "requests"), (limits, "limits")):
+        given = settings.job_defaults.resources.get(kind) or {}
+        own |= {name: str(value) for name, value in given.items() if name not in stated}
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _env(process: Process, context: PodContext) -> list[dict[str, Any]]:
+def _env(process: Process, context: PodContext, data: DataSpec | None) -> dict[str, dict[str, Any]]:
+    """Variables by name: the API server takes each once. What the programs need has precedence over the chart's."""
     settings = context.settings
-    values = {"HOME": "/tmp", TERMINATION_LOG: TERMINATION_PATH, **settings.child_env, **process.env}
+    # A user that a cluster assigns is in no file of the image, where torch looks for its name.
+    values = {"HOME": "/tmp", "USER": "photon", TERMINATION_LOG: TERMINATION_PATH, **settings.child_env}
+    found = _plain(values) | {entry["name"]: dict(entry) for entry in settings.job_defaults.extra_env}
+    values = dict(process.env)
     if process.role is not Role.WORKER:  # what writes into the job's bucket
         values[NAMESPACE_VARIABLE] = context.namespace
     if settings.ca_config_map:
         values |= dict.fromkeys(_CA_VARIABLES, f"{CA_FOLDER}/ca.crt")
-    return [{"name": name, "value": value} for name, value in values.items()]
+    return found | _plain(values) | {entry["name"]: entry for entry in _secret_env(process, context, data)}
+
+
+def _plain(values: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    return {name: {"name": name, "value": value} for name, value in values.items()}
 
 
 def _secret_env(process: Process, context: PodContext, data: DataSpec | None) -> list[dict[str, Any]]:

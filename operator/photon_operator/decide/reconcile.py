@@ -22,6 +22,7 @@ from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon.api.validate import parse_job
 from photon_operator.children import build, names, pinned
 from photon_operator.children.build import Children, ChildrenInputs
+from photon_operator.children.inherited import inherited
 from photon_operator.children.kinds import JOB, SECRET, Object
 from photon_operator.decide import clock, parts, reasons, repair
 from photon_operator.decide import conditions as statuses
@@ -158,6 +159,9 @@ def _inputs(
         namespace=metadata["namespace"],
         uid=metadata["uid"],
         labels=metadata.get("labels") or {},
+        inherited=inherited(
+            observed.settings.job_defaults, metadata.get("labels") or {}, metadata.get("annotations") or {}
+        ),
         tokens={p.name: known.get(p.name) or new_token() for p in job.spec.participants},
         read_token=build.read_token_of(secret) or new_token(),
         committed_rounds=before.committed_rounds,
@@ -261,5 +265,4 @@ def _generation(observed: Observed) -> int:
 def _plan(plan: Plan, before: JobStatus, status: JobStatus, *, participant: str | None = None) -> Plan:
     if statuses.same(before, status):
         return plan
-    events = tuple(statuses.events(before, status, participant=participant))
-    return replace(plan, status=status, only_figures=statuses.same_standing(before, status), events=events)
+    return replace(plan, status=status, events=tuple(statuses.events(before, status, participant=participant)))

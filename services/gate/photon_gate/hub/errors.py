@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from photon.api.status import JoinReason
 from photon.errors import PhotonError
-from photon.protocol.border import BorderReason
 
 
 class HubUnreachable(PhotonError):
@@ -39,10 +38,8 @@ class Declined(PhotonError):
 
 
 class Contradiction(PhotonError):
-    """What no other attempt changes: the gate ends, and a person must look. ``reason`` goes into its record.
-    ``said``: what the hub answered, where it is the hub that refuses."""
+    """What no other attempt changes: the gate ends, and a person must look. ``reason`` goes into its record."""
 
-    def __init__(self, reason: JoinReason, message: str, *, said: BorderReason | None = None) -> None:
+    def __init__(self, reason: JoinReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-        self.said = said
