@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages cluster-programs check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores demo-join chaos fuzz fuzz-input sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages cluster-programs check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores demo-join chaos soak fuzz fuzz-input sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -119,6 +119,10 @@ bench-worker: $(STAMP) ## The worker's loop beside a plain PyTorch loop; what of
 
 chaos: $(STAMP) ## A job of 40 rounds in which everything goes wrong, beside the same job undisturbed (half an hour)
 	$(BIN)/python -m tests.chaos
+
+soak: $(STAMP) cluster-packages ## 50 short jobs on a real Kubernetes of two nodes, beside killed operators and nodes (half an hour)
+	$(BIN)/python -m tools.cluster prepare
+	$(BIN)/python -m tests.soak
 
 fuzz: $(STAMP) ## 10,000 mutations of what participants and strangers may send, against a real aggregator
 	$(BIN)/python -m benchmarks.fuzz

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ CNI_FOLDERS: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 PAUSE_IMAGE: Final = "localhost/pause:1"
 CONTAINERD_SECONDS: Final = 60.0
 IMPORT_SECONDS: Final = 900.0
+POWER_SECONDS: Final = 60.0
 
 # kubelet sets these for the whole machine; files that hold its wishes already, bound over them, keep it from that.
 _SYSCTLS: Final = {"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
@@ -251,6 +253,32 @@ state = "{self.folder}/containerd"
             # Limits of the whole machine, which are not ours to change.
             "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         }
+
+    # --- power --------------------------------------------------------------------------------------------------------
+
+    def power_off(self) -> None:
+        """kill -9 of all processes at once, also those of pods; disks stay, as does the machine's network."""
+        # All that the first process of the namespace is above, and not itself: it holds the namespaces.
+        self.run("kill -9 -1", check=False)
+        until(lambda: not self._others(), f"the end of all processes of {self.name}", seconds=POWER_SECONDS)
+
+    def power_on(self) -> None:
+        """containerd, kubelet and kube-proxy again; does not wait until the node is ready."""
+        for name in ("containerd", "kubelet", "kube-proxy"):
+            self.start_again(name)
+
+    def _others(self) -> list[int]:
+        """Processes of the machine but for its first, as the host numbers them."""
+        mine, found = os.readlink(f"/proc/{self.pid}/ns/pid"), []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError):
+                # Pods' processes are in pid namespaces below: their control group says whose they are.
+                inside = os.readlink(process / "ns/pid") == mine
+                pods = f"/{self.cgroup}/" in (process / "cgroup").read_text()
+                dead = (process / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+                if (inside or pods) and not dead and int(process.name) != self.pid:
+                    found.append(int(process.name))
+        return found
 
     def destroy(self) -> None:
         """End everything inside; remove the control groups."""
