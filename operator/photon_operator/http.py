@@ -23,7 +23,7 @@ async def serve(controller: Controller, *, port: int) -> web.AppRunner:
         return _answer(controller.healthy())
 
     async def ready(_: web.Request) -> web.Response:
-        return _answer(controller.healthy() if controller.listed else "jobs have not been listed yet")
+        return _answer(controller.unready())
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", health), web.get("/readyz", ready)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import os
 import sys
@@ -36,13 +37,22 @@ _CHATTY: Final = ("kopf", "httpx", "httpcore", "aiohttp", "urllib3", "kubernetes
 
 
 def _wait_for_definition(api: Api, settings: Settings) -> None:
-    """kopf looks for the jobs' definition only when it starts, so that must be there before."""
+    """kopf looks for the jobs' definition only when it starts, so that must be there before. A namespace that may not
+    be read says nothing of it: any other does."""
     deadline = time.monotonic() + DEFINITION_SECONDS
+    places = itertools.cycle(settings.namespaces or (None,))
+    refused: set[str | None] = set()
     while True:
+        place = next(places)
         try:
-            next(iter(api.listed(KIND, settings.namespaces[0] if settings.namespaces else None)), None)
+            next(iter(api.listed(KIND, place)), None)
             return
         except (ApiError, HTTPError) as error:
+            if isinstance(error, ApiError) and error.status == 403 and place not in refused:
+                log.warning("jobs cannot be listed in %s: %s", place or "the cluster", error)
+                refused.add(place)
+                if len(refused) < len(settings.namespaces):
+                    continue
             if time.monotonic() > deadline:
                 hint = (
                     "; is manifests/crd.yaml installed?" if isinstance(error, ApiError) and error.status == 404 else ""

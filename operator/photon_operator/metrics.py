@@ -39,6 +39,9 @@ class OperatorMetrics:
             registry=self.registry,
         )
         self._last = Gauge(at.OPERATOR_LAST_RECONCILE, at.OPERATOR_LAST_RECONCILE.help, registry=self.registry)
+        self._refused = Gauge(
+            at.OPERATOR_REFUSED, at.OPERATOR_REFUSED.help, at.OPERATOR_REFUSED.labels, registry=self.registry
+        )
         self.registry.register(_Jobs(cache))
         for result in ("ok", "error"):
             self._reconciles.labels(result=result)
@@ -49,6 +52,10 @@ class OperatorMetrics:
     def requested(self, verb: str) -> None:
         """A request to the API server."""
         self._requests.labels(verb=verb).inc()
+
+    def refused(self, namespace: str | None, *, yes: bool) -> None:
+        """A watched namespace (None: all of them) may not be read, or may."""
+        self._refused.labels(watched_namespace=namespace or "").set(yes)
 
     def failed(self, error: str) -> None:
         """Something failed that is no reconcile."""

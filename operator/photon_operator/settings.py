@@ -27,6 +27,7 @@ VARIABLES: Final = {
     "PHOTON_CA_CONFIGMAP": "ConfigMap in the job's namespace with certificates in ca.crt",
     "PHOTON_HTTP_PORT": "of its own metrics and probes; default 8080",
     "PHOTON_POLL_SECONDS": "how often an aggregator is asked for its status; default 5",
+    "PHOTON_STATUS_SECONDS": "how often figures alone are written to a job's status, at most; default 30",
     "PHOTON_LOG_LEVEL": "debug, info, warning or error; default info",
     "PHOTON_AGGREGATOR_URL": "where an aggregator answers; default http://{address}:8080",
 }
@@ -46,7 +47,8 @@ class Settings:
 
     ``job_service_accounts``: those that a podTemplatePatch may name; ``service_account``: the operator's own, which it
     may not. ``ca_config_map``: in the namespace of the job, with the key ca.crt. ``poll_seconds``: how often an
-    aggregator is asked for its status. ``aggregator_url``: its address; ``{address}`` is the pod's.
+    aggregator is asked for its status; ``status_seconds``: how often a status is written of which only figures differ,
+    at most. ``aggregator_url``: its address; ``{address}`` is the pod's.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class Settings:
     ca_config_map: str = ""
     http_port: int = 8080
     poll_seconds: float = 5.0
+    status_seconds: float = 30.0
     log_level: int = logging.INFO
     aggregator_url: str = "http://{address}:8080"
 
@@ -92,6 +95,7 @@ class Settings:
             ca_config_map=text("CA_CONFIGMAP", ""),
             http_port=int(_number("HTTP_PORT", text("HTTP_PORT", str(default.http_port)), 0, 65535)),
             poll_seconds=_number("POLL_SECONDS", text("POLL_SECONDS", str(default.poll_seconds)), 0.1, 3600),
+            status_seconds=_number("STATUS_SECONDS", text("STATUS_SECONDS", str(default.status_seconds)), 0.0, 3600),
             log_level=_level(text("LOG_LEVEL", "info")),
             aggregator_url=text("AGGREGATOR_URL", default.aggregator_url),
         )

@@ -97,17 +97,33 @@ def take_part(
         print(line)
 
 
-@app.command()
-def identity(
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", metavar="FILE", help="Default: PHOTON_IDENTITY, or ~/.photon/identity.pem."),
-    ] = None,
-) -> None:
-    """Show this installation's public key, made at first use."""
+KeyFile = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="Default: PHOTON_IDENTITY, or ~/.photon/identity.pem.")
+]
+identity_app = typer.Typer(invoke_without_command=True)
+app.add_typer(identity_app, name="identity")
+
+
+@identity_app.callback()
+def identity(context: typer.Context, file: KeyFile = None) -> None:
+    """Show this installation's public key, or rotate it."""
+    if context.invoked_subcommand is None:
+        from photon.cli import identity as identities
+
+        print("\n".join(identities.show(file)))
+
+
+@identity_app.command()
+def rotate(context: typer.Context, file: KeyFile = None) -> None:
+    """Make another key; hubs are told by gates, signed by both.
+
+    After a crash, the same command finishes it. A key that was stolen is not
+    rotated: let the hub revoke it and renew the invitation.
+    """
     from photon.cli import identity as identities
 
-    print("\n".join(identities.show(file)))
+    assert context.parent is not None
+    print("\n".join(identities.rotate(file or context.parent.params.get("file"))))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Final
 
 from photon.api.access import AccessFile, write_access
 from photon.api.job import FederatedTrainingJob
+from photon.errors import UserError
 from photon.launch import DoorContext
 from photon.local.door import Door, DoorOptions, address, make_door, read_door, write_door
 from photon.local.front import front
@@ -68,12 +69,18 @@ def entrance(job: FederatedTrainingJob, run: RunDirectory, options: DoorOptions 
     Raises:
         UserError: An option or a file of it cannot be used.
     """
+    before = read_door(run)
     if options is None:
-        before = read_door(run)
         if before is None:
             return None
         options = before.options
     identity, path, _ = load(options.identity)
+    if before is not None and before.hub_key != identity.key.text:
+        raise UserError(
+            f"{path} holds the key {identity.key.fingerprint}, and the hub of {run.shown} is known by "
+            f"{Key.parse(before.hub_key).fingerprint}: a hub's key is not changed in mid-job. Give the file with that "
+            f"key: --door ... --identity {path}.previous after photon identity rotate, or a backup"
+        )
     # The file is named as it was found now: a later run may have another environment.
     door = make_door(job, run, options.model_copy(update={"identity": path}), identity=identity, identity_path=path)
     if not run.access.exists():

@@ -248,6 +248,12 @@ OPERATOR_JOBS: Final = Metric(
 OPERATOR_API_REQUESTS: Final = Metric(
     "photon_operator_api_requests_total", "counter", "Requests to the Kubernetes API.", "verb"
 )
+OPERATOR_REFUSED: Final = Metric(
+    "photon_operator_namespace_refused",
+    "gauge",
+    "1 if the operator may not read a namespace that it is told to watch; empty for the whole cluster.",
+    "watched_namespace",
+)
 OPERATOR_LAST_RECONCILE: Final = Metric(
     "photon_operator_last_reconcile_timestamp_seconds", "gauge", "When a reconcile last ended well."
 )

@@ -137,6 +137,15 @@ def read_identity(path: Path) -> Identity:
     Raises:
         KeyFileError: it is absent, unreadable, open to other users, or holds no Ed25519 key.
     """
+    return Identity.from_pem(read_private(path), str(path))
+
+
+def read_private(path: Path) -> bytes:
+    """What a file of private keys holds.
+
+    Raises:
+        KeyFileError: it is absent, unreadable, too large, or open to other users.
+    """
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -149,7 +158,7 @@ def read_identity(path: Path) -> Identity:
         raise KeyFileError(f"{path} cannot be read: {error.strerror}") from error
     if len(pem) > MAX_KEY_FILE:
         raise KeyFileError(f"{path} is too large for a private key: more than {MAX_KEY_FILE} bytes")
-    return Identity.from_pem(pem, str(path))
+    return pem
 
 
 def create_identity(path: Path) -> Identity:

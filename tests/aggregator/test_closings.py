@@ -12,7 +12,7 @@ import pytest
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.placement import StorageSpec
-from photon.api.status import JobReason
+from photon.api.status import JobReason, MemberState
 from photon.protocol.canonical import canonical_json, digest, sha256_hex
 from photon.protocol.messages import RefusalReason, TrainTask
 from photon.protocol.records import Closing, Commit, Plan, RollbackReason
@@ -22,9 +22,10 @@ from photon.store.tensors import Header
 from photon_aggregator.actions import closings
 from photon_aggregator.bucket.records import RecordError
 from photon_aggregator.faults import FaultPoint
+from photon_aggregator.rounds.events import Members
 from photon_aggregator.rounds.taking import clip_factors
 from tests.aggregator.fake_worker import FakeWorker, Prepared, job_document, write_round_zero
-from tests.aggregator.running import KillAt, Killed, aggregator, chain, working
+from tests.aggregator.running import Aggregator, KillAt, Killed, aggregator, chain, working
 from tests.aggregator.test_refusals import values_of, with_values
 
 NAMES = ["bad", "north", "south"]
@@ -120,6 +121,44 @@ def test_a_round_with_too_few_usable_updates_is_given_up_and_the_job_goes_on(
     assert (returned.to, returned.reason, returned.offenders) == (0, RollbackReason.NO_QUORUM, ["bad"])
     assert commits[1].folder == commits[0].folder
     assert names(commits[2]) == NAMES
+
+
+@pytest.mark.parametrize("unusable", [False, True])
+def test_a_decided_round_keeps_the_quorum_that_it_had_although_a_member_is_back(
+    unusable: bool, store: ObjectStore, storage: StorageSpec
+) -> None:
+    """Without its access south is missing from the quorum of three; it has it again when the round is merged."""
+    job = job_document(storage, ["east", "north", "south"], rounds=1, evaluation={"everyRounds": 0})
+    write_round_zero(job, store)
+    remote: dict[str, Any] = {"settings": {"remote": frozenset({"south"})}}
+
+    def stands(running: Aggregator, state: MemberState) -> None:
+        event = Members(at=running.engine.clock(), states={"south": state})
+        running.loop.call_soon_threadsafe(running.engine.send, event)
+
+    with aggregator(job, store, faults=KillAt(FaultPoint.BEFORE_MERGE), **remote) as first:
+        stands(first, MemberState.ACTIVE)
+        workers = [FakeWorker(name, [first.url]) for name in ("east", "north")]
+        with contextlib.suppress(RuntimeError), working(*workers):  # they say that they were stopped
+            first.until(lambda engine: engine.state.open is not None and len(engine.state.open.admissions) == 2)
+            stands(first, MemberState.REVOKED)
+            first.wait()
+            for worker in workers:
+                worker.stop.set()
+    assert isinstance(first.error, Killed), first.error
+    if unusable:
+        parts = store.list(f"{keys.updates_folder(1)}/north/")
+        store.delete([info.key for info in parts if info.key.endswith(".safetensors")])
+    with aggregator(job, store, stop_when_done=False, **remote) as second:
+        stands(second, MemberState.ACTIVE)
+        second.until(lambda engine: engine.state.head is not None and engine.state.head.round == 1)
+    commit = chain(store)[1]
+    if unusable:
+        # What the first closing took was the quorum; what is left of it is not.
+        assert commit.rollback is not None
+        assert "1 of 2 updates can be merged; dropped: north" in commit.rollback.message
+    else:
+        assert (names(commit), commit.rollback) == (["east", "north"], None)
 
 
 def closing_of(plan: Plan, **fields: Any) -> Closing:

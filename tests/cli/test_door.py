@@ -26,6 +26,7 @@ from photon.local.run_folder import RunDirectory
 from photon.protocol.canonical import sha256_hex
 from photon.store.objects import ObjectStore
 from photon.trust.keys import Identity
+from photon.trust.rotation import rotate_identity
 from tests.cli.conftest import job_document
 
 REMOTE = [{"name": "st-mary", "remote": {}}, {"name": "north", "remote": {}}]
@@ -144,6 +145,10 @@ def test_a_resumed_run_needs_no_options(tmp_path: Path) -> None:
     with first.opened("http://127.0.0.1:1") as told:
         assert (told.listen, told.object_endpoint) == (f"127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}")
     assert entrance(job(tmp_path), run, None) == first
+
+    rotate_identity(tmp_path / "id.pem")
+    with pytest.raises(UserError, match=r"a hub's key is not changed in mid-job.*--identity .*id\.pem\.previous"):
+        entrance(job(tmp_path), run, None)
     assert read_access(run.access).participants == {}
 
 

@@ -1,4 +1,4 @@
-"""``photon identity``: the key is made once, shown alike ever after, and never replaced."""
+"""``photon identity``: the key is made once, shown alike ever after, and replaced only by a rotation."""
 
 from __future__ import annotations
 
@@ -54,3 +54,14 @@ def test_the_command_shows_it(tmp_path: Path) -> None:
     done = subprocess.run([BIN / "photon", "identity"], env=env, capture_output=True, text=True, timeout=60, check=True)
     assert f"file         {tmp_path / 'identity.pem'}" in done.stdout
     assert "public key   ed25519:" in done.stdout
+
+
+def test_it_is_rotated_by_a_command_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "identity.pem"
+    first = show(file)[3]
+    command = [BIN / "photon", "identity", "rotate", "--file", file]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert show(file)[2] != first
+    before = first.removeprefix("fingerprint  ")
+    assert f"(before: {before})" in done.stdout
+    assert f"keep {file}.previous" in done.stdout

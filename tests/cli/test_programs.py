@@ -23,6 +23,7 @@ OTHERWISE = {
     "PHOTON_JOB_DEFAULTS": '{"nodeSelector": {"pool": "gpu"}}',
     "PHOTON_HTTP_PORT": "9090",
     "PHOTON_POLL_SECONDS": "7",
+    "PHOTON_STATUS_SECONDS": "7",
     "PHOTON_LOG_LEVEL": "debug",
 }
 
@@ -75,6 +76,7 @@ def test_the_operators_help_names_each_variable_that_it_reads_and_the_chart_sets
     assert read == VARIABLES.keys()
     assert VARIABLES["PHOTON_HTTP_PORT"].endswith(f"default {default.http_port}")
     assert VARIABLES["PHOTON_POLL_SECONDS"].endswith(f"default {default.poll_seconds:g}")
+    assert VARIABLES["PHOTON_STATUS_SECONDS"].endswith(f"default {default.status_seconds:g}")
     assert VARIABLES["PHOTON_AGGREGATOR_URL"].endswith(f"default {default.aggregator_url}")
     for name in VARIABLES:
         changed = Settings.of({name: OTHERWISE.get(name, "other")})

@@ -105,6 +105,7 @@ def install(kube: Kube, registry: str, *chosen: str, program: Path | None = None
         f"image.registry={registry}",
         "seaweedfs.enabled=true",
         "operator.pollSeconds=1",
+        "operator.statusSeconds=1",
         # Several sessions may share a cluster: none runs the jobs of another.
         f"watchNamespaces={{{kube.namespace}}}",
         *chosen,

@@ -53,6 +53,7 @@ class Operator:
             "KUBECONFIG": str(kube.kubeconfig),
             "PHOTON_HTTP_PORT": str(self.port),
             "PHOTON_POLL_SECONDS": "0.5",
+            "PHOTON_STATUS_SECONDS": "0.5",
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,6 +114,7 @@ class Aggregators:
 
     def __init__(self) -> None:
         self._status: JobStatus | None = None
+        self.answered = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -121,6 +123,7 @@ class Aggregators:
                 self.send_response(200 if status else 503)
                 self.end_headers()
                 if status is not None:
+                    outer.answered += 1
                     self.wfile.write(status.model_dump_json(by_alias=True).encode())
 
             def log_message(self, *_: Any) -> None:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import logging
-import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from prometheus_client import generate_latest
 
 from photon.api.job import KIND
+from photon.api.status import JobStatus
 from photon.telemetry.metric_names import operator_metrics
 from photon_operator.children import names
-from photon_operator.children.build import read_token_of
-from photon_operator.children.kinds import JOB, POD, SECRET
-from photon_operator.cluster.aggregator_status import StatusPoller
+from photon_operator.children.kinds import JOB, POD
 from photon_operator.cluster.apply import Applied
 from photon_operator.cluster.cache import Cache, Key
 from photon_operator.cluster.memory import READ_EVENTS_AGAIN_SECONDS, TRY_AGAIN_SECONDS, RetryMemory
+from photon_operator.cluster.pace import Brake, StatusPace
 from photon_operator.cluster.work_queue import WorkQueue
 from photon_operator.decide.plan import Apply, Plan
 from photon_operator.metrics import OperatorMetrics
@@ -51,6 +50,7 @@ def test_settings_as_the_chart_gives_them() -> None:
             "PHOTON_CA_CONFIGMAP": "photon-ca",
             "PHOTON_HTTP_PORT": "9090",
             "PHOTON_POLL_SECONDS": "2.5",
+            "PHOTON_STATUS_SECONDS": "60",
             "PHOTON_LOG_LEVEL": "warning",
         }
     )
@@ -58,6 +58,7 @@ def test_settings_as_the_chart_gives_them() -> None:
     assert settings.image_pull_secrets == ("one", "two")
     assert settings.child_env == {"HTTPS_PROXY": "http://proxy:3128"}
     assert (settings.http_port, settings.poll_seconds, settings.log_level) == (9090, 2.5, logging.WARNING)
+    assert settings.status_seconds == 60
     assert Settings.of({"PHOTON_NAMESPACES": ""}).namespaces == ()
 
 
@@ -114,10 +115,38 @@ def test_what_is_deleted_does_not_come_back_with_a_list_that_began_before() -> N
 def test_a_list_finds_what_a_watch_lost() -> None:
     cache = Cache()
     cache.put(JOB, child("first-init"))
-    before = cache.uids(JOB)
-    cache.put(JOB, child("first-aggregator", uid="u2"))  # made while the list is read
-    assert cache.keep_only(JOB, [], before) == {FIRST}
+    before = cache.versions(JOB)
+    cache.put(JOB, child("first-aggregator", uid="u2", version=3))  # made while the list is read
+    assert cache.take_list(JOB, None, [], "2", before) == ({FIRST}, False)
     assert set(cache.children(FIRST)[JOB]) == {"first-aggregator"}
+
+
+def test_what_only_lost_its_label_comes_back_with_it() -> None:
+    cache = Cache()
+    cache.put(JOB, child("first-init"))
+    cache.drop(JOB, child("first-init", version=2))
+    assert cache.put(JOB, child("first-init", version=2)) is None
+    assert cache.put(JOB, child("first-init", version=3)) == FIRST
+    assert set(cache.children(FIRST)[JOB]) == {"first-init"}
+
+
+def test_after_a_restored_backup_a_list_replaces_all() -> None:
+    cache = Cache()
+    cache.put(JOB, child("first-init", version=900, status={"late": True}))
+    cache.put(JOB, child("first-aggregator", uid="u2", version=901))
+    cache.put(JOB, child("first-worker-north", uid="u3", version=902))
+    cache.drop(JOB, child("first-worker-north", uid="u3", version=903))
+    restored = [child("first-init", version=10), child("first-worker-north", uid="u3", version=11)]
+    cache.take_list(JOB, None, restored, "50", cache.versions(JOB))
+    assert set(cache.children(FIRST)[JOB]) == {"first-init", "first-worker-north"}
+    assert not cache.children(FIRST)[JOB]["first-init"]["status"]
+
+
+def test_a_list_of_one_namespace_says_nothing_of_another() -> None:
+    cache = Cache()
+    cache.put(JOB, child("first-init"))
+    cache.take_list(JOB, "elsewhere", [], "2", cache.versions(JOB, "elsewhere"))
+    assert set(cache.children(FIRST)[JOB]) == {"first-init"}
 
 
 def test_what_no_decision_needs_is_not_kept() -> None:
@@ -245,6 +274,42 @@ def test_what_was_refused_is_tried_again_after_a_while_or_when_it_is_edited() ->
     assert memory.of(FIRST).refused == {}
 
 
+def test_what_was_applied_in_vain_is_tried_again_after_a_while_or_when_it_is_edited() -> None:
+    now = 0.0
+    memory = RetryMemory(lambda: now)
+    plan = Plan(apply=(wanted("a"), wanted("b")))
+    assert not memory.applied(FIRST, plan, Applied(), vain={"Job a"})
+    assert [w.name for w in memory.due(FIRST, plan).apply] == ["b"]
+    assert memory.due(FIRST, Plan(apply=(wanted("a", "2"),))).apply
+    now = TRY_AGAIN_SECONDS
+    assert memory.due(FIRST, plan) == plan
+
+
+def test_figures_wait_until_a_status_may_be_written_again() -> None:
+    now = 0.0
+    pace = StatusPace(lambda: now, 30.0)
+    figures = Plan(status=JobStatus.model_validate({}), only_figures=True)
+    assert pace.due(FIRST, figures) == figures
+    pace.written(FIRST)
+    now = 10.0
+    waits = pace.due(FIRST, figures)
+    assert waits.changes_nothing
+    assert waits.again_in_seconds == 20.0
+    transition = replace(figures, only_figures=False)
+    assert pace.due(FIRST, transition) == transition
+    now = 30.0
+    assert pace.due(FIRST, figures) == figures
+
+
+def test_a_job_that_changes_again_and_again_is_slowed_down_and_no_other() -> None:
+    now = 0.0
+    brake = Brake(lambda: now, burst=3, refill_seconds=6.0)
+    assert [brake.take(FIRST) for _ in range(4)] == [0.0, 0.0, 0.0, 6.0]
+    assert brake.take(("lab", "second")) == 0.0
+    now = 6.0
+    assert [brake.take(FIRST) for _ in range(2)] == [0.0, 6.0]
+
+
 def test_events_are_not_read_again_and_again() -> None:
     now = 0.0
     memory = RetryMemory(lambda: now)
@@ -259,42 +324,6 @@ def test_events_are_not_read_again_and_again() -> None:
     assert memory.warnings == {}
 
 
-# --- the poller of aggregators ----------------------------------------------------------------------------------------
-
-
-def test_an_aggregator_is_asked_with_its_jobs_token() -> None:
-    world = World().training()
-    cache = Cache()
-    for kind in (SECRET, POD):
-        found = world.children[SECRET].values() if kind == SECRET else world.pods
-        for raw in found:
-            cache.put(kind, {**raw, "metadata": {"namespace": "lab", "resourceVersion": "1", **raw["metadata"]}})
-    said: list[str | None] = []
-
-    class Answering(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            said.append(self.headers["Authorization"])
-            self.send_response(401)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Answering) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        poller = StatusPoller(cache, Settings(aggregator_url=f"http://127.0.0.1:{server.server_port}"), lambda _: None)
-
-        async def ask() -> None:
-            running = asyncio.create_task(poller.run())
-            while not said:
-                await asyncio.sleep(0.01)
-            running.cancel()
-
-        asyncio.run(asyncio.wait_for(ask(), 60))
-        server.shutdown()
-    assert said[0] == f"Bearer {read_token_of(world.children[SECRET]['first-tokens'])}"
-
-
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +334,7 @@ def test_metrics_have_the_names_that_dashboards_know() -> None:
     cache.put(KIND, world.raw)
     metrics = OperatorMetrics(cache)
     metrics.requested("get")
+    metrics.refused("team-b", yes=True)
     metrics.reconciled(0.01, None)
     metrics.reconciled(0.01, "ApiError")
     text = generate_latest(metrics.registry).decode()

@@ -26,7 +26,7 @@ BOUNDED = {
     "model",
     "route",
 }
-BOUNDED |= {"outer", "codec", "result", "error", "condition", "verb"}
+BOUNDED |= {"outer", "codec", "result", "error", "condition", "verb", "watched_namespace"}
 
 
 @pytest.mark.parametrize("metric", list(names.all_metrics()))
@@ -48,6 +48,7 @@ def test_every_name_is_there_once() -> None:
 def test_the_operator_serves_what_is_declared_for_it() -> None:
     metrics = OperatorMetrics(Cache())
     metrics.requested("patch")
+    metrics.refused("team-b", yes=True)
     metrics.reconciled(0.01, "ApiException")
     found = {
         sample.name: set(sample.labels) - {"le"} for family in metrics.registry.collect() for sample in family.samples

@@ -5,7 +5,9 @@
     client             the requests to the API server
     apply              carries out a plan
     cache              jobs, children and pods as the watches told them
+    lists              lists all of the watched namespaces, again and again
     work_queue         which job is due when
     aggregator_status  asks aggregators for their status
+    pace               how often the operator writes about one job
     memory             what is remembered for some minutes, and children that were built; may be lost
 """

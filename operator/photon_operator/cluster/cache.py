@@ -6,19 +6,22 @@ and what our own requests answered, so that a decision never misses what the one
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from photon.api.job import GROUP, KIND, VERSION
 from photon_operator.children import names
 from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
 
+log = logging.getLogger(__name__)
+
 Key = tuple[str, str]  # namespace and name of a job
 
 CHILD_KINDS: Final = (CONFIG_MAP, SECRET, SERVICE, CLAIM, JOB)
-_METADATA: Final = (
+METADATA: Final = (
     *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"),
     *("labels", "annotations", "ownerReferences", "finalizers"),
 )
@@ -31,15 +34,19 @@ class Cache:
     def __init__(self) -> None:
         self._objects: dict[str, dict[Key, Object]] = {kind: {} for kind in (KIND, *CHILD_KINDS, POD)}
         self._of_job: defaultdict[Key, set[tuple[str, str]]] = defaultdict(set)
-        # Uids of what was deleted: a list that began before must not bring it back. A uid never comes again.
-        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        # Uids of what is gone, and the last version of each: a list that began before must not bring it back. What is
+        # deleted never comes again; what only lost its label does, as a later version.
+        self._tombstones: OrderedDict[str, Object] = OrderedDict()
 
     def put(self, kind: str, raw: Object) -> Key | None:
         """Take an object in; the key of the job that it belongs to, None when this version or a later one is known."""
         metadata = raw["metadata"]
         at = (metadata["namespace"], metadata["name"])
-        if metadata["uid"] in self._tombstones:
-            return None
+        buried = self._tombstones.get(metadata["uid"])
+        if buried is not None:
+            if not (version_of(raw).isdecimal() and _newer(raw, buried)):
+                return None
+            del self._tombstones[metadata["uid"]]
         known = self._objects[kind].get(at)
         if known is not None and known["metadata"]["uid"] == metadata["uid"] and not _newer(raw, known):
             return None
@@ -52,29 +59,50 @@ class Cache:
     def drop(self, kind: str, raw: Object) -> Key | None:
         """An object is gone; the key of the job that it belonged to."""
         metadata = raw["metadata"]
-        self._tombstones[metadata["uid"]] = None
-        if len(self._tombstones) > _TOMBSTONES:
-            self._tombstones.popitem(last=False)
         at = (metadata["namespace"], metadata["name"])
         known = self._objects[kind].get(at)
-        if known is not None and known["metadata"]["uid"] == metadata["uid"]:
-            del self._objects[kind][at]
-            key = job_key(kind, known)
-            if kind != KIND and key is not None:
-                self._of_job[key].discard((kind, metadata["name"]))
-                if not self._of_job[key]:
-                    del self._of_job[key]
+        same = known is not None and known["metadata"]["uid"] == metadata["uid"]
+        last = known if same and known is not None and _newer(known, raw) else raw
+        self._tombstones[metadata["uid"]] = {"metadata": {"resourceVersion": version_of(last)}}
+        if len(self._tombstones) > _TOMBSTONES:
+            self._tombstones.popitem(last=False)
+        if same and known is not None:
+            self._remove(kind, known)
         return job_key(kind, raw)
 
-    def uids(self, kind: str) -> frozenset[str]:
-        """Of all objects of a kind: taken before a list, it says what the list shows to be gone."""
-        return frozenset(raw["metadata"]["uid"] for raw in self._objects[kind].values())
+    def _remove(self, kind: str, known: Object) -> None:
+        metadata = known["metadata"]
+        del self._objects[kind][metadata["namespace"], metadata["name"]]
+        key = job_key(kind, known)
+        if kind != KIND and key is not None:
+            self._of_job[key].discard((kind, metadata["name"]))
+            if not self._of_job[key]:
+                del self._of_job[key]
 
-    def keep_only(self, kind: str, listed: Iterable[str], known_before: frozenset[str]) -> set[Key]:
-        """Drop what was known before a list and is not in it; the jobs that this concerns."""
-        gone = known_before - set(listed)
-        lost = [raw for raw in self._objects[kind].values() if raw["metadata"]["uid"] in gone]
-        return {key for raw in lost if (key := self.drop(kind, raw)) is not None}
+    def versions(self, kind: str, namespace: str | None = None) -> dict[str, str]:
+        """By uid, of all objects of a kind: taken before a list, it says what the list shows to be gone."""
+        return {raw["metadata"]["uid"]: version_of(raw) for raw in self._of(kind, namespace)}
+
+    def take_list(
+        self, kind: str, namespace: str | None, listed: Sequence[Object], version: str, before: Mapping[str, str]
+    ) -> tuple[set[Key], bool]:
+        """Take a whole list in, which was as of ``version``; ``before``: ``versions`` when it was asked for.
+
+        Returns the jobs of which it tells something new, and whether it had something that watches had not told.
+        """
+        if _went_back(version, before.values()):
+            # An older state was restored: what is known is of a history that did not happen.
+            log.warning("the list of %s is older than what was known: a backup was restored; all of it is taken", kind)
+            for raw in self._of(kind, namespace):
+                self._remove(kind, raw)
+            self._tombstones.clear()
+        found = {key for raw in listed if (key := self.put(kind, raw)) is not None}
+        gone = before.keys() - {raw["metadata"]["uid"] for raw in listed}
+        lost = [raw for raw in self._of(kind, namespace) if raw["metadata"]["uid"] in gone]
+        return found | {key for raw in lost if (key := self.drop(kind, raw)) is not None}, bool(found)
+
+    def _of(self, kind: str, namespace: str | None) -> list[Object]:
+        return [raw for at, raw in self._objects[kind].items() if namespace is None or at[0] == namespace]
 
     def job(self, key: Key) -> Object | None:
         return self._objects[KIND].get(key)
@@ -112,15 +140,25 @@ def job_key(kind: str, raw: Object) -> Key | None:
 
 def _newer(raw: Object, known: Object) -> bool:
     """Whether ``raw`` is a newer version of ``known``; versions of one object are ordered numbers."""
-    versions = raw["metadata"].get("resourceVersion", ""), known["metadata"].get("resourceVersion", "")
+    versions = version_of(raw), version_of(known)
     if not all(version.isdecimal() for version in versions):
         return True
     return int(versions[0]) > int(versions[1])
 
 
+def _went_back(version: str, known: Iterable[str]) -> bool:
+    """Whether a list is of a version before one that was known when it was asked for."""
+    return version.isdecimal() and any(each.isdecimal() and int(each) > int(version) for each in known)
+
+
+def version_of(raw: Object | None) -> str:
+    """The version of an object; empty where there is none."""
+    return str(raw["metadata"].get("resourceVersion", "")) if raw is not None else ""
+
+
 def _slim(kind: str, raw: Object) -> Object:
     """``raw`` less what no decision needs: a thousand jobs should not take a gigabyte."""
-    metadata = {key: raw["metadata"][key] for key in _METADATA if key in raw["metadata"]}
+    metadata = {key: raw["metadata"][key] for key in METADATA if key in raw["metadata"]}
     # Entries of a list do not say what they are.
     slim: dict[str, Any] = {"apiVersion": f"{GROUP}/{VERSION}" if kind == KIND else None, "kind": kind}
     slim["metadata"] = metadata

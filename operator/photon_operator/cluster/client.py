@@ -99,13 +99,23 @@ class Api:
             raise
 
     def listed(self, kind: str, namespace: str | None, *, labels: str = "") -> Iterator[Object]:
-        """All objects of a kind, a page at a time; without their managed fields, which are half of their size."""
+        """All objects of a kind, a page at a time."""
+        for items, _ in self._pages(kind, namespace, labels):
+            yield from items
+
+    def snapshot(self, kind: str, namespace: str | None, *, labels: str = "") -> tuple[list[Object], str]:
+        """All objects of a kind, and the version as of which they were listed."""
+        pages = list(self._pages(kind, namespace, labels))
+        return [raw for items, _ in pages for raw in items], pages[0][1]
+
+    def _pages(self, kind: str, namespace: str | None, labels: str) -> Iterator[tuple[Sequence[Object], str]]:
         query = [("limit", str(PAGE))] + ([("labelSelector", labels)] if labels else [])
         more = ""
         while True:
             page = self._call("list", "GET", _path(kind, namespace), [*query, *([("continue", more)] if more else [])])
-            yield from page.get("items") or ()
-            more = (page.get("metadata") or {}).get("continue") or ""
+            metadata = page.get("metadata") or {}
+            yield page.get("items") or (), str(metadata.get("resourceVersion") or "")
+            more = metadata.get("continue") or ""
             if not more:
                 return
 

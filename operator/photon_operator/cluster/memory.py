@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from photon_operator.children.build import Children, ChildrenInputs, make_children
+from photon_operator.children.kinds import Object
 from photon_operator.cluster.apply import Applied
 from photon_operator.cluster.cache import Key
 from photon_operator.decide.plan import Apply, Plan
@@ -86,6 +87,20 @@ class RetryMemory:
     def of(self, key: Key) -> Retries:
         return self._jobs.get(key) or Retries()
 
+    def is_ours(self, key: Key, children: Mapping[str, Mapping[str, Object]]) -> None:
+        """Forget of what is among the job's children, by kind and name, that its name was taken: it has our label
+        again."""
+        retries = self._jobs.get(key)
+        if retries is None:
+            return
+        for title in list(retries.taken):
+            kind, _, name = title.partition(" ")
+            if name in children.get(kind, {}):
+                del retries.taken[title]
+                retries.tried.pop(title, None)
+        if not retries.tried:
+            del self._jobs[key]
+
     def due(self, key: Key, plan: Plan) -> Plan:
         """``plan`` without what was tried in vain a short while ago and has not been edited since."""
         tried, now = self.of(key).tried, self._clock()
@@ -96,8 +111,12 @@ class RetryMemory:
 
         return replace(plan, apply=tuple(wanted for wanted in plan.apply if not waits(wanted)))
 
-    def applied(self, key: Key, plan: Plan, done: Applied) -> bool:
-        """Take down what came of a plan; whether that says something new."""
+    def applied(self, key: Key, plan: Plan, done: Applied, *, vain: Collection[str] = ()) -> bool:
+        """Take down what came of a plan; whether that says something new.
+
+        ``vain``: titles of what was applied and is as it was before, though it was not as it should be: a webhook undid
+        it, say. It is not tried again at once either.
+        """
         retries = self._jobs.get(key) or Retries()
         before = (dict(retries.taken), dict(retries.refused), set(retries.closing))
         for wanted in plan.apply:
@@ -109,6 +128,8 @@ class RetryMemory:
                 if wanted.title in found:
                     known[wanted.title] = found[wanted.title]
                     retries.tried[wanted.title] = (wanted.version, self._clock())
+            if wanted.title in vain:
+                retries.tried[wanted.title] = (wanted.version, self._clock())
         if retries.tried:
             self._jobs[key] = retries
         else:

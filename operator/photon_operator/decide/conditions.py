@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from photon.api.job import FederatedTrainingJob
 from photon.api.status import (
@@ -81,7 +82,7 @@ def _finite(model: JobStatus | ParticipantStatus, fields: Sequence[str]) -> dict
 def parse_answer(text: str | bytes) -> JobStatus | None:
     """What an aggregator answers of itself; None when it is something else."""
     try:
-        return _said(read_status(json.loads(text)))
+        return _said(read_status(from_json(text)))  # it refuses what is nested without end
     except ValueError:
         return None
 
@@ -191,7 +192,21 @@ def named_diagnosis(person: ParticipantStatus) -> str | None:
 def same(one: JobStatus, other: JobStatus) -> bool:
     """Whether they say the same; how long it will take is no news of its own."""
     update = {"eta_seconds": None}
-    return as_json(one.model_copy(update=update)) == as_json(other.model_copy(update=update))
+    return one.model_copy(update=update) == other.model_copy(update=update)
+
+
+def same_standing(one: JobStatus, other: JobStatus) -> bool:
+    """Whether they differ in nothing that people wait for, and in figures at most."""
+    return _awaited(one) == _awaited(other)
+
+
+def _awaited(status: JobStatus) -> tuple[object, ...]:
+    return (
+        *(status.observed_generation, status.document_digest, status.rounds, status.round, status.committed_rounds),
+        *(status.observed_retry, status.start_time),
+        *((c.type, c.status, c.reason) for c in status.conditions),
+        *((p.name, p.state is ParticipantState.ABSENT, p.reason, p.access) for p in status.participants),
+    )
 
 
 def as_json(status: JobStatus) -> dict[str, Any]:

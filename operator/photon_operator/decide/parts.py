@@ -50,12 +50,14 @@ def document(situation: Situation) -> Plan:
     observed, body = situation.observed, situation.children.config_map
     known = observed.child(body["kind"], body["metadata"]["name"])
     generation = observed.job["metadata"].get("generation", 0)
-    if known is not None and statuses.seen(situation.before, generation) and known.get("data") != body["data"]:
-        written = digest({"data": known.get("data")})
+    if known is not None and statuses.seen(situation.before, generation):
+        # What others added beside our keys is theirs.
+        data = {key: value for key, value in (known.get("data") or {}).items() if key in body["data"]}
+        written = digest({"data": data})
         annotations = {**body["metadata"]["annotations"], names.APPLIED_HASH: written}
         intact = (known["metadata"].get("annotations") or {}).get(names.APPLIED_HASH) == written
-        if intact and set(known["data"]) == set(body["data"]):
-            body = {**body, "data": known["data"], "metadata": {**body["metadata"], "annotations": annotations}}
+        if intact and data != body["data"] and set(data) == set(body["data"]):
+            body = {**body, "data": data, "metadata": {**body["metadata"], "annotations": annotations}}
     return keep(observed, body)
 
 
@@ -192,5 +194,7 @@ def _as_applied(known: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
     if body["kind"] == CLAIM:  # the API server makes its specification immutable
         return True
     if body["kind"] in (CONFIG_MAP, SECRET):
-        return bool(known.get("data") == body["data"])
+        # Keys that others added stay theirs through every apply: with them, it would never be as applied.
+        data = known.get("data") or {}
+        return all(data.get(key) == value for key, value in body["data"].items())
     return bool((known.get("spec") or {}).get("selector") == body["spec"]["selector"])

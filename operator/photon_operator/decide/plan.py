@@ -67,7 +67,8 @@ class KubeEvent:
 class Plan:
     """What is to be done, or a part of it: each decision returns its part, and ``joined`` makes one of them.
 
-    ``status``: None to leave it as it is. ``read_events_of``: uids whose events are worth reading.
+    ``status``: None to leave it as it is; ``only_figures``: nothing that people wait for differs in it.
+    ``read_events_of``: uids whose events are worth reading.
     ``again_in_seconds``: when to reconcile again although nothing has changed. ``delete_job``: the job's time is over.
     ``finalizer``: whether the job is to be kept, when it is deleted, until its data is; None to leave it as it is.
     """
@@ -76,6 +77,7 @@ class Plan:
     adopt: tuple[Adopt, ...] = ()
     delete: tuple[Delete, ...] = ()
     status: JobStatus | None = None
+    only_figures: bool = False
     events: tuple[KubeEvent, ...] = ()
     read_events_of: tuple[str, ...] = ()
     again_in_seconds: float | None = None
@@ -84,9 +86,16 @@ class Plan:
 
     @property
     def changes_nothing(self) -> bool:
-        return not (
-            self.apply or self.adopt or self.delete or self.status or self.delete_job or self.finalizer is not None
-        )
+        return self.status is None and not self._touches_objects
+
+    @property
+    def writes_figures_alone(self) -> bool:
+        """Whether all that it does is to write figures."""
+        return self.status is not None and self.only_figures and not self._touches_objects
+
+    @property
+    def _touches_objects(self) -> bool:
+        return bool(self.apply or self.adopt or self.delete or self.delete_job or self.finalizer is not None)
 
 
 def joined(parts: Iterable[Plan]) -> Plan:

@@ -265,4 +265,5 @@ def _generation(observed: Observed) -> int:
 def _plan(plan: Plan, before: JobStatus, status: JobStatus, *, participant: str | None = None) -> Plan:
     if statuses.same(before, status):
         return plan
-    return replace(plan, status=status, events=tuple(statuses.events(before, status, participant=participant)))
+    events = tuple(statuses.events(before, status, participant=participant))
+    return replace(plan, status=status, only_figures=statuses.same_standing(before, status), events=events)

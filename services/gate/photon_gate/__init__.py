@@ -10,6 +10,7 @@
     inner       the institution's own side: the worker protocol, status, metrics
     membership  from an invitation to the end: the loop of the program
     program     ``run``: all of it put together
+    keyfile     the key's file, which a rotation changes
     goodbye     ``leave``: a signed farewell
     doctor      ``doctor``: DNS, proxy, TLS, the hub's signature, the clock
     ends        exit codes and termination records

@@ -16,11 +16,13 @@ from photon.api.status import ConditionType, JoinReason, MemberState
 from photon.policy.document import Policy
 from photon.policy.verdict import of_job
 from photon.protocol.border import SiteState, StateReport
+from photon.trust.keys import Key
 from photon_gate.guard.border import Border
 from photon_gate.guard.memory import Memory
 from photon_gate.guard.standing import Standing
 from photon_gate.hub.client import HubClient
 from photon_gate.hub.errors import Awaiting, Contradiction, Declined, HubUnreachable, NotEnrolled
+from photon_gate.keyfile import IdentityFile
 from photon_gate.ledger.book import Ledger
 from photon_gate.ledger.entries import MAX_TEXT, Direction, What
 
@@ -44,6 +46,7 @@ class Membership:
     ledger: Ledger
     border: Border
     standing: Standing
+    identity: IdentityFile | None = None
     look_seconds: float = LOOK_SECONDS
     jitter: Callable[[], float] = lambda: random.uniform(0.7, 1.0)
     _pause: float = FIRST_PAUSE
@@ -59,6 +62,7 @@ class Membership:
             LedgerError: Nothing can be recorded, so nothing may cross.
         """
         try:
+            self._look_at_the_key()
             if self.standing.ready:
                 self._look()
             else:
@@ -87,6 +91,7 @@ class Membership:
     def _join(self) -> None:
         state = self.client.enroll()
         self.memory.joined(self.client.job)
+        self.memory.enrolled(self.client.key.id)
         self.standing.heard()
         if state is not MemberState.ACTIVE:
             raise Awaiting(
@@ -117,6 +122,24 @@ class Membership:
             "member of %s at %s, with the key %s", job.name, self.client.exchange.host, self.client.key.fingerprint
         )
         self._says()
+
+    def _look_at_the_key(self) -> None:
+        new = self.identity.rotated(self.client.key) if self.identity is not None else None
+        if new is not None:
+            log.info("the key was rotated to %s: telling the hub", new.key.fingerprint)
+            self.client.takes(new)
+
+    def rotating(self, envelope: str) -> None:
+        """A signed rotation is about to leave. Raises LedgerError: then it does not."""
+        self.ledger.append(What(direction=Direction.OUT, kind="Key", decision="Signed", envelope=envelope))
+
+    def rotated(self, old: Key, new: Key) -> None:
+        """The hub knows the new key."""
+        name = f"{old.id} is {new.id} from now on"
+        self.ledger.append(What(direction=Direction.IN, kind="Key", decision="Rotated", name=name))
+        self.memory.enrolled(new.id)
+        self._noted = ""
+        log.info("the hub knows the new key %s", new.fingerprint)
 
     def _look(self) -> None:
         view = self.client.view()

@@ -21,7 +21,6 @@ from photon.launch import INVITATION_TOKEN, LISTEN_FD
 from photon.policy.document import Policy, load_policy
 from photon.policy.verdict import Hub, of_invitation
 from photon.protocol.termination import Termination
-from photon.trust.keys import read_identity
 from photon_gate.ends import after_error, after_job
 from photon_gate.guard.border import Border
 from photon_gate.guard.memory import Memory
@@ -33,6 +32,7 @@ from photon_gate.inner.app import create_app
 from photon_gate.inner.bounds import Tokens
 from photon_gate.inner.server import Server, bind, parse_address
 from photon_gate.inner.status import Conditions, status_of
+from photon_gate.keyfile import IdentityFile
 from photon_gate.ledger.book import Ledger
 from photon_gate.membership import Membership
 from photon_gate.recording import Recording, left_before
@@ -84,7 +84,7 @@ class Gate:
 def assemble(options: Options, stack: ExitStack) -> Gate:
     """Read what was given, open what is needed until ``stack`` ends, and serve. Raises UserError, Contradiction."""
     invitation = read_invitation(options.job)
-    identity = read_identity(options.identity)
+    identity = IdentityFile(options.identity)
     policy = load_policy(options.policy) if options.policy is not None else Policy()
     join, participant = invitation.job.spec.join, invitation.job.participant
     refuse_by_policy(policy, invitation)
@@ -101,7 +101,15 @@ def assemble(options: Options, stack: ExitStack) -> Gate:
     context = tls_context(join) if join.url.startswith("https") or join.ca_bundle else None
     exchange = stack.enter_context(Exchange(join, context=context))
     token = invitation.token or os.environ.get(INVITATION_TOKEN) or None
-    client = HubClient(exchange, join, participant=participant, identity=identity, token=token)
+    client = HubClient(
+        exchange,
+        join,
+        participant=participant,
+        identity=identity.present,
+        token=token,
+        previous=identity.previous,
+        known=memory.keys[-1] if memory.keys else None,
+    )
     client.job = memory.job
     grants = Grants([join.origin, *join.objects], clock=time.monotonic)
     training = memory.training
@@ -131,13 +139,20 @@ def assemble(options: Options, stack: ExitStack) -> Gate:
     stack.callback(server.close)
     conditions = Conditions()
     membership = Membership(
-        client=client, memory=memory, policy=policy, ledger=ledger, border=border, standing=standing
+        client=client,
+        memory=memory,
+        policy=policy,
+        ledger=ledger,
+        border=border,
+        standing=standing,
+        identity=identity,
     )
+    client.on_rotating, client.on_rotated = membership.rotating, membership.rotated
     return Gate(
         membership=membership,
         border=border,
         standing=standing,
-        status=lambda: status_of(standing, conditions, participant=participant, key=identity.key),
+        status=lambda: status_of(standing, conditions, participant=participant, key=client.key),
         server=server,
     )
 

@@ -35,8 +35,12 @@ class Decided:
     link: Link
 
     @property
+    def quorum(self) -> int:
+        return self.link.quorum(self.merge.quorum)
+
+    @property
     def has_quorum(self) -> bool:
-        return len(self.merge.admissions) >= self.merge.quorum
+        return len(self.merge.admissions) >= self.quorum
 
 
 def decide(merge: Merge, bench: Workbench, *, unusable: dict[str, str] | None = None) -> Decided:

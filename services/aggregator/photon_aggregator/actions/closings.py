@@ -7,7 +7,7 @@ drops at least one update, so aggregators agree on every link and a chain is no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from photon.protocol.records import Closing, Plan
 from photon.store import keys
@@ -18,12 +18,29 @@ from photon_aggregator.bucket.records import RecordError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A closing in the bucket: its digest, its place in the chain (from 1), and all that the chain dropped so far."""
+    """A closing in the bucket: its digest, its place in the chain (from 1), and all that the chain dropped so far.
+
+    ``decided``: number of updates of the first closing of its chain.
+    """
 
     closing: Closing
     digest: str
     number: int
     dropped: dict[str, str]
+    decided: int
+
+    @classmethod
+    def first(cls, closing: Closing, digest: str) -> Link:
+        """The link that a chain begins with."""
+        return cls(closing=closing, digest=digest, number=1, dropped={}, decided=len(closing.updates))
+
+    def quorum(self, wanted: int) -> int:
+        """How many updates the round needs, where ``wanted`` are a quorum by what is known now.
+
+        What the first closing took was a quorum then. That someone is a member again, or that the job asks for more
+        by now, must not undo what was decided.
+        """
+        return max(1, min(wanted, self.decided))
 
 
 def first(store: ObjectStore, plan: Plan, plan_digest: str, ours: Closing) -> Link:
@@ -35,7 +52,7 @@ def first(store: ObjectStore, plan: Plan, plan_digest: str, ours: Closing) -> Li
     """
     closing, digest, _ = records.create(store, keys.closing(plan.round), ours)
     _check(store, closing, plan, plan_digest, 1)
-    return _follow(store, plan, plan_digest, Link(closing=closing, digest=digest, number=1, dropped={}))
+    return _follow(store, plan, plan_digest, Link.first(closing, digest))
 
 
 def last(store: ObjectStore, plan: Plan, plan_digest: str) -> Link | None:
@@ -48,7 +65,7 @@ def last(store: ObjectStore, plan: Plan, plan_digest: str) -> Link | None:
     found = records.find(store, keys.closing(plan.round), Closing)
     if found is None or found[0].plan != plan_digest:
         return None
-    return _follow(store, plan, plan_digest, Link(closing=found[0], digest=found[1], number=1, dropped={}))
+    return _follow(store, plan, plan_digest, Link.first(found[0], found[1]))
 
 
 def drop(store: ObjectStore, plan: Plan, plan_digest: str, link: Link, dropped: dict[str, str]) -> Link:
@@ -85,7 +102,8 @@ def _follow(store: ObjectStore, plan: Plan, plan_digest: str, link: Link) -> Lin
         if not follows or closing.clip_to_median != link.closing.clip_to_median:
             where = store.uri(keys.closing(plan.round, number))
             raise RecordError(f"{where} does not follow from the closing before it")
-        link = Link(closing=closing, digest=digest, number=number, dropped={**link.dropped, **closing.dropped})
+        dropped = {**link.dropped, **closing.dropped}
+        link = replace(link, closing=closing, digest=digest, number=number, dropped=dropped)
 
 
 def _check(store: ObjectStore, closing: Closing, plan: Plan, plan_digest: str, number: int) -> None:

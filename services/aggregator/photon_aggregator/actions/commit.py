@@ -161,7 +161,7 @@ def _given_up(decided: Decided) -> Commit:
         base.commit,
         base.digest,
         reason=RollbackReason.NO_QUORUM,
-        message=f"{len(decided.merge.admissions)} of {decided.merge.quorum} updates can be merged; dropped: {why}",
+        message=f"{len(decided.merge.admissions)} of {decided.quorum} updates can be merged; dropped: {why}",
         offenders=list(dropped),
     )
 

@@ -330,7 +330,8 @@ class Scan:
 class Merge:
     """Merge these updates (sorted by participant), or those that the bucket says this round takes, and commit it.
 
-    With fewer than ``quorum`` usable updates the round is given up: its commit is a rollback to ``base``.
+    With fewer than ``quorum`` usable updates (or than were decided earlier, if those are fewer) the round is given up:
+    its commit is a rollback to ``base``.
     Answer with Committed.
     """
 

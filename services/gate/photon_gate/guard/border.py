@@ -401,11 +401,14 @@ class Border:
                 if said.job != self.client.job:
                     raise not_trusted("it signs commits of another job as those of this one")
                 own = said.keys.get(self.client.participant)
-                if own not in (None, self.client.key.id) and self.memory.update(said.round) is not None:
+                if own is not None and not self._owned(own) and self.memory.update(said.round) is not None:
                     raise not_trusted(f"round {said.round} has an update of this institution with the key {own}")
                 self.memory.follows(said)
                 self.standing.last_commit, self.standing.committed = said.commit, said.round
                 self._record(Direction.IN, "Commit", "Seen", said.commit, said.round, envelope=envelope)
+
+    def _owned(self, key_id: str) -> bool:
+        return self.client.owned(key_id) or key_id in self.memory.keys
 
     def _last_commits(self, said: statements.Task) -> None:
         """What the hub signed before the end, which it may not be there to show later."""

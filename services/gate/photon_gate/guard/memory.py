@@ -26,6 +26,7 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 KEPT: Final = 256
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+KeyId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Round = Annotated[int, Field(ge=0, le=10**9)]
 
 
@@ -42,13 +43,15 @@ class Training(BaseModel):
 class Seen(BaseModel):
     """The file. ``commits`` and ``updates``: digests by round, of commits and of the manifest that was signed.
 
-    ``checked``: the last round whose signed commit was checked.
+    ``keys``: ids of this institution's keys that the hub knew, the last of them now. ``checked``: the last round whose
+    signed commit was checked.
     """
 
     model_config = ConfigDict(extra="ignore")
     job: Digest | None = None
     checked: Annotated[int, Field(ge=-1, le=10**9)] = -1
     training: Training | None = None
+    keys: list[KeyId] = []
     commits: dict[Round, Digest] = {}
     updates: dict[Round, Digest] = {}
 
@@ -94,6 +97,18 @@ class Memory:
     def checked(self) -> int:
         """The last round whose signed commit was checked; -1 before."""
         return self._seen.checked
+
+    @property
+    def keys(self) -> list[str]:
+        """Ids of the keys of this institution that the hub knew, as far as they are remembered; the last knows now."""
+        return list(self._seen.keys)
+
+    def enrolled(self, key_id: str) -> None:
+        """The hub knows this key now."""
+        with self._lock:
+            if self._seen.keys[-1:] != [key_id]:
+                self._seen.keys = [*(one for one in self._seen.keys if one != key_id), key_id][-KEPT:]
+                self._write()
 
     def commit(self, round_number: int) -> str | None:
         """The digest of a round's commit, as far as it is known."""

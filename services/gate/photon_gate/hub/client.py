@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Final, TypeVar
 
@@ -26,6 +27,7 @@ from photon.protocol.border import (
     LeaveRequest,
     MembershipReply,
     ParticipantView,
+    RotateRequest,
     SessionReply,
     SessionRequest,
     StateReport,
@@ -48,6 +50,8 @@ from photon_gate.hub.checks import not_trusted, same, signed
 from photon_gate.hub.errors import Awaiting, Contradiction, Declined, HubUnreachable, NotEnrolled, SessionEnded
 from photon_gate.hub.exchange import LARGE, SMALL, Answer, Exchange
 
+log = logging.getLogger(__name__)
+
 M = TypeVar("M", bound=BaseModel)
 
 # A session is renewed when it has this many seconds left.
@@ -56,6 +60,8 @@ RENEW_SECONDS: Final = 60.0
 LEAST_SESSION_SECONDS: Final = 5.0
 # Signatures of 200 commits of a job with very many participants.
 COMMITS: Final = 32 * 2**20
+# Of an answer that was asked for without one.
+NO_NONCE: Final = "0" * 32
 # Names an invitation where the key alone is the proof.
 NO_INVITATION: Final = "aaaaaaaa"
 
@@ -97,9 +103,12 @@ class HubClient:
         participant: str,
         identity: Identity,
         token: str | None = None,
+        previous: Sequence[Identity] = (),
+        known: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises Contradiction: the token is none of an invitation."""
+        """``previous``: keys that a hub may still know, from before rotations. ``known``: id of the key that it knew
+        last, where that was kept. Raises Contradiction: the token is none of an invitation."""
         self.exchange = exchange
         self.hub = Key.parse(join.hub_key)
         self.participant = participant
@@ -107,7 +116,13 @@ class HubClient:
         self.job = ""
         self.version = ""
         self._join = join
-        self._identity = identity
+        self._identity = self._wanted = identity
+        self._previous = list(previous)
+        self._known = known
+        self._settled = not self._previous or known == identity.key.id
+        # What is told of a rotation: the envelope before it leaves; the keys once the hub has taken it.
+        self.on_rotating: Callable[[str], object] = lambda _: None
+        self.on_rotated: Callable[[Key, Key], object] = lambda _old, _new: None
         self._token = checked_token(token)
         self._clock = clock
         self._lock = Lock()
@@ -152,23 +167,100 @@ class HubClient:
     def enroll(self) -> MemberState:
         """Bind the key to the participant; repeating changes nothing. Raises Contradiction for Revoked and Left."""
         self.hello()
+        with self._lock:
+            try:
+                self._settle()
+            except NotEnrolled:
+                log.debug("no key of this institution is enrolled yet")
+            try:
+                return self._enroll(self._identity)
+            except Contradiction as error:
+                if self._settled or error.said is not BorderReason.INVITATION_UNKNOWN:
+                    raise
+                return self._enroll_before(error)
+
+    def _enroll_before(self, refused: Contradiction) -> MemberState:
+        """The hub may have invited the key from before a rotation."""
+        for old in self._previous:
+            try:
+                self._enroll(old)
+            except Contradiction:
+                continue
+            self._settle()
+            return self._enroll(self._identity)
+        raise refused
+
+    def _enroll(self, identity: Identity) -> MemberState:
         nonce = secrets.token_hex(16)
         envelope = statements.Enrolment(
             audience=self.hub.id,
             job_name=self.job_name,
             invitation=self._token[4:12] if self._token else NO_INVITATION,
             participant=self.participant,
-            public_key=self.key.text,
+            public_key=identity.key.text,
             version=release(),
             protocol=PROTOCOL,
             nonce=nonce,
-        ).seal(self._identity)
-        request = EnrolmentRequest(public_key=self.key.text, envelope=envelope.decode(), token=self._token)
+        ).seal(identity)
+        request = EnrolmentRequest(public_key=identity.key.text, envelope=envelope.decode(), token=self._token)
         reply = self._parsed(MembershipReply, self._asked("POST", "v1/enrolment", body=request))
-        return self._membership(reply, nonce)
+        return self._membership(reply, nonce, identity.key)
+
+    def takes(self, new: Identity) -> None:
+        """Sign with ``new`` from now on: the hub is told first. What fails is tried again with the next request."""
+        with self._lock:
+            self._previous[:0] = [self._wanted, self._identity]
+            self._known = self._identity.key.id
+            self._wanted, self._settled = new, False
+            self._settle()
+
+    def owned(self, key_id: str) -> bool:
+        """Whether it names a key of this institution, the present one or one before."""
+        return any(one.key.id == key_id for one in (self._wanted, self._identity, *self._previous))
+
+    def _settle(self) -> None:
+        """Let the hub know the key that is wanted, signed by the one that it knows."""
+        if self._settled:
+            return
+        earlier = [one for one in self._previous if one.key.id == self._known]
+        problem: Contradiction | None = None
+        for identity in dict.fromkeys([*earlier, self._wanted, *self._previous]):
+            try:
+                self._open(identity)
+            except Contradiction as error:
+                if error.said is not BorderReason.BAD_SIGNATURE:
+                    raise
+                problem = problem or error
+                continue
+            if identity is not self._wanted:
+                self._rotate(identity, self._wanted)
+            self._identity, self.key, self._settled = self._wanted, self._wanted.key, True
+            return
+        assert problem is not None
+        raise Contradiction(
+            JoinReason.INVITATION_USED,
+            f"the hub knows another key of {self.participant} than {self._wanted.key.fingerprint} and those before "
+            "it: restore the key's file, or ask for a renewed invitation",
+            said=problem.said,
+        )
+
+    def _rotate(self, old: Identity, new: Identity) -> None:
+        said = statements.Rotate(audience=self.hub.id, participant=self.participant, new_key=new.key.text)
+        envelope = said.seal(old, new).decode()
+        self.on_rotating(envelope)
+        request = RotateRequest(new_key=new.key.text, envelope=envelope)
+        try:
+            answer = self._asked("POST", "v1/keys", body=request, session=self._session)
+        except SessionEnded as ended:
+            raise HubUnreachable("Session", f"the hub ends sessions at once: {ended}") from ended
+        self._membership(self._parsed(MembershipReply, answer), NO_NONCE, new.key)
+        self.on_rotated(old.key, new.key)
 
     def open_session(self) -> None:
         """A new session, by a signature over a challenge of the hub."""
+        self._open(self._identity)
+
+    def _open(self, identity: Identity) -> None:
         challenge = self.hello().challenge
         envelope = statements.Session(
             audience=self.hub.id,
@@ -177,7 +269,7 @@ class HubClient:
             challenge=challenge,
             version=release(),
             protocol=PROTOCOL,
-        ).seal(self._identity)
+        ).seal(identity)
         request = SessionRequest(participant=self.participant, envelope=envelope.decode())
         reply = self._parsed(SessionReply, self._asked("POST", "v1/session", body=request))
         self._opened = self._clock()
@@ -258,13 +350,13 @@ class HubClient:
         """The envelope of a statement of this institution."""
         return statement.seal(self._identity).decode()
 
-    def _membership(self, reply: MembershipReply, nonce: str) -> MemberState:
+    def _membership(self, reply: MembershipReply, nonce: str, key: Key) -> MemberState:
         said = signed(reply.envelope, statements.Membership, self.hub)
         same(
             "membership",
             ("job", said.job, self.job),
             ("participant", said.participant, self.participant),
-            ("key", said.key, self.key.id),
+            ("key", said.key, key.id),
             ("nonce", said.nonce, nonce),
         )
         if said.state in _STATES:
@@ -273,6 +365,7 @@ class HubClient:
 
     def _current(self) -> str:
         with self._lock:
+            self._settle()
             if self._clock() >= self._until:
                 self._short = self._short + 1 if self._clock() < self._opened + LEAST_SESSION_SECONDS else 0
                 # The first may have been ended by photon leave, or a rotation: the hub says so at once.
@@ -321,7 +414,7 @@ class HubClient:
         said = f"the hub says {answer.reason}: {answer.message}"
         known = next((reason for reason in BorderReason if reason.value == answer.reason), None)
         if known in _ENDINGS:
-            raise Contradiction(_ENDINGS[known], said)
+            raise Contradiction(_ENDINGS[known], said, said=known)
         if answer.reason in _SESSION and session is not None:
             raise SessionEnded(said)
         if known is BorderReason.AWAITING_APPROVAL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from photon.api.status import JoinReason
 from photon.errors import PhotonError
+from photon.protocol.border import BorderReason
 
 
 class HubUnreachable(PhotonError):
@@ -38,8 +39,10 @@ class Declined(PhotonError):
 
 
 class Contradiction(PhotonError):
-    """What no other attempt changes: the gate ends, and a person must look. ``reason`` goes into its record."""
+    """What no other attempt changes: the gate ends, and a person must look. ``reason`` goes into its record.
+    ``said``: what the hub answered, where it is the hub that refuses."""
 
-    def __init__(self, reason: JoinReason, message: str) -> None:
+    def __init__(self, reason: JoinReason, message: str, *, said: BorderReason | None = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.said = said
