@@ -22,7 +22,7 @@ VARIABLES: Final = {
     "PHOTON_IMAGE_PULL_SECRETS": "names of Secrets: a,b",
     "PHOTON_CHILD_ENV": 'JSON: environment of all job pods, {"HTTPS_PROXY": "..."}',
     job_defaults.VARIABLE: "JSON: what all job pods get where the job says nothing; the chart's jobs",
-    "PHOTON_JOB_SERVICE_ACCOUNTS": "service accounts that a podTemplatePatch may name: a,b",
+    "PHOTON_JOB_SERVICE_ACCOUNTS": "service accounts that a job may name: a,b",
     "PHOTON_SERVICE_ACCOUNT": "the operator's own service account, which no job may have",
     "PHOTON_CA_CONFIGMAP": "ConfigMap in the job's namespace with certificates in ca.crt",
     "PHOTON_HTTP_PORT": "of its own metrics and probes; default 8080",
@@ -45,7 +45,7 @@ def _release(name: str) -> str:
 class Settings:
     """``namespaces``: empty for all. ``child_env``: added to the containers of all job pods.
 
-    ``job_service_accounts``: those that a podTemplatePatch may name; ``service_account``: the operator's own, which it
+    ``job_service_accounts``: those that a job may name; ``service_account``: the operator's own, which it
     may not. ``ca_config_map``: in the namespace of the job, with the key ca.crt. ``poll_seconds``: how often an
     aggregator is asked for its status; ``status_seconds``: how often a status is written of which only figures differ,
     at most. ``aggregator_url``: its address; ``{address}`` is the pod's.

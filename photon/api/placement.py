@@ -112,6 +112,17 @@ class PodSettings(ApiModel):
         dict[str, LabelValue], Field(max_length=64, description="Labels that a node must have.")
     ] = {}
     priority_class_name: Annotated[ShortText | None, Field(description="PriorityClass of the pods.")] = None
+    # Omitted when unset: programs of an earlier release still read the document.
+    service_account_name: Annotated[
+        str | None,
+        Field(
+            max_length=253,
+            pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+            exclude_if=lambda value: value is None,
+            description="ServiceAccount of the pods, for the identity that a cloud gives it. One that the "
+            "administrator allows in jobs.serviceAccounts of the chart. Default: none, so pods have no identity.",
+        ),
+    ] = None
     tolerations: Annotated[list[dict[str, Any]], Field(max_length=64, description="Tolerations of the pods.")] = []
     pod_template_patch: Annotated[
         dict[str, Any] | None, Field(description="Strategic merge patch of the pod template, applied last.")

@@ -76,6 +76,19 @@ def test_the_operator_is_granted_what_it_needs_and_no_wildcard(chart: Chart) -> 
     assert all(somewhere[resource] == everywhere[resource] for resource in somewhere)
 
 
+def test_metadata_services_are_reached_only_where_the_administrator_says(chart: Chart) -> None:
+    def rules(objects: list[Object]) -> list[Any]:
+        policy = named(objects, "NetworkPolicy", "photon-jobs")
+        return [rule for rule in policy["spec"]["egress"] if "169.254.170.23" in str(rule)]
+
+    assert not rules(chart.render())
+    (rule,) = rules(chart.render(values=CHART / "ci" / "eks-values.yaml"))
+    assert rule == {
+        "to": [{"ipBlock": {"cidr": "169.254.170.23/32"}}, {"ipBlock": {"cidr": "fd00:ec2::23/128"}}],
+        "ports": [{"protocol": "TCP", "port": 80}],
+    }
+
+
 def test_who_may_edit_a_namespace_may_edit_its_jobs(chart: Chart) -> None:
     view = named(chart.render(), "ClusterRole", "photon-view")
     edit = named(chart.render(), "ClusterRole", "photon-edit")

@@ -135,6 +135,7 @@ _RESOURCES: Final[Pins] = _plain(cpus=1, memory=None, gpus=0, gpuResource="nvidi
 _POD: Final[Pins] = {
     "resources": _group(_RESOURCES),
     **_plain(image=None, nodeSelector={}, priorityClassName=None, tolerations=[], podTemplatePatch=None),
+    "serviceAccountName": Pin(None, later=True),
 }
 _AGGREGATOR: Final[Pins] = {**_POD, "resources": _group(_RESOURCES, cpus=2)}
 _WORKER: Final[Pins] = {

@@ -122,12 +122,14 @@ def pod_template(
     template: dict[str, Any] = {"metadata": {"labels": {**context.inherited.labels, **own}}, "spec": spec}
     if context.inherited.annotations:
         template["metadata"]["annotations"] = dict(context.inherited.annotations)
-    for at, patch in (
-        ("podTemplatePatch of the chart's jobs", defaults.pod_template_patch),
-        (f"{field}.podTemplatePatch", placement.pod_template_patch),
-    ):
-        template = _patched(template, patch, process.role, at, settings, own)
-    return template
+    chart = "podTemplatePatch of the chart's jobs"
+    template = _patched(template, defaults.pod_template_patch, process.role, chart, settings, own)
+    if placement.service_account_name is not None:
+        template["spec"]["serviceAccountName"] = placement.service_account_name
+        template["spec"].pop("serviceAccount", None)
+        for problem in pod_security.rights(template["spec"], settings.job_service_accounts, settings.service_account):
+            raise InvalidPod(f"{field}.{problem.removeprefix('spec.')}")
+    return _patched(template, placement.pod_template_patch, process.role, f"{field}.podTemplatePatch", settings, own)
 
 
 def _patched(
