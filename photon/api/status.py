@@ -64,6 +64,7 @@ class ClusterReason(StrEnum):
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     SECRET_MISSING = "SecretMissing"
     POD_REFUSED = "PodRefused"
+    INIT_CONTAINER_FAILED = "InitContainerFailed"
     OUT_OF_MEMORY = "OutOfMemory"
     INTERRUPTED = "Interrupted"
     ACCESS_DENIED = "AccessDenied"

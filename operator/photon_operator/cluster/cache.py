@@ -172,7 +172,7 @@ def _slim(kind: str, raw: Object) -> Object:
             "containers": [{"name": c.get("name"), "resources": c.get("resources") or {}} for c in containers]
         }
         status: Mapping[str, Any] = raw.get("status") or {}
-        kept = ("phase", "podIP", "reason", "message", "conditions", "containerStatuses")
+        kept = ("phase", "podIP", "reason", "message", "conditions", "initContainerStatuses", "containerStatuses")
         slim["status"] = {key: status[key] for key in kept if key in status}
     elif kind == SERVICE:
         slim["spec"] = {"selector": (raw.get("spec") or {}).get("selector")}

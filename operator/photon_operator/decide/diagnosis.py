@@ -10,6 +10,8 @@ from typing import Any, Final
 from photon.api.status import ClusterReason, JobReason
 from photon.api.text import printable
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
+from photon_operator.decide import containers
+from photon_operator.decide.containers import Helper
 from photon_operator.decide.observed import ObservedJob, Pod
 from photon_operator.decide.reasons import CLUSTER_REASONS
 
@@ -74,7 +76,9 @@ def diagnose_pod(pod: Pod, warnings: Mapping[str, str]) -> Diagnosis | None:
         reason = ClusterReason.QUEUED if gated else ClusterReason.UNSCHEDULABLE
         return Diagnosis(reason=reason, message=_short(_PREEMPTION.sub("", str(scheduled.get("message", "")))))
     waiting = pod.container.get("waiting")
-    if waiting is not None and (found := _waiting(pod, waiting)):
+    if waiting is not None and (found := _waiting(pod.image, waiting)):
+        return found
+    if pod.phase in ("Pending", "Running") and (found := _held_up(pod)):
         return found
     if pod.phase == "Pending" and (said := warnings.get(pod.uid)):
         return Diagnosis(reason=ClusterReason.POD_REFUSED, message=_short(said))
@@ -112,12 +116,37 @@ def _try_before(work: ObservedJob) -> Diagnosis | None:
     return None if found is None or found.reason is ClusterReason.INTERRUPTED else found
 
 
-def _waiting(pod: Pod, waiting: Mapping[str, Any]) -> Diagnosis | None:
+def _held_up(pod: Pod) -> Diagnosis | None:
+    """What another container of a pod waits for, while our program waits for it."""
+    for helper in containers.helpers(pod.raw) if "running" not in pod.container else ():
+        if helper.waiting is None:
+            continue
+        if found := _waiting(helper.image, helper.waiting):
+            return found.of(helper.title)
+        if helper.failed:  # it is started again and again
+            return _of_helper(helper)
+    return None
+
+
+def _of_helper(helper: Helper) -> Diagnosis:
+    """How a container failed that is not ours."""
+    ended = helper.ended or {}
+    code = ended.get("exitCode")
+    if code in EXITS_STOPPED:
+        return Diagnosis(reason=ClusterReason.INTERRUPTED, message=f"{helper.title} was asked to end")
+    if ended.get("reason") == "OOMKilled":
+        message = f"{helper.title} was killed for using more memory than its limit"
+        return Diagnosis(reason=ClusterReason.OUT_OF_MEMORY, message=message)
+    reason = ClusterReason.INIT_CONTAINER_FAILED if helper.init else ClusterReason.PROGRAM_FAILED
+    said = _last_line(str(ended.get("message") or ""))
+    message = f"{helper.title} ended with exit code {code}" + (f": {said}" if said else "")
+    return Diagnosis(reason=reason, message=_short(message))
+
+
+def _waiting(image: str, waiting: Mapping[str, Any]) -> Diagnosis | None:
     reason, message = str(waiting.get("reason", "")), str(waiting.get("message") or "")
     if reason in _IMAGE:
-        return Diagnosis(
-            reason=ClusterReason.IMAGE_UNAVAILABLE, message=_short(_no_image(pod.image, message or reason))
-        )
+        return Diagnosis(reason=ClusterReason.IMAGE_UNAVAILABLE, message=_short(_no_image(image, message or reason)))
     if reason == "CreateContainerConfigError":
         missing = message.startswith("secret ") and message.endswith(" not found")
         hint = ": the job's namespace must have a Secret of this name" if missing else ""
@@ -158,9 +187,11 @@ def _terminated(pod: Pod) -> Diagnosis | None:
     if disrupted is not None and disrupted.get("status") == "True":
         why = str(disrupted.get("message") or disrupted.get("reason") or "")
         return Diagnosis(reason=ClusterReason.INTERRUPTED, message=_short(f"its pod was taken away: {why}"))
-    end = pod.terminated
+    end, status = pod.terminated, pod.raw.get("status", {})
+    other = containers.failed(pod.raw)
+    if end is None and other is not None and not status.get("reason"):
+        return _of_helper(other)
     if end is None:  # the pod failed as a whole: evicted, or its node is gone
-        status = pod.raw.get("status", {})
         return Diagnosis(
             reason=ClusterReason.INTERRUPTED, message=_short(str(status.get("message") or status.get("reason") or ""))
         )
@@ -171,7 +202,7 @@ def _terminated(pod: Pod) -> Diagnosis | None:
             message=f"killed for using more memory than its limit ({_memory_limit(pod)}); raise resources.memory",
         )
     if code == 0:
-        return None
+        return _of_helper(other) if other is not None and pod.phase == "Failed" else None
     if code in EXITS_STOPPED:
         return Diagnosis(reason=ClusterReason.INTERRUPTED, message="it was asked to end")
     record = pod.termination
