@@ -68,6 +68,8 @@ PURPOSE: Final[Mapping[str, str]] = {
     "update": "once a round: the update is complete",
     "evaluation": "when the hub asks for it: the global model on held-out text",
     "commits": "what the hub signed of each round",
+    "log": "after the hub has shown a longer log: that it continues the one before",
+    "cosign": "every 15 minutes: the head of the hub's log, as it was seen",
     "leave": "once: the institution leaves the job",
     "keys": "when it is wanted: another key",
     "state": "when it changes: here, away, or not taking part",
@@ -124,6 +126,8 @@ MEANING: Final[Mapping[str, str]] = {
     "clippedFraction": "Share of steps whose gradient was clipped.",
     "envelope: manifest": "Digest of the manifest.",
     "envelope: result": "Digest of the result.",
+    "envelope: size": "How many entries of the hub's log were seen.",
+    "envelope: head": "Digest of all of them.",
     "envelope: reason": "Why, as a code.",
     "reason": "Why, as a code.",
 }
@@ -282,7 +286,7 @@ def sheet() -> str:
         f"`{one.method} {one.path}` ({PURPOSE[one.name]})" for one in found if not one.sent
     )
     text += (
-        ".\nTheir queries hold a random nonce, how long to wait, the last task done, or the last round known.\n"
+        ".\nTheir queries hold a random nonce, how long to wait, and the last task, round or entry of the log known.\n"
         + ENTERS
     )
     for message in found:

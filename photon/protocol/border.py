@@ -3,7 +3,7 @@
 Paths are below the door's base, ``https://HOST/.../jobs/NAMESPACE/NAME``. An envelope is a signed statement
 (photon.trust), sent as text so that its bytes stay as they were signed.
 
-    GET  v1/hello?nonce=32hex                         -> HelloReply       (no authentication; signed by the hub)
+    GET  v1/hello?nonce=32hex&seen=N                  -> HelloReply       (no authentication; signed by the hub)
     POST v1/enrolment            EnrolmentRequest     -> MembershipReply  (token, and the site's signature)
     POST v1/session              SessionRequest       -> SessionReply     (the site's signature over a challenge)
     GET  v1/job                                       -> JobForWorkers
@@ -14,6 +14,8 @@ Paths are below the door's base, ``https://HOST/.../jobs/NAMESPACE/NAME``. An en
     POST v1/rounds/{round}/update BorderUpdate        -> UpdateReply
     POST v1/rounds/{round}/evaluation BorderEvaluation -> 204
     GET  v1/commits?after=N                           -> CommitsReply     (of rounds after N, at most 200)
+    GET  v1/log?after=N                               -> LogReply         (digests of entries after N, at most 4096)
+    POST v1/cosign               CosignRequest        -> 204
     POST v1/leave                LeaveRequest         -> MembershipReply
     POST v1/keys                 RotateRequest        -> MembershipReply
     POST v1/state                StateReport          -> 204
@@ -42,6 +44,7 @@ VERSION_HEADER: Final = "Photon-Version"
 SESSION_SECONDS: Final = 900
 CHALLENGE_SECONDS: Final = 60
 MAX_COMMITS: Final = 200
+MAX_DIGESTS: Final = 4096
 DEFAULT_NAMESPACE: Final = "default"
 # A statement names digests, never contents: the longest lists the keys of all participants.
 MAX_ENVELOPE: Final = 128 * 1024
@@ -147,6 +150,18 @@ class CommitsReply(ApiModel):
     """``envelopes``: Commit, signed by the hub, in the order of rounds."""
 
     envelopes: Annotated[list[EnvelopeText], Field(max_length=MAX_COMMITS)]
+
+
+class LogReply(ApiModel):
+    """``digests``: of entries of the door's log, in their order; fewer than there are, to be asked for again."""
+
+    digests: Annotated[list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]], Field(max_length=MAX_DIGESTS)]
+
+
+class CosignRequest(ApiModel):
+    """``envelope``: Cosign, of the head that hello showed."""
+
+    envelope: EnvelopeText
 
 
 class LeaveRequest(ApiModel):

@@ -18,6 +18,9 @@ PROBE: Final = "probe/"
 SUMMARY: Final = "rounds/summary.json"
 WEIGHTS: Final = "model.safetensors"
 MEMBERS: Final = "members/"
+LOG: Final = "log/"
+LOG_SEGMENTS: Final = "log/segments/"
+COSIGNATURES: Final = "log/cosignatures/"
 
 
 def round_folder(round_number: int) -> str:
@@ -115,3 +118,13 @@ def evaluation_signature(round_number: int, participant: str, digest: str) -> st
 def commit_signature(round_number: int) -> str:
     """The hub's statement of a commit."""
     return f"{round_folder(round_number)}/signatures/commit.json"
+
+
+def log_segment(first: int) -> str:
+    """A segment of the door's log, by the number of its first entry: ``log/segments/0000000001.json``."""
+    return f"{LOG_SEGMENTS}{first:010d}.json"
+
+
+def log_cosignature(participant: str) -> str:
+    """The newest head of the log that a participant signed; written over, for it covers all before."""
+    return f"{COSIGNATURES}{participant}.json"

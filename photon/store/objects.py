@@ -164,10 +164,13 @@ class ObjectStore:
         except NotFound:
             return None
 
-    def list(self, prefix: str = "", *, page_size: int = 1000) -> Iterator[ObjectInfo]:
-        """All objects whose key begins with ``prefix``, in the order of their keys; one request a page."""
+    def list(self, prefix: str = "", *, after: str = "", page_size: int = 1000) -> Iterator[ObjectInfo]:
+        """All objects whose key begins with ``prefix``, in the order of their keys; one request a page.
+
+        ``after``: only keys that come after this one.
+        """
         whole = self._prefix + prefix
-        more: dict[str, str] = {}
+        more: dict[str, str] = {"StartAfter": self._prefix + after} if after else {}
 
         def next_page(client: S3Client) -> ListObjectsV2OutputTypeDef:
             page = client.list_objects_v2(Bucket=self._s3.bucket, Prefix=whole, MaxKeys=page_size, **more)  # type: ignore[arg-type]

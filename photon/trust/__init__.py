@@ -8,5 +8,6 @@
     envelope      a signed payload (DSSE), in its one spelling
     statements    what is signed: one model a kind, with bounds
     certificates  TLS of a hub without a public certificate: its own authority
+    log           what happened at a hub's door: entries, each linked to all before
     members       who is a participant: append-only records and their fold
 """

@@ -124,6 +124,17 @@ class Rotate(Statement):
     new_key: PublicKey
 
 
+class Cosign(Statement):
+    """Site: I have seen this head of the door's log, and it continues those that I saw before."""
+
+    KIND = "cosign"
+    audience: KeyId
+    job: Sha256
+    participant: Name
+    size: Annotated[int, Field(ge=1, le=10**10)]
+    head: Sha256
+
+
 class Hello(Statement):
     """Hub: what I am, and a challenge."""
 
@@ -204,7 +215,7 @@ class Commit(Statement):
 
 
 KINDS: Final[tuple[type[Statement], ...]] = (
-    Enrolment, Session, Update, Evaluation, Leave, Rotate, Hello, Membership, Task, Commit,
+    Enrolment, Session, Update, Evaluation, Leave, Rotate, Cosign, Hello, Membership, Task, Commit,
 )  # fmt: skip
 S = TypeVar("S", bound=Statement)
 

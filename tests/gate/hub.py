@@ -13,10 +13,12 @@ import pytest
 from photon.api.learning import resolve
 from photon.api.placement import StorageSpec
 from photon.api.status import JoinReason, MemberState
+from photon.protocol.border import MAX_DIGESTS
 from photon.protocol.canonical import digest
 from photon.protocol.messages import EvaluateTask, FileRecord, FinishTask, GlobalModel, ObjectGet, Task, TrainTask
 from photon.trust import statements
 from photon.trust.keys import Identity, Key
+from photon.trust.log import NOTHING
 from photon_gate.hub.errors import Contradiction
 from tests.aggregator.fake_worker import job_document
 from tests.proxying import Handler, Proxy
@@ -61,6 +63,10 @@ class ScriptedHub(Proxy):
         self.bend: dict[str, Callable[[int, Any], tuple[int, Any]]] = {}
         self.headers: dict[str, str] = {}
         self.site: Key | None = None
+        # Of the door's log: digests of its entries, the head that hello shows, and from where on it was asked for.
+        self.log: list[str] = []
+        self.head = NOTHING
+        self.asked_log: list[int] = []
         super().__init__(_handler(self), tls=tls)
 
     @property
@@ -144,8 +150,8 @@ class ScriptedHub(Proxy):
                 protocols=[1],
                 version="0.1.0",
                 object_origins=self.origins,
-                audit_size=0,
-                audit_head="0" * 64,
+                audit_size=len(self.log),
+                audit_head=self.head,
             )
             return 200, {"publicKey": self.identity.key.text, "envelope": self.seal(hello)}
         if path == "v1/enrolment":
@@ -177,6 +183,9 @@ class ScriptedHub(Proxy):
             }  # fmt: skip
         if path == "v1/commits":
             return 200, {"envelopes": self.commits[int(query["after"][0]) + 1 :]}
+        if path == "v1/log":
+            self.asked_log.append(int(query["after"][0]))
+            return 200, {"digests": self.log[self.asked_log[-1] :][:MAX_DIGESTS]}
         if path == "v1/leave":
             self.state = MemberState.LEFT
             return 200, {"envelope": self.membership("0" * 32)}

@@ -8,6 +8,7 @@ from photon.api.status import MemberState
 from photon.trust.keys import Identity
 from photon.trust.statements import (
     Commit,
+    Cosign,
     Enrolment,
     Evaluation,
     Hello,
@@ -38,6 +39,7 @@ STATEMENTS: Final[tuple[Statement, ...]] = (
     Evaluation(**_OF_SITE, job=SHA, round=3, commit=SHA, result=SHA),
     Leave(**_OF_SITE, job=SHA, reason="Finished"),
     Rotate(**_OF_SITE, new_key=NEXT.key.text),
+    Cosign(**_OF_SITE, job=SHA, size=7, head=SHA),
     Hello(
         nonce=NONCE, challenge=NONCE, job=SHA, job_name="train/radiology-1b", protocols=[1], version="0.2.0",
         object_origins=["https://hub.example.org"], audit_size=7, audit_head=SHA,

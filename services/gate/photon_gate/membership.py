@@ -115,6 +115,7 @@ class Membership:
             self._declines()
             raise Contradiction(JoinReason.POLICY_REFUSED, message)
         self.standing.view, self.standing.job, self.standing.member = view, job, state
+        self._witnesses()
         self.border.commits()
         self._note("Active")
         self.border.look_at_hours()
@@ -128,6 +129,10 @@ class Membership:
         if new is not None:
             log.info("the key was rotated to %s: telling the hub", new.key.fingerprint)
             self.client.takes(new)
+
+    def _witnesses(self) -> None:
+        if self.border.witness is not None:
+            self.border.witness.look()
 
     def rotating(self, envelope: str) -> None:
         """A signed rotation is about to leave. Raises LedgerError: then it does not."""
@@ -145,6 +150,7 @@ class Membership:
         view = self.client.view()
         self.standing.heard()
         self.standing.view = view
+        self._witnesses()
         if view.round != self._round or self.memory.checked < view.round - 1:
             self.border.commits()
             self._round = view.round

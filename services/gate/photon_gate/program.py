@@ -25,6 +25,7 @@ from photon_gate.ends import after_error, after_job
 from photon_gate.guard.border import Border
 from photon_gate.guard.memory import Memory
 from photon_gate.guard.standing import Standing
+from photon_gate.guard.witness import Witness
 from photon_gate.hub.client import HubClient
 from photon_gate.hub.errors import Contradiction
 from photon_gate.hub.exchange import Exchange, tls_context
@@ -34,6 +35,7 @@ from photon_gate.inner.server import Server, bind, parse_address
 from photon_gate.inner.status import Conditions, status_of
 from photon_gate.keyfile import IdentityFile
 from photon_gate.ledger.book import Ledger
+from photon_gate.ledger.entries import Direction, What
 from photon_gate.membership import Membership
 from photon_gate.recording import Recording, left_before
 from photon_gate.relay.grants import Grants
@@ -115,6 +117,14 @@ def assemble(options: Options, stack: ExitStack) -> Gate:
     training = memory.training
     left = left_before(folder, training.round) if training is not None else set()
     recording = Recording(ledger, left, standing.crossed)
+    witness = Witness(
+        client=client,
+        memory=memory,
+        record=lambda envelope: ledger.append(
+            What(direction=Direction.OUT, kind="Log", decision="Signed", envelope=envelope)
+        ),
+    )
+    client.log_seen = lambda: memory.log[0]
     border = Border(
         client=client,
         memory=memory,
@@ -124,6 +134,7 @@ def assemble(options: Options, stack: ExitStack) -> Gate:
         standing=standing,
         relay_url=relay_url,
         sent=left,
+        witness=witness,
     )
     bound = bind(options.listen, "--listen", inherited=os.environ.get(LISTEN_FD))
     host, port = parse_address(options.relay_listen, "--relay-listen")

@@ -61,7 +61,7 @@ def test_a_series_names_no_institution_and_no_key(hub: Hub) -> None:
     routes = {dict(labels)["route"] for labels in ours if "route" in dict(labels)}
     assert routes == {
         *("hello", "enrolment", "session", "job", "task", "participant", "progress", "parts", "update"),
-        *("evaluation", "commits", "leave", "keys", "state", "none"),
+        *("evaluation", "commits", "log", "cosign", "leave", "keys", "state", "none"),
     }
     assert all(set(dict(labels)) <= {"job", "route", "reason", "state"} for labels in ours)
 

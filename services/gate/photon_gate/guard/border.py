@@ -45,6 +45,7 @@ from photon.trust import statements
 from photon_gate.guard import reveal
 from photon_gate.guard.memory import Behind, Memory, Training
 from photon_gate.guard.standing import Standing
+from photon_gate.guard.witness import Witness
 from photon_gate.hub.checks import not_trusted, signed
 from photon_gate.hub.checks import of_task as same_task
 from photon_gate.hub.client import HubClient
@@ -75,6 +76,7 @@ class Border:
     standing: Standing
     relay_url: str
     sent: set[tuple[int, str, int]]
+    witness: Witness | None = None
     steady: Callable[[], float] = time.monotonic
     _lock: Lock = field(default_factory=Lock)
     _granted: dict[int, set[str]] = field(default_factory=dict)
@@ -404,6 +406,10 @@ class Border:
                 if own is not None and not self._owned(own) and self.memory.update(said.round) is not None:
                     raise not_trusted(f"round {said.round} has an update of this institution with the key {own}")
                 self.memory.follows(said)
+                if self.witness is not None:
+                    self.witness.follows(
+                        said.audit_size, said.audit_head, f"the log of its door in the commit of round {said.round}"
+                    )
                 self.standing.last_commit, self.standing.committed = said.commit, said.round
                 self._record(Direction.IN, "Commit", "Seen", said.commit, said.round, envelope=envelope)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from photon.files import write_atomic
 from photon.protocol.messages import TrainTask
+from photon.trust.log import NOTHING
 from photon.trust.statements import Commit
 from photon_gate.hub.checks import not_trusted
 
@@ -44,7 +45,7 @@ class Seen(BaseModel):
     """The file. ``commits`` and ``updates``: digests by round, of commits and of the manifest that was signed.
 
     ``keys``: ids of this institution's keys that the hub knew, the last of them now. ``checked``: the last round whose
-    signed commit was checked.
+    signed commit was checked. ``log_size``, ``log_head``: of the hub's log of its door, as it was seen last.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -52,6 +53,8 @@ class Seen(BaseModel):
     checked: Annotated[int, Field(ge=-1, le=10**9)] = -1
     training: Training | None = None
     keys: list[KeyId] = []
+    log_size: Annotated[int, Field(ge=0, le=10**10)] = 0
+    log_head: Digest = NOTHING
     commits: dict[Round, Digest] = {}
     updates: dict[Round, Digest] = {}
 
@@ -102,6 +105,18 @@ class Memory:
     def keys(self) -> list[str]:
         """Ids of the keys of this institution that the hub knew, as far as they are remembered; the last knows now."""
         return list(self._seen.keys)
+
+    @property
+    def log(self) -> tuple[int, str]:
+        """How long the hub's log of its door was when it was seen last, and its head."""
+        return self._seen.log_size, self._seen.log_head
+
+    def sees(self, size: int, head: str) -> None:
+        """The log continues what was seen, up to this head."""
+        with self._lock:
+            if size > self._seen.log_size:
+                self._seen.log_size, self._seen.log_head = size, head
+                self._write()
 
     def enrolled(self, key_id: str) -> None:
         """The hub knows this key now."""

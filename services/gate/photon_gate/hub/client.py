@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final, TypeVar
 
@@ -22,9 +23,11 @@ from photon.protocol.border import (
     BorderTask,
     BorderUpdate,
     CommitsReply,
+    CosignRequest,
     EnrolmentRequest,
     HelloReply,
     LeaveRequest,
+    LogReply,
     MembershipReply,
     ParticipantView,
     RotateRequest,
@@ -92,6 +95,15 @@ def checked_token(token: str | None) -> str | None:
         ) from None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The log of the hub's door, as hello showed it; ``seen``: how long it was known to be before that."""
+
+    size: int
+    head: str
+    seen: int
+
+
 class HubClient:
     """Speaks for one participant. Thread-safe. ``clock`` gives seconds that never go back."""
 
@@ -122,6 +134,9 @@ class HubClient:
         self._settled = not self._previous or known == identity.key.id
         # What is told of a rotation: the envelope before it leaves; the keys once the hub has taken it.
         self.on_rotating: Callable[[str], object] = lambda _: None
+        # How many entries of the hub's log were seen, asked for before each hello; and what hello showed of it.
+        self.log_seen: Callable[[], int] = lambda: 0
+        self.log: Shown | None = None
         self.on_rotated: Callable[[Key, Key], object] = lambda _old, _new: None
         self._token = checked_token(token)
         self._clock = clock
@@ -137,8 +152,9 @@ class HubClient:
 
     def hello(self) -> statements.Hello:
         """Who answers. Raises Contradiction: another than the pinned hub, or one that cannot be spoken with."""
-        nonce = secrets.token_hex(16)
-        reply = self._parsed(HelloReply, self._asked("GET", "v1/hello", params={"nonce": nonce}))
+        nonce, seen = secrets.token_hex(16), self.log_seen()
+        params = {"nonce": nonce} | ({"seen": str(seen)} if seen else {})
+        reply = self._parsed(HelloReply, self._asked("GET", "v1/hello", params=params))
         if reply.public_key != self.hub.text:
             raise not_trusted(
                 f"it shows the key {_fingerprint(reply.public_key)}, the invitation pins {self.hub.fingerprint}. "
@@ -162,6 +178,7 @@ class HubClient:
         if self.job:
             same("hello", ("job", said.job, self.job))
         self.job, self.version = said.job, said.version
+        self.log = Shown(size=said.audit_size, head=said.audit_head, seen=seen)
         return said
 
     def enroll(self) -> MemberState:
@@ -325,6 +342,15 @@ class HubClient:
         answer = self._member("GET", "v1/commits", params={"after": str(after)}, limit=COMMITS)
         reply = self._parsed(CommitsReply, answer)
         return [(signed(envelope, statements.Commit, self.hub), envelope) for envelope in reply.envelopes]
+
+    def log_digests(self, after: int) -> list[str]:
+        """Digests of entries of the door's log after number ``after``: some of them, in their order."""
+        answer = self._member("GET", "v1/log", params={"after": str(after)}, limit=LARGE)
+        return self._parsed(LogReply, answer).digests
+
+    def cosign(self, envelope: str) -> None:
+        """A signed head of the door's log."""
+        self._member("POST", "v1/cosign", body=CosignRequest(envelope=envelope))
 
     def state(self, report: StateReport) -> None:
         """What the institution does at present."""

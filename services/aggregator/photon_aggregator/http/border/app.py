@@ -18,6 +18,7 @@ from photon.protocol.messages import ErrorReason
 from photon.store.objects import ObjectStore
 from photon.trust.keys import Identity
 from photon.trust.members import Member
+from photon_aggregator.bucket.door_log import DoorLog
 from photon_aggregator.engine import Engine
 from photon_aggregator.http import bodies, errors
 from photon_aggregator.http.auth import ReadToken, Tokens
@@ -76,6 +77,7 @@ class Border:
             job=engine.context.digest,
             job_name=job_name(engine.job),
             origins=(f"{endpoint.scheme}://{endpoint.netloc}",),
+            log=DoorLog(engine.store, clock=engine.clock),
         )
         roster = Roster(engine.store, hub, engine.state.settings.remote, clock=engine.clock)
         reception = Reception(hub=hub, roster=roster, sessions=self._sessions, now=engine.clock)

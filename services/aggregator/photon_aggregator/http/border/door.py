@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from photon.protocol.canonical import digest
@@ -24,11 +26,20 @@ class BorderDoor:
     reception: Reception
     watch: Watch
     outside: ObjectStore
+    clock: Callable[[], float] = time.monotonic
+    _read_at: float = float("-inf")
     _signatures: dict[str, tuple[int, set[str]]] = field(default_factory=dict)
 
     def member(self, participant: str) -> Member:
         """Where it stands; it has a session, so it is one."""
         return self.reception.roster.members[participant]
+
+    def may_lag(self, seen: int) -> bool:
+        """Whether to look for what another aggregator logged: somebody saw more. Not more often than once a second."""
+        if seen <= self.hub.log.size or self.clock() < self._read_at + 1.0:
+            return False
+        self._read_at = self.clock()
+        return True
 
     def count_signature(self, round_number: int, participant: str, manifest: UpdateManifest) -> None:
         """Raises ApiError: the participant signed more updates in this round than are checked."""

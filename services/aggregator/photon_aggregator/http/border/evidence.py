@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from photon.protocol.border import BorderEvaluation, BorderReason, BorderUpdate
 from photon.protocol.canonical import digest
+from photon.protocol.messages import ErrorReason
 from photon.store import keys
+from photon.store.errors import NotFound
 from photon.store.objects import ObjectStore
 from photon.trust.envelope import signers
 from photon.trust.errors import TrustError
 from photon.trust.keys import Key
 from photon.trust.members import Member
-from photon.trust.statements import Evaluation, S, Update, verify
+from photon.trust.statements import Commit, Cosign, Evaluation, S, Update, verify
 from photon_aggregator.http.border.errors import Denied
 from photon_aggregator.http.border.hub import Hub
+from photon_aggregator.http.errors import ApiError
 from photon_aggregator.rounds.events import Head
 
 
@@ -59,6 +62,30 @@ def sign_commit(store: ObjectStore, hub: Hub, head: Head, remote: frozenset[str]
             envelope = store.get(keys.update_signature(head.round, update.participant, update.manifest))
             by[update.participant] = signers(envelope)[0]
     return store.create(where, hub.commit(head, by))
+
+
+def log_size(store: ObjectStore, hub: Hub, round_number: int) -> int:
+    """How long the log was when a commit, or the one before it, was signed; 0 where none tells. Raises StoreError."""
+    for number in (round_number, round_number - 1):
+        try:
+            data = store.get(keys.commit_signature(number)) if number >= 0 else b""
+            return verify(data, Commit, hub.identity.key).audit_size
+        except (NotFound, TrustError):
+            continue
+    return 0
+
+
+def keep_cosignature(store: ObjectStore, hub: Hub, member: Member, envelope: str) -> None:
+    """Verify that a member signed a head that this log had, and keep it. Raises Denied, ApiError, StoreError."""
+    said = _signed(envelope, Cosign, member)
+    _same(
+        ("audience", said.audience, hub.id),
+        ("job", said.job, hub.job),
+        ("participant", said.participant, member.participant),
+    )
+    if not hub.log.was(said.size, said.head):
+        raise ApiError(ErrorReason.INVALID_REQUEST, f"the log had another head at {said.size} entries, or one long ago")
+    store.put(keys.log_cosignature(member.participant), envelope.encode())
 
 
 def _signed(envelope: str, kind: type[S], member: Member) -> S:

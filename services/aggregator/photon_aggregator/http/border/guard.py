@@ -16,16 +16,16 @@ from photon_aggregator.http.errors import ApiError
 
 ANYONE: Final = frozenset({"/v1/hello", "/v1/enrolment", "/v1/session"})
 MEMBERS: Final = re.compile(
-    r"/v1/(job|task|participant|progress|commits|leave|keys|state|rounds/[0-9]{1,7}/(parts|update|evaluation))"
+    r"/v1/(job|task|participant|progress|commits|log|cosign|leave|keys|state|rounds/[0-9]{1,7}/(parts|update|evaluation))"
 )
 # Everybody who has shown no session shares one allowance.
 _STRANGERS: Final = ""
-_SIGNED: Final = re.compile(r"/v1/(enrolment|session|leave|keys|state)")
+_SIGNED: Final = re.compile(r"/v1/(enrolment|session|cosign|leave|keys|state)")
 
 
 ROUTES: Final = (
     *("hello", "enrolment", "session", "job", "task", "participant", "progress", "parts", "update", "evaluation"),
-    *("commits", "leave", "keys", "state"),
+    *("commits", "log", "cosign", "leave", "keys", "state"),
 )
 
 

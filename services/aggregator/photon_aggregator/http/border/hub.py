@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from photon.protocol.border import PROTOCOL, HelloReply
 from photon.protocol.messages import FinishTask, Task, TrainTask
@@ -11,20 +10,20 @@ from photon.trust import statements
 from photon.trust.keys import Identity
 from photon.trust.members import Member
 from photon.version import release
+from photon_aggregator.bucket.door_log import DoorLog
 from photon_aggregator.rounds.events import Head
-
-# No log of what happened is kept in the bucket yet; the fields say so.
-NO_LOG: Final = "0" * 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hub:
-    """``job``: sha256 of job.json. ``job_name``: NAMESPACE/NAME. ``origins``: where presigned URLs point."""
+    """``job``: sha256 of job.json. ``job_name``: NAMESPACE/NAME. ``origins``: where presigned URLs point. ``log``: of
+    the door, whose size and head are signed."""
 
     identity: Identity
     job: str
     job_name: str
     origins: tuple[str, ...]
+    log: DoorLog
 
     @property
     def id(self) -> str:
@@ -33,6 +32,7 @@ class Hub:
 
     def hello(self, nonce: str, challenge: str) -> HelloReply:
         """The answer to anybody who asks."""
+        size, head = self.log.position
         said = statements.Hello(
             nonce=nonce,
             challenge=challenge,
@@ -41,8 +41,8 @@ class Hub:
             protocols=[PROTOCOL],
             version=release(),
             object_origins=list(self.origins),
-            audit_size=0,
-            audit_head=NO_LOG,
+            audit_size=size,
+            audit_head=head,
         )
         return HelloReply(public_key=self.identity.key.text, envelope=self._sealed(said))
 
@@ -69,6 +69,7 @@ class Hub:
 
     def commit(self, head: Head, keys: dict[str, str]) -> bytes:
         """A commit; ``keys``: by which key each update of another institution was signed."""
+        size, log_head = self.log.position
         return statements.Commit(
             job=self.job,
             round=head.round,
@@ -76,8 +77,8 @@ class Hub:
             previous=head.commit.previous,
             keys=keys,
             version=release(),
-            audit_size=0,
-            audit_head=NO_LOG,
+            audit_size=size,
+            audit_head=log_head,
         ).seal(self.identity)
 
     def _sealed(self, said: statements.Statement) -> str:

@@ -88,13 +88,22 @@ class Roster:
                 }
             )
             following = self._follow(member, record)
-            kept, _, there = records.create(self._store, keys.member(name, record.serial), record)
+            kept, digest, there = records.create(self._store, keys.member(name, record.serial), record)
             if there is None or kept == record:
                 self.members[name] = following
+                self._hub.log.member(record, digest, key.id)
                 logger.info("%s: %s (key %s)", name, kind.value, key.fingerprint)
                 return following
             self._read_on(name)
         raise BadHistory(f"another aggregator changes the membership of {name} at the same time")
+
+    def catch_up(self) -> None:
+        """Log records that a crash left out, or another release wrote. Raises StoreError, RecordError."""
+        log = self._hub.log
+        for name, member in self.members.items():
+            for serial in range(log.members.get(name, 0) + 1, member.serial + 1):
+                record, digest, _ = records.read(self._store, keys.member(name, serial), MemberRecord)
+                log.member(record, digest, Key.parse(record.key).id)
 
     def apply(self, wishes: AccessFile) -> list[str]:
         """Do what access.json wishes; the names of those that stand elsewhere now. Raises StoreError.

@@ -9,14 +9,17 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from photon.api.status import JobReason
 from photon.protocol.border import (
     MAX_COMMITS,
+    MAX_DIGESTS,
     SESSION_SECONDS,
     BorderEvaluation,
     BorderTask,
     BorderUpdate,
     CommitsReply,
+    CosignRequest,
     EnrolmentRequest,
     HelloReply,
     LeaveRequest,
+    LogReply,
     MembershipReply,
     ParticipantView,
     RotateRequest,
@@ -25,6 +28,7 @@ from photon.protocol.border import (
     SiteState,
     StateReport,
 )
+from photon.protocol.canonical import digest
 from photon.protocol.messages import (
     ErrorReason,
     FinishTask,
@@ -39,6 +43,7 @@ from photon.protocol.messages import (
 )
 from photon.store import keys
 from photon.store.errors import NotFound
+from photon.trust.log import LogKind
 from photon_aggregator.actions.grant import grant
 from photon_aggregator.errors import PartsError
 from photon_aggregator.http.bodies import body
@@ -56,6 +61,7 @@ PART_SECONDS: Final = 3600
 FAILED: Final = "the job has failed at the hub; ask its administrator for more"
 Nonce = Annotated[str, Query(pattern="^[0-9a-f]{32}$")]
 After = Annotated[int, Query(ge=-1, le=10**6, description="The last round whose commit is known.")]
+Entries = Annotated[int, Query(ge=0, le=10**10, description="How many entries of the log are known.")]
 
 
 async def _door(request: Request) -> BorderDoor:
@@ -69,8 +75,13 @@ DoorDep = Annotated[BorderDoor, Depends(_door)]
 
 
 @router.get("/hello")
-async def hello(nonce: Nonce, door: DoorDep) -> HelloReply:
-    """Who the hub is, signed, and a challenge to open a session with."""
+async def hello(nonce: Nonce, door: DoorDep, engine: EngineDep, seen: Entries = 0) -> HelloReply:
+    """Who the hub is, signed, and a challenge to open a session with.
+
+    ``seen``: how many entries of the log somebody saw; more than are known here were written by another aggregator.
+    """
+    if door.may_lag(seen):
+        await engine.in_thread(door.hub.log.read_on)
     return door.hub.hello(nonce, door.reception.sessions.challenge())
 
 
@@ -81,6 +92,7 @@ async def enroll(
     """Bind a key to a participant, by the token of its invitation. Repeating it changes nothing."""
     async with door.watch.lock:
         member, nonce = await engine.in_thread(lambda: door.reception.enroll(request))
+        await door.watch.note()
     door.watch.tell()
     return MembershipReply(envelope=door.hub.membership(member, nonce))
 
@@ -88,7 +100,8 @@ async def enroll(
 @router.post("/session")
 async def session(request: Annotated[SessionRequest, body(SessionRequest)], door: DoorDep) -> SessionReply:
     """A session, for a signature over a challenge."""
-    token, _ = door.reception.session(request)
+    token, member = door.reception.session(request)
+    door.hub.log.add(LogKind.SESSION, participant=member.participant, key=member.key.id if member.key else None)
     return SessionReply(session=token, valid_seconds=SESSION_SECONDS)
 
 
@@ -200,7 +213,11 @@ async def update(
     else:
         # The round may open in a moment: the signature is kept when the same is posted again.
         wait_seconds = 0.0
-    return await worker.post_update(round, request.submission, engine, participant, context, aside, wait_seconds)
+    reply = await worker.post_update(round, request.submission, engine, participant, context, aside, wait_seconds)
+    if reply.state != "checking":
+        refused = (reply.reason or ErrorReason.INVALID_REQUEST).value if reply.state == "refused" else None
+        door.hub.log.update(participant, round, digest(request.submission.manifest), refused)
+    return reply
 
 
 @router.post("/rounds/{round}/evaluation", status_code=204)
@@ -238,6 +255,25 @@ async def commits(engine: EngineDep, after: After = -1) -> CommitsReply:
     return CommitsReply(envelopes=await engine.in_thread(read))
 
 
+@router.get("/log")
+async def log(engine: EngineDep, door: DoorDep, after: Entries = 0) -> LogReply:
+    """Digests of the log's entries: with them a later head can be seen to continue an earlier one."""
+    return LogReply(digests=await engine.in_thread(lambda: door.hub.log.digests(after, MAX_DIGESTS)))
+
+
+@router.post("/cosign", status_code=204)
+async def cosign(
+    request: Annotated[CosignRequest, body(CosignRequest)],
+    engine: EngineDep,
+    participant: ParticipantDep,
+    door: DoorDep,
+) -> Response:
+    """A head of the log that an institution has seen, signed."""
+    member = door.member(participant)
+    await engine.in_thread(lambda: evidence.keep_cosignature(engine.store, door.hub, member, request.envelope))
+    return Response(status_code=204)
+
+
 @router.post("/leave")
 async def leave(
     request: Annotated[LeaveRequest, body(LeaveRequest)], engine: EngineDep, participant: ParticipantDep, door: DoorDep
@@ -245,6 +281,7 @@ async def leave(
     """Leave the job, signed."""
     async with door.watch.lock:
         member = await engine.in_thread(lambda: door.reception.leave(participant, request))
+        await door.watch.note()
     door.watch.tell()
     return MembershipReply(envelope=door.hub.membership(member, "0" * 32))
 
@@ -259,6 +296,7 @@ async def rotate(
     """Another key from now on, signed by both."""
     async with door.watch.lock:
         member = await engine.in_thread(lambda: door.reception.rotate(participant, request))
+        await door.watch.note()
     door.watch.tell()
     return MembershipReply(envelope=door.hub.membership(member, "0" * 32))
 

@@ -28,6 +28,7 @@ LOOK_SECONDS: Final = 2.0
 # Commits that are signed at a time, going back from the head.
 MOST_UNSIGNED: Final = 1000
 
+_TROUBLE: Final = (StoreError, TrustError, UserError, RecordError)
 Stamp = tuple[int, int, int] | None
 
 
@@ -50,7 +51,7 @@ class Watch:
         while not self._looked:
             try:
                 await self._look()
-            except (StoreError, TrustError, UserError) as error:
+            except _TROUBLE as error:
                 logger.warning("the door does not open yet: %s", error)
                 await asyncio.sleep(LOOK_SECONDS)
 
@@ -59,10 +60,12 @@ class Watch:
         while True:
             try:
                 await self._look()
+                if self._reception.hub.log.due:
+                    await self._engine.in_thread(self._reception.hub.log.flush)
                 await self._sign()
             except ShuttingDown:
                 return
-            except (StoreError, TrustError, UserError) as error:
+            except _TROUBLE as error:
                 logger.warning("the door tries again in %.0f s: %s", LOOK_SECONDS, error)
             await self._engine.changed(LOOK_SECONDS)
             await asyncio.sleep(0.05)
@@ -75,10 +78,18 @@ class Watch:
         async with self.lock:
             if not self._looked:
                 await self._engine.in_thread(roster.load)
+                await self._engine.in_thread(self._open_log)
                 self._before = self._states()
             await self._engine.in_thread(lambda: roster.apply(wishes))
+            await self._engine.in_thread(self._reception.hub.log.flush)
         self._stamp, self._looked = stamp, True
         self.tell()
+
+    def _open_log(self) -> None:
+        """Find the end of the log, which is not before where the last signed commit says."""
+        hub, head = self._reception.hub, self._engine.state.head
+        hub.log.load(evidence.log_size(self._engine.store, hub, head.round) if head is not None else 0)
+        self._reception.roster.catch_up()
 
     def tell(self) -> None:
         """Let the rounds know where everybody stands; sessions of those that are no members end."""
@@ -96,11 +107,18 @@ class Watch:
         roster = self._reception.roster
         return {n: MemberState.INVITED if n in roster.broken else m.state for n, m in roster.members.items()}
 
+    async def note(self) -> None:
+        """Write the log before an answer says what happened. What fails is written at the next look."""
+        try:
+            await self._engine.in_thread(self._reception.hub.log.flush)
+        except _TROUBLE as error:
+            logger.warning("the log is written later: %s", error)
+
     async def sign(self) -> None:
         """Sign what is not signed yet, before somebody is told that the job has ended. What fails is tried later."""
         try:
             await self._sign()
-        except (StoreError, TrustError) as error:
+        except _TROUBLE as error:
             logger.warning("the last commit is not signed yet: %s", error)
 
     async def _sign(self) -> None:
@@ -126,6 +144,8 @@ class Watch:
                 break
             head = Head(commit=commit, digest=digest)
         for one in reversed(unsigned):
+            hub.log.commit(one.round, one.digest)
+            hub.log.flush()
             try:
                 evidence.sign_commit(store, hub, one, remote)
             except NotFound as error:
