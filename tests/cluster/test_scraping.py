@@ -66,6 +66,7 @@ def watched(cluster: RunningCluster, tmp_path_factory: pytest.TempPathFactory) -
     chosen = [f"{one}.enabled=true" for one in (*monitors, "alerts")]
     chosen += [f"{one}.labels.{label}={value}" for one in (*monitors, "alerts") for label, value in LABELS.items()]
     chosen += [f"{one}.interval=1s" for one in monitors]
+    chosen += ["networkPolicy.metricsFrom[0].ipBlock.cidr=0.0.0.0/0"]
     with definitions(cluster.kube), installed(cluster, *chosen) as release:
         start_job(release, folder)
         monitoring = Monitoring(release.kube, folder)

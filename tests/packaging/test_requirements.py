@@ -14,6 +14,10 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PARTS = {"operator": "operator", **{part: f"services/{part}" for part in ("aggregator", "gate", "worker")}}
+EXTRAS = {
+    "services/extras/sight.txt": ("tensorboard", "traces"),
+    "services/extras/wandb.txt": ("tensorboard", "traces", "wandb"),
+}
 # The gate has no image yet.
 IMAGES = [path for part, path in PARTS.items() if part != "gate"]
 # Operator and gate touch no tensor (Makefile, pins).
@@ -25,9 +29,10 @@ def pins(path: Path) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
 
 
-def needed(extra: str) -> set[str]:
-    """All distributions below the project and its ``extra``, as they are installed here."""
-    wanted = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"][extra]]
+def needed(*extras: str) -> set[str]:
+    """All distributions below the project and its ``extras``, as they are installed here."""
+    stated = [text for extra in extras for text in PROJECT["optional-dependencies"][extra]]
+    wanted = [Requirement(text) for text in PROJECT["dependencies"] + stated]
     found: set[tuple[str, frozenset[str]]] = set()
     while wanted:
         requirement = wanted.pop()
@@ -37,8 +42,8 @@ def needed(extra: str) -> set[str]:
         found.add(key)
         for text in distribution(requirement.name).requires or []:
             below = Requirement(text)
-            extras = ["", *requirement.extras]
-            if below.marker is None or any(below.marker.evaluate({"extra": extra}) for extra in extras):
+            chosen = ["", *requirement.extras]
+            if below.marker is None or any(below.marker.evaluate({"extra": extra}) for extra in chosen):
                 wanted.append(below)
     return {name for name, _ in found}
 
@@ -49,8 +54,19 @@ def test_an_image_installs_what_its_part_needs_and_nothing_else(extra: str) -> N
     assert set(pinned) == needed(extra) - LEFT_OUT.get(extra, set()), "run make pins"
 
 
+@pytest.mark.parametrize("path", EXTRAS)
+def test_images_may_have_trackers_and_traces(path: str) -> None:
+    assert set(pins(ROOT / path)) == needed(*EXTRAS[path]), "run make pins"
+
+
+@pytest.mark.parametrize("part", ["aggregator", "worker"])
+def test_images_have_what_the_charts_settings_ask_for(part: str) -> None:
+    assert "ARG EXTRAS=sight\n" in (ROOT / "services" / part / "Dockerfile").read_text()
+    assert {"tensorboardx", "opentelemetry-exporter-otlp-proto-http"} <= set(pins(ROOT / "services/extras/sight.txt"))
+
+
 @pytest.mark.parametrize(
-    "path", [*(f"{part}/requirements.txt" for part in PARTS.values()), "services/store/requirements.txt"]
+    "path", [*(f"{part}/requirements.txt" for part in PARTS.values()), "services/store/requirements.txt", *EXTRAS]
 )
 def test_versions_are_those_that_are_tested(path: str) -> None:
     tested = pins(ROOT / "requirements.txt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -117,6 +118,15 @@ def test_a_collector_that_is_away_costs_seconds_at_most_and_no_error() -> None:
         with traces.span("lost"):
             pass
         traces.close()
+
+
+def test_without_opentelemetry_there_are_no_traces_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "opentelemetry", None)
+        traces = open_traces("test", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
+    assert not traces
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT asks for traces" in caplog.text
+    assert "pip install 'photon[traces]'" in caplog.text
 
 
 def test_a_file_that_cannot_be_written_is_a_mistake() -> None:

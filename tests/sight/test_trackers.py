@@ -9,10 +9,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from photon.report.history import load
+from photon.telemetry import trackers as trackers_module
 from photon.telemetry.trackers import Kind, Subject, TrackerError, Trackers, kinds
 from tests.end_to_end.whole_runs import PROGRAMS
 from tests.sight.running import LiveRun, TrackedRun
@@ -151,18 +153,37 @@ def test_names_with_commas_each_once() -> None:
         ("wandb", "pip install 'photon[wandb]'"),
     ],
 )
-def test_a_tracker_that_is_not_installed_names_its_extra(library: str, message: str, tmp_path: Path) -> None:
+def test_a_run_goes_on_without_a_tracker_that_is_not_installed(library: str, message: str, tmp_path: Path) -> None:
     kind = "tensorboard" if library == "tensorboardX" else library
     code = f"""
 import sys
 sys.modules[{library!r}] = None
 from pathlib import Path
 from photon.telemetry.trackers import *
-Trackers([Kind({kind!r})], folder=Path({str(tmp_path)!r}), subject=Subject(job="j", participant=None, axis="round"))
+with Trackers(
+    [Kind({kind!r})], folder=Path({str(tmp_path)!r}), subject=Subject(job="j", participant=None, axis="round")
+) as trackers:
+    trackers.log(1, {{"loss": 1.0}})
 """
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, timeout=60, check=False)
-    assert done.returncode != 0
+    assert done.returncode == 0, done.stderr
     assert message in done.stderr
+    assert "goes on without it" in done.stderr
+
+
+def test_a_run_goes_on_without_a_tracker_that_cannot_begin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As W&B without a key."""
+
+    def refuses(*_: object) -> NoReturn:
+        raise RuntimeError("api_key not configured")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(trackers_module._MAKERS, Kind.WANDB, refuses)
+        trackers = Trackers([Kind.WANDB, Kind.TENSORBOARD], folder=tmp_path, subject=subject())
+    with trackers:
+        trackers.log(1, {"loss": 1.0})
+    assert [record.message for record in caplog.records] == ["the tracker wandb cannot begin and is left out"]
+    assert scalars(tmp_path / "participants" / "north")["loss"] == [(1, 1.0)]
 
 
 @pytest.mark.parametrize("program", ["photon-aggregator", "photon-worker"])
