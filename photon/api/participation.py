@@ -68,8 +68,8 @@ class ParticipationSpec(ApiModel):
         Field(
             ge=1,
             le=10**7,
-            description="Seconds after which a round that has its quorum commits. For a round without quorum see "
-            "whenQuorumLost.",
+            description="Seconds after which a round that has its quorum commits, from when training can begin: "
+            "evaluation of the previous model does not count. For a round without quorum see whenQuorumLost.",
         ),
     ] = 3600
     when_quorum_lost: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -22,6 +23,7 @@ from photon.terminal.table import WIDTH, View, render
 _EVENTS_SHOWN: Final = 4
 # In plain lines nothing is silent for longer.
 SILENCE_SECONDS: Final = 15.0
+_FIGURES: Final = re.compile(r"\d+")
 
 
 class Display:
@@ -84,10 +86,11 @@ class Display:
         self._refresh()
 
     def condition(self, text: str) -> None:
-        """What is true of the job, in a line; said when it is another."""
+        """What is true of the job, in a line; said when more of it is new than its figures."""
         if text != self._condition:
+            news = _FIGURES.sub("", text) != _FIGURES.sub("", self._condition)
             self._condition = text
-            if text:
+            if text and news:
                 self._say(text)
             self._refresh()
 

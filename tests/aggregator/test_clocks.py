@@ -16,9 +16,9 @@ from photon.protocol.records import LeftOut
 from photon.protocol.views import Stage
 from photon.store.objects import ObjectStore
 from photon_aggregator.clock import LONGEST_GAP_SECONDS, Drift
-from photon_aggregator.rounds.events import Committed, Evaluated, Finish, Heartbeat, Jumped, Tick, WritePlan
+from photon_aggregator.rounds.events import Committed, Evaluated, Finish, Heartbeat, Jumped, Scanned, Tick, WritePlan
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
-from tests.aggregator.machine import Machine, head, next_commit, result, settings, train_round
+from tests.aggregator.machine import NAMES, Machine, head, next_commit, result, settings, train_round
 from tests.aggregator.running import aggregator, chain, working
 
 DAY = 86_400.0
@@ -124,14 +124,71 @@ def test_evaluation_does_not_count_into_the_deadline_of_the_next_round() -> None
     assert machine.state.open.opened_at == begun
 
 
-def test_an_evaluation_that_never_comes_holds_up_the_deadline_by_one_deadline_at_most() -> None:
-    machine = Machine(settings(("north",)))
+def evaluating(machine: Machine, seconds: float, *names: str) -> None:
+    """These evaluate for so long, heard every ten seconds."""
+    until = machine.at + seconds
+    while machine.at < until:
+        machine.at += 10.0
+        for name in names:
+            machine.send(Heartbeat(at=machine.at, participant=name))
+        machine.send(Tick(at=machine.at))
+
+
+def second_round(**fields: Any) -> Machine:
+    """The second round is planned; the model of the first is to be evaluated by all three, who are here."""
+    machine = Machine(settings(when_quorum_lost=WhenQuorumLost.FAIL, **fields))
     machine.recovered()
-    train_round(machine, ("north",))
-    machine.send(Heartbeat(at=machine.at, participant="north"))
+    train_round(machine)
+    for name in NAMES:
+        machine.send(Heartbeat(at=machine.at, participant=name))
     machine.planned()
+    return machine
+
+
+def test_an_evaluation_that_takes_several_deadlines_fails_no_job() -> None:
+    machine = second_round()
+    evaluating(machine, 1000.0, *NAMES)
+    assert (machine.stage, machine.count(Finish)) == (Stage.TRAIN, 0)
+    for name in NAMES:
+        machine.send(Evaluated(at=machine.at, round=1, participant=name, result=result(1.0)))
     assert machine.state.open is not None
-    assert machine.state.deadline(machine.state.open) == machine.at + 200.0
+    assert machine.state.deadline(machine.state.open) == machine.at + 100.0
+    machine.at += 101.0
+    machine.send(Tick(at=machine.at))
+    machine.send(Scanned(at=machine.at))
+    assert machine.last(Finish).outcome.reason is JobReason.QUORUM_LOST, "training counts"
+
+
+def test_a_deadline_counts_once_a_quorum_can_train_and_gives_the_others_one_more() -> None:
+    machine = second_round(quorum=2)
+    evaluating(machine, 40.0, *NAMES)
+    for name in ("east", "north"):
+        machine.send(Evaluated(at=machine.at, round=1, participant=name, result=result(1.0)))
+    evaluating(machine, 300.0, *NAMES)
+    assert machine.state.open is not None
+    assert machine.state.deadline(machine.state.open) <= machine.state.open.opened_at + 200.0
+
+
+def test_who_comes_back_and_must_evaluate_first_is_given_time_to_train() -> None:
+    machine = second_round()
+    for name in ("east", "north"):
+        machine.send(Evaluated(at=machine.at, round=1, participant=name, result=result(1.0)))
+    evaluating(machine, 60.0, "east", "north")  # south is away
+    evaluating(machine, 200.0, *NAMES)
+    assert (machine.stage, machine.count(Finish)) == (Stage.TRAIN, 0)
+    machine.send(Evaluated(at=machine.at, round=1, participant="south", result=result(1.0)))
+    assert machine.state.open is not None
+    assert machine.state.deadline(machine.state.open) == machine.at + 100.0
+
+
+def test_who_trains_evaluates_no_more_although_its_result_never_came() -> None:
+    machine = second_round()
+    planned_at = machine.at
+    for name in NAMES:
+        machine.send(Heartbeat(at=machine.at, participant=name, task="train-00002"))
+    evaluating(machine, 90.0, *NAMES)
+    assert machine.state.open is not None
+    assert machine.state.deadline(machine.state.open) == planned_at + 100.0
 
 
 def test_the_wall_clock_of_a_job_is_the_stores() -> None:

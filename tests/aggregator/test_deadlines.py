@@ -67,7 +67,7 @@ def test_the_deadline_without_a_quorum_fails_the_job(store: ObjectStore, storage
         running.wait()
         assert worker.finish is not None
         assert (worker.finish.failed, worker.finish.reason) == (True, "QuorumLost")
-        assert "south (not heard)" in worker.finish.message
+        assert "south (Absent, not heard since" in worker.finish.message
     assert running.code == EXIT_JOB_FAILED
     assert len(chain(store)) == 1
 

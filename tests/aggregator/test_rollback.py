@@ -165,7 +165,7 @@ def test_status_says_that_the_model_is_an_earlier_one_and_who_is_left_out() -> N
     machine.recovered(back, trail=(*trail, back))
     machine.planned()
     state = machine.state
-    running = Conditions().of(state, 1000.0)[0]
+    running = Conditions().of(state, JobBooks(()), 1000.0)[0]
     assert (running.type, running.status) == ("Running", "True")
     assert "rolled back in round 5 to the model of round 2 (Operator: the loss rose)" in running.message
     _, *why = participant_state(state, JobBooks(PEOPLE).book("north"), "north", 1000.0)

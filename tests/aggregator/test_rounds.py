@@ -172,8 +172,8 @@ def test_without_a_quorum_the_deadline_fails_a_job_that_does_not_wait_and_says_w
     outcome = machine.last(Finish).outcome
     assert (outcome.reason, outcome.failed) == (JobReason.QUORUM_LOST, True)
     assert "1 of the 3 updates" in outcome.message
-    assert "north (refused: NotFinite)" in outcome.message
-    assert "south (not heard)" in outcome.message
+    assert "north (Refused: NotFinite)" in outcome.message
+    assert "south (Absent, not heard since" in outcome.message
     assert "east" not in outcome.message
 
 

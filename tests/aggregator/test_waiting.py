@@ -12,15 +12,27 @@ from photon.api.placement import RetentionSpec, StorageSpec
 from photon.api.status import JobReason
 from photon.exit_codes import EXIT_SUPERSEDED
 from photon.protocol.canonical import digest
+from photon.protocol.messages import Progress, RefusalReason
 from photon.protocol.views import Stage
 from photon.store.errors import StorageFull
 from photon.store.objects import ObjectStore
 from photon_aggregator.faults import FaultPoint
+from photon_aggregator.reporting.books import JobBooks
 from photon_aggregator.reporting.status import Conditions
-from photon_aggregator.rounds.events import Finish, ManifestFound, Merge, StorageAway, StorageBack, Tick
+from photon_aggregator.rounds.events import (
+    Evaluated,
+    Finish,
+    Heartbeat,
+    ManifestFound,
+    Merge,
+    StorageAway,
+    StorageBack,
+    Tick,
+    UpdateRefused,
+)
 from photon_aggregator.rounds.machine import next_wake
 from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
-from tests.aggregator.machine import Machine, manifest, settings
+from tests.aggregator.machine import Machine, manifest, result, settings, train_round
 from tests.aggregator.running import HandClock, aggregator, chain, working
 from tests.faults import Fault, FaultProxy
 from tests.opened import OpenStore
@@ -33,8 +45,8 @@ def chain_of_commits(store: ObjectStore) -> list[str]:
     return [info.key for info in store.list("rounds/") if info.key.endswith("/commit.json")]
 
 
-def reason(machine: Machine) -> tuple[str, str]:
-    condition = Conditions().of(machine.state, machine.at)[0]
+def reason(machine: Machine, books: JobBooks | None = None) -> tuple[str, str]:
+    condition = Conditions().of(machine.state, books or JobBooks(()), machine.at)[0]
     assert (condition.type, condition.status) == ("Running", "True")
     return condition.reason, condition.message
 
@@ -150,7 +162,10 @@ def test_a_round_without_its_quorum_stays_open_and_closes_at_the_first_moment_th
     assert machine.stage is Stage.TRAIN
     assert reason(machine)[0] == "WaitingForQuorum"
     assert "round 1 has 1 of the 2 updates of its quorum" in reason(machine)[1]
-    assert "north (not heard), south (not heard)" in reason(machine)[1]
+    assert reason(machine)[1].endswith(
+        "missing: north (Absent, not heard since the aggregator started), "
+        "south (Absent, not heard since the aggregator started)"
+    )
     machine.at = 1_000_000.0
     machine.send(Tick(at=machine.at))
     machine.send(Tick(at=machine.at))
@@ -160,6 +175,44 @@ def test_a_round_without_its_quorum_stays_open_and_closes_at_the_first_moment_th
     machine.admit("south", plan)
     assert machine.stage is Stage.MERGE
     assert [one.participant for one in machine.last(Merge).admissions] == ["east", "south"]
+
+
+def test_a_round_that_waits_says_what_each_missing_participant_is_doing() -> None:
+    names = ("east", "gone", "idle", "north", "pull", "refused", "south", "west")
+    machine, books = Machine(settings(names, quorum=8, rounds=9)), JobBooks(names)
+    machine.recovered()
+    train_round(machine, names)
+    plan = machine.planned()
+    machine.send(Evaluated(at=machine.at, round=1, participant="idle", result=result(1.0)))
+    machine.admit("east", plan)
+    machine.submit("refused", plan)
+    refused = digest(manifest("refused", plan))
+    why = RefusalReason.NOT_FINITE
+    machine.send(
+        UpdateRefused(at=machine.at, round=2, participant="refused", digest=refused, reason=why, message="NaN")
+    )
+    machine.send(Heartbeat(at=machine.at, participant="gone"))
+    machine.at = 9000.0
+    machine.send(Tick(at=machine.at))
+    for name in names[2:]:
+        machine.send(Heartbeat(at=machine.at, participant=name))
+    books.reported("north", Progress(task_id="train-00002", phase="train", step=3))
+    books.reported("pull", Progress(task_id="train-00002", phase="pull"))
+    books.reported("west", Progress(task_id="train-00002", phase="push"))
+    assert reason(machine, books) == (
+        "WaitingForQuorum",
+        "round 2 has 1 of the 8 updates of its quorum and participation.roundDeadlineSeconds (100 s) is over; missing: "
+        "gone (Absent since 1970-01-01T00:16:40Z), idle (Idle), north (Training, step 3 of 4), pull (Downloading), "
+        "refused (Refused: NotFinite), south (Evaluating), west (Uploading)",
+    )
+
+
+def test_of_a_large_cohort_the_first_that_are_missing_are_named() -> None:
+    machine = Machine(settings([f"site-{number:03}" for number in range(100)]))
+    machine.opened()
+    machine.at = 5000.0
+    machine.send(Tick(at=machine.at))
+    assert reason(machine)[1].endswith("site-011 (Absent, not heard since the aggregator started), and 88 more")
 
 
 def test_what_another_aggregator_admitted_counts_before_the_quorum_is_lost() -> None:
@@ -188,7 +241,7 @@ def test_a_participant_that_comes_back_after_the_deadline_lets_the_job_go_on(
         running.until(lambda engine: engine.state.open is not None and engine.state.open.overdue)
         condition = running.get("/v1/status")["conditions"][0]
         assert (condition["status"], condition["reason"]) == ("True", "WaitingForQuorum")
-        assert "south (not heard)" in condition["message"]
+        assert "missing: south (Absent, not heard since" in condition["message"]
         with working(FakeWorker("south", [running.url])):
             running.wait()
     assert running.code == 0

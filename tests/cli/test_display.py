@@ -210,6 +210,16 @@ def test_what_a_job_waits_for_is_said_in_its_words() -> None:
     assert lines.condition(status(conditions=[training])) == ""
 
 
+def test_what_a_job_waits_for_is_said_again_when_more_of_it_is_new_than_its_figures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Display(name="j", local_steps=16, footer="", events_path=None, quiet=False) as display:
+        for doing in ("Training, step 3 of 16", "Training, step 4 of 16", "Uploading"):
+            display.condition(f"Running (WaitingForQuorum): round 3 lacks north ({doing})")
+    said = [line.split("north")[1] for line in capsys.readouterr().out.splitlines()]
+    assert said == [" (Training, step 3 of 16)", " (Uploading)"]
+
+
 def test_a_participant_that_failed_for_good_is_marked_in_the_table() -> None:
     (row,) = [line for line in shown(view(status(), lost={"cpp"})).splitlines() if "cpp" in line]
     assert "failed" in row

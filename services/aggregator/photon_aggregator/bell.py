@@ -16,7 +16,7 @@ _NOBODYS: Final = frozenset({"seen", "absent", "scanning", "scanned_at", "next_s
 # What an event changes for its own participant only.
 _OWN: Final = frozenset({"evaluations", "declined"})
 _FIELDS: Final = tuple(field.name for field in fields(JobState) if field.name not in {"seen", "open"})
-_ROUND: Final = tuple(f.name for f in fields(OpenRound) if f.name not in {"submissions", "quorum_at"})
+_ROUND: Final = tuple(f.name for f in fields(OpenRound) if f.name not in {"submissions", "quorum_at", "counts_from"})
 
 
 def concerned(before: JobState, after: JobState, event: Event) -> Iterable[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from photon.api.status import (
     MAX_SOURCES_SHOWN,
@@ -22,8 +23,9 @@ from photon.protocol.views import Stage
 from photon.store.objects import ObjectStore
 from photon_aggregator.reporting.books import JobBooks, ParticipantBook, iso
 from photon_aggregator.rounds.rollback import abandoned
+from photon_aggregator.rounds.shortage import doing, second, short_of_quorum
 from photon_aggregator.rounds.state import CheckState, JobState
-from photon_aggregator.rounds.stopping import awaited, evaluation_due, short_of_quorum
+from photon_aggregator.rounds.stopping import awaited, evaluation_due
 from photon_aggregator.rounds.waiting import lacks_quorum
 
 _BY_PHASE: dict[Phase, ParticipantState] = {
@@ -35,6 +37,8 @@ _BY_PHASE: dict[Phase, ParticipantState] = {
     "admit": ParticipantState.CHECKING,
     "evaluate": ParticipantState.EVALUATING,
 }
+# Where the state of a participant is not the word for what it does.
+_ACTIVITY: Final = {ParticipantState.PULLING: "Downloading", ParticipantState.PUSHING: "Uploading"}
 _BY_STAGE: dict[Stage, JobReason] = {
     Stage.INIT: JobReason.WAITING_FOR_INIT,
     Stage.PLAN: JobReason.TRAINING,
@@ -51,10 +55,10 @@ class Conditions:
     def __init__(self) -> None:
         self._since: dict[str, tuple[str, str]] = {}
 
-    def of(self, state: JobState, at: float) -> list[Condition]:
+    def of(self, state: JobState, books: JobBooks, at: float) -> list[Condition]:
         outcome = state.outcome
         if outcome is None:
-            running, (reason, message) = "True", _now(state, at)
+            running, (reason, message) = "True", _now(state, books, at)
         else:
             running, reason, message = "False", outcome.reason, outcome.message
         suspended = outcome is not None and outcome.reason is JobReason.SUSPENDED
@@ -83,16 +87,29 @@ class Conditions:
         )
 
 
-def _now(state: JobState, at: float) -> tuple[JobReason, str]:
+def _now(state: JobState, books: JobBooks, at: float) -> tuple[JobReason, str]:
     """What a job that goes on is at, or what it waits for."""
     if state.away is not None:
-        return state.away.reason, f"{state.away.message} (since {_second(state.away.since)}; it is tried again)"
+        return state.away.reason, f"{state.away.message} (since {second(state.away.since)}; it is tried again)"
     if state.lacks_members:
         return JobReason.WAITING_FOR_PARTICIPANTS, _not_yet_members(state)
     waiting = lacks_quorum(state)
     if waiting is not None:
-        return JobReason.WAITING_FOR_QUORUM, short_of_quorum(state, waiting, at)
+        return JobReason.WAITING_FOR_QUORUM, short_of_quorum(
+            state, waiting, at, lambda name: _activity(state, books, name, at)
+        )
     return _BY_STAGE[state.stage], _rolled_back(state)
+
+
+def _activity(state: JobState, books: JobBooks, name: str, at: float) -> str:
+    """What a participant is doing, by its own reports where it sends any."""
+    known, book = doing(state, name, at), books.book(name)
+    if book.idle or book.progress is None or not state.present(name, at):
+        return known or "Idle"
+    where = _BY_PHASE.get(book.progress.phase, ParticipantState.IDLE)
+    if where is ParticipantState.TRAINING and state.open is not None:
+        return f"Training, step {book.progress.step} of {state.open.plan.local_steps}"
+    return _ACTIVITY.get(where) or known or where.value
 
 
 def _not_yet_members(state: JobState) -> str:
@@ -142,7 +159,7 @@ def job_status(state: JobState, books: JobBooks, store: ObjectStore, conditions:
     committed = head.round if head is not None else 0
     under_way = committed if state.outcome is not None or head is None else committed + 1
     return JobStatus(
-        conditions=conditions.of(state, at),
+        conditions=conditions.of(state, books, at),
         round=min(under_way, max(committed, state.settings.rounds)),
         committed_rounds=committed,
         rounds=state.settings.rounds,
@@ -247,18 +264,14 @@ def _absence(state: JobState, book: ParticipantBook, name: str) -> str:
     """Since when a participant is silent, and what it did last: a person who looks for it knows where to begin."""
     heard = state.seen.get(name)
     if heard is None:
-        return f"not heard of since the aggregator started at {_second(state.started_at)}"
+        return f"not heard of since the aggregator started at {second(state.started_at)}"
     progress = book.progress
     if book.idle or progress is None:
         doing = "waiting for work"
     else:
         step = f", step {progress.step}" if progress.phase == "train" else ""
         doing = f"in {progress.task_id}, phase {progress.phase}{step}"
-    return f"no word since {_second(heard)}; it was {doing}"
-
-
-def _second(at: float) -> str:
-    return f"{iso(at)[:19]}Z"
+    return f"no word since {second(heard)}; it was {doing}"
 
 
 def participant_state(

@@ -14,6 +14,7 @@
     presence     heartbeats, evaluations, silent participants
     members      participants that join from elsewhere: who may take part
     waiting      what a job waits for, so that no time runs out meanwhile
+    shortage     what a round without its quorum lacks, in words
     stopping     stop conditions
     losses       validation losses that stop conditions remember
     divergence   whether training diverged, and the rollback that answers it

@@ -9,9 +9,9 @@ from photon.api.participation import WhenQuorumLost
 from photon.protocol.messages import RefusalReason
 from photon.protocol.views import EventKind, Stage
 from photon_aggregator.rounds.events import Admission, Closed, Head, JobEvent, Merge
+from photon_aggregator.rounds.shortage import quorum_lost, short_of_quorum
 from photon_aggregator.rounds.state import CheckState, JobState, OpenRound, Submission
 from photon_aggregator.rounds.steps import Step, end, soon
-from photon_aggregator.rounds.stopping import quorum_lost, short_of_quorum
 
 
 def closed(state: JobState, event: Closed) -> Step:

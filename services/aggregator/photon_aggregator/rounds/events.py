@@ -187,11 +187,12 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """A heartbeat. ``done``: id of the task that the participant has completed."""
+    """A heartbeat. ``done``: id of the task that the participant has completed; ``task``: of the one under way."""
 
     at: float
     participant: str
     done: str | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

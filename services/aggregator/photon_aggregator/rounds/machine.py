@@ -49,13 +49,16 @@ from photon_aggregator.rounds.presence import evaluated, heartbeat
 from photon_aggregator.rounds.state import JobState
 from photon_aggregator.rounds.steps import Step, end, scan_wanted, soon
 from photon_aggregator.rounds.submissions import admitted, refusal_seen, refused, submitted
-from photon_aggregator.rounds.waiting import jumped, lacks_quorum, storage_away, storage_back
+from photon_aggregator.rounds.waiting import counted, jumped, lacks_quorum, storage_away, storage_back
 
 
 def advance(state: JobState, event: Event) -> Step:
     """What the job is after ``event``, and what is to be done about it."""
     if state.stage is Stage.DONE and not isinstance(event, Heartbeat | Evaluated | Members):
         return state, []
+    if not isinstance(event, Jumped):
+        # By what held until now.
+        state = counted(state, event.at)
     match event:
         case Recovered():
             return recovered(state, event)

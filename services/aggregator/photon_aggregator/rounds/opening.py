@@ -32,7 +32,6 @@ from photon_aggregator.rounds.stopping import (
     evaluation_due,
     holds,
 )
-from photon_aggregator.rounds.waiting import counted
 
 
 def make_plan(state: JobState) -> Plan:
@@ -212,7 +211,7 @@ def after_commit(state: JobState, at: float) -> Step:
 def settle(state: JobState, at: float) -> Step:
     """Go on from Evaluate when no result is awaited any more."""
     if state.stage is not Stage.EVALUATE:
-        return counted(state, at), []
+        return state, []
     if (at < state.evaluate_until or state.away is not None) and awaited(state, at):
         return state, []
     return _conclude(state, at)
@@ -274,7 +273,6 @@ def plan_ready(state: JobState, event: PlanReady) -> Step:
         plan=event.plan,
         plan_digest=event.digest,
         opened_at=event.at,
-        counts_from=event.at + state.settings.deadline_seconds if evaluation_due(state) else None,
         scanned=False,
         closing=past.updates if past is not None else None,
     )
@@ -291,4 +289,4 @@ def plan_ready(state: JobState, event: PlanReady) -> Step:
         round=event.plan.round,
         message=f"cohort: {', '.join(event.plan.cohort)}",
     )
-    return counted(state, event.at), [note, scan_wanted(state)]
+    return state, [note, scan_wanted(state)]

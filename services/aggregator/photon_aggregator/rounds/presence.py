@@ -61,6 +61,9 @@ def heartbeat(state: JobState, event: Heartbeat) -> Step:
         )
     if event.done is not None:
         state = _says_done(state, event.participant, event.done, event.at)
+    elif state.open is not None and state.head is not None and event.task == assignment.train_id(state.open.round):
+        # Evaluation comes before training.
+        state = _says_done(state, event.participant, assignment.evaluate_id(state.head.round), event.at)
     state, actions = plan_next(state, event.at) if state.lacks_members else settle(state, event.at)
     return state, [*notes, *actions]
 

@@ -142,7 +142,7 @@ class Submission:
 class OpenRound:
     """The round under way, open since ``opened_at``.
 
-    ``counts_from``: when its deadline starts to count, if that is later: no worker that still evaluates can train.
+    ``counts_from``: when its deadline starts to count, if that is later: a worker that still evaluates cannot train.
 
     ``closing``: the updates that it takes (digests by participant), when that is decided already. ``overdue``: its
     deadline was over before it had its quorum, and that was said. ``scanned``: whether it is known what the bucket held

@@ -15,7 +15,7 @@ from photon.protocol.records import End, HeldOutResult, HeldOutSums
 from photon_aggregator.rounds.events import Outcome
 from photon_aggregator.rounds.losses import least
 from photon_aggregator.rounds.rollback import abandoned
-from photon_aggregator.rounds.state import JobState, OpenRound
+from photon_aggregator.rounds.state import JobState
 
 
 def bounded(state: JobState) -> JobState:
@@ -172,34 +172,6 @@ def _flat(curve: Sequence[float], plateau: PlateauSpec, past: float | None) -> b
     that are no longer in ``curve``."""
     before = least([past, *curve[: -plateau.evaluations]])
     return before is not None and min(curve[-plateau.evaluations :]) >= before - plateau.min_improvement
-
-
-def short_of_quorum(state: JobState, open_round: OpenRound, at: float) -> str:
-    """What an overdue round lacks: who is missing, and why."""
-
-    def why(name: str) -> str:
-        submission = open_round.submissions.get(name)
-        if submission is not None and submission.reason is not None:
-            return f"{name} (refused: {submission.reason.value})"
-        if submission is not None:
-            return f"{name} (being checked)"
-        return name if state.present(name, at) else f"{name} (not heard)"
-
-    need = state.quorum_of(open_round.plan)
-    return (
-        f"round {open_round.round} has {len(open_round.admissions)} of the {need} updates of its quorum and "
-        f"participation.roundDeadlineSeconds ({state.settings.deadline_seconds:g} s) is over; missing: "
-        f"{', '.join(why(name) for name in open_round.missing)}"
-    )
-
-
-def quorum_lost(state: JobState, open_round: OpenRound, at: float) -> Outcome:
-    """How a job ends that does not wait for its quorum (participation.whenQuorumLost: Fail)."""
-    message = (
-        f"{short_of_quorum(state, open_round, at)}; to go on, raise roundDeadlineSeconds, lower the quorum or set "
-        "whenQuorumLost: Wait"
-    )
-    return Outcome(reason=JobReason.QUORUM_LOST, message=message[:1024], failed=True)
 
 
 def holds(end: End, stop: StopSpec) -> bool:

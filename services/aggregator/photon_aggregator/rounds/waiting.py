@@ -8,7 +8,7 @@ from photon.protocol.views import EventKind, Stage
 from photon_aggregator.rounds.events import JobEvent, StorageAway
 from photon_aggregator.rounds.state import Away, JobState, OpenRound
 from photon_aggregator.rounds.steps import Step
-from photon_aggregator.rounds.stopping import awaited
+from photon_aggregator.rounds.stopping import awaited, evaluation_due
 
 
 def storage_away(state: JobState, event: StorageAway) -> Step:
@@ -31,16 +31,24 @@ def storage_back(state: JobState, at: float) -> Step:
 
 
 def counted(state: JobState, at: float) -> JobState:
-    """The state with the deadline of the round counting once no one of its cohort evaluates any more.
+    """The state with the deadline of the round counting from ``at``, while training cannot begin: those of its cohort
+    that do not evaluate the model before are no quorum.
 
-    One that never hands in its evaluation holds it up by one deadline at most.
+    Once a quorum can train, those that still evaluate hold the deadline up until one deadline after the plan at most.
     """
     open_round = state.open
-    if open_round is None or open_round.counts_from is None or open_round.counts_from <= at:
+    if open_round is None or open_round.overdue or open_round.closing is not None or state.stage is not Stage.TRAIN:
         return state
-    if state.head is not None and set(awaited(state, at)) & set(open_round.plan.cohort):
+    if state.head is None or not evaluation_due(state):
         return state
-    return replace(state, open=replace(open_round, counts_from=at))
+    have = {admission.participant for admission in open_round.admissions}
+    here = {name for name in state.able(open_round.plan) if name in have or state.present(name, at)}
+    evaluate = (here - have).intersection(awaited(state, at))
+    few = len(here - evaluate) < state.quorum_of(open_round.plan)
+    if not evaluate or (not few and at >= open_round.opened_at + state.settings.deadline_seconds):
+        return state
+    before = open_round.counts_from if open_round.counts_from is not None else open_round.opened_at
+    return replace(state, open=replace(open_round, counts_from=at)) if at > before else state
 
 
 def jumped(state: JobState, seconds: float) -> JobState:

@@ -158,7 +158,7 @@ def _task(engine: Engine, urls: ModelUrls, participant: str, done: str | None, n
 async def post_progress(engine: EngineDep, participant: ParticipantDep, progress: ProgressBody) -> ProgressReply:
     """Send it every second or two. ``cancel``: drop the task and ask for the next."""
     engine.books.reported(participant, progress)
-    engine.send(Heartbeat(at=engine.clock(), participant=participant))
+    engine.send(Heartbeat(at=engine.clock(), participant=participant, task=progress.task_id))
     return ProgressReply(cancel=assignment.cancelled(engine.state, participant, progress.task_id))
 
 

@@ -28,7 +28,7 @@ export function situation(status) {
   if (complete) return ["Complete", "good", `${format.words(complete.reason)}${complete.message ? `: ${complete.message}` : ""}`];
   if (suspended) return ["Suspended", "quiet", suspended.message];
   const word = format.words(running?.reason ?? "starting");
-  return [word.charAt(0).toUpperCase() + word.slice(1), running?.reason === "WaitingForInit" ? "quiet" : "busy", ""];
+  return [word.charAt(0).toUpperCase() + word.slice(1), running?.reason === "WaitingForInit" ? "quiet" : "busy", running?.message ?? ""];
 }
 
 export class Strip {
