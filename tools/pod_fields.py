@@ -15,7 +15,7 @@ from typing import Final
 
 from kubernetes.client import models
 
-ROOTS: Final = ("V1PodTemplateSpec", "V1Toleration")
+ROOTS: Final = ("V1PodTemplateSpec", "V1Toleration", "V1NetworkPolicyEgressRule", "V1NetworkPolicyPeer")
 _CONTAINER: Final = re.compile(r"(List|Dict)\[(?:str, )?(.+)\]")
 
 

@@ -14,4 +14,5 @@
     errors      the tree of its errors
     main        ``photon-operator``
     entry       the entry point: nothing heavy is imported before it
+    network_settings  what the chart says of the network of job pods
 """

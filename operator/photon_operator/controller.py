@@ -12,14 +12,16 @@ from functools import partial
 from typing import Any, Final
 
 from photon.api.job import KIND
-from photon_operator.children.kinds import Object
+from photon_operator.children import names
+from photon_operator.children.kinds import SECRET, Object
 from photon_operator.cluster.aggregator_status import StatusPoller
 from photon_operator.cluster.apply import Applied, apply_plan
-from photon_operator.cluster.cache import METADATA, Cache, Key, version_of
+from photon_operator.cluster.cache import METADATA, Cache, Key, listed_kinds, version_of
 from photon_operator.cluster.client import Api, ApiError
 from photon_operator.cluster.lists import Lists
 from photon_operator.cluster.memory import ChildrenCache, RetryMemory
 from photon_operator.cluster.pace import Brake, StatusPace
+from photon_operator.cluster.token_secrets import TokenSecrets
 from photon_operator.cluster.work_queue import WorkQueue
 from photon_operator.decide.observed import Observed
 from photon_operator.decide.plan import Plan
@@ -60,12 +62,14 @@ class Controller:
         self._brake = Brake(time.monotonic)
         self._writing: set[Key] = set()
         self._children = ChildrenCache()
+        self._secrets = TokenSecrets(cache, time.monotonic)
         self._failures: dict[Key, int] = {}
         self._threads = ThreadPoolExecutor(WIDTH, thread_name_prefix="api")
         self._lists = Lists(
             api,
             cache,
             settings.namespaces,
+            kinds=listed_kinds(settings),
             in_thread=self._in_thread,
             wake=lambda key, seconds: self._queue.wake(key, seconds),
             failed=metrics.failed,
@@ -135,6 +139,9 @@ class Controller:
         self.metrics.reconciled(time.monotonic() - began, error)
 
     async def _once(self, key: Key, job: Object) -> None:
+        if self._secrets.due(key, job):
+            found = await self._in_thread(partial(self._api.get, SECRET, key[0], names.tokens(key[1])))
+            self._secrets.take(key, job, found)
         children = self.cache.children(key)
         self._memory.is_ours(key, children)
         retries = self._memory.of(key)
@@ -208,6 +215,7 @@ class Controller:
         self._pace.forget(key)
         self._brake.forget(key)
         self._children.forget(key)
+        self._secrets.forget(key)
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -8,6 +8,8 @@ import logging
 import os
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import kopf
@@ -26,7 +28,7 @@ from photon_operator.cluster.cache import Cache
 from photon_operator.cluster.client import Api, ApiError, connect
 from photon_operator.controller import Controller
 from photon_operator.metrics import OperatorMetrics
-from photon_operator.settings import VARIABLES, Settings
+from photon_operator.settings import VARIABLES, Settings, SettingsError
 from photon_operator.watch import registry_of
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,23 @@ def _wait_for_definition(api: Api, settings: Settings) -> None:
             time.sleep(2.0)
 
 
+def with_certificates(settings: Settings) -> Settings:
+    """The settings with what the file of certificates holds.
+
+    Raises:
+        SettingsError: It cannot be read, or has none.
+    """
+    if not settings.ca_file:
+        return settings
+    try:
+        bundle = Path(settings.ca_file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"PHOTON_CA_FILE is {settings.ca_file!r}, which cannot be read: {error}") from error
+    if "-----BEGIN CERTIFICATE-----" not in bundle:
+        raise SettingsError(f"PHOTON_CA_FILE is {settings.ca_file!r}, which holds no PEM certificate")
+    return replace(settings, ca_bundle=bundle)
+
+
 def _no_arguments() -> None:
     """Answers ``--help`` and ``--version``, and refuses everything else."""
     variables = {**VARIABLES, TERMINATION_LOG: "file for the termination record; default none"}
@@ -97,7 +116,7 @@ def _run() -> None:
     _no_arguments()
     configure("operator")
     try:
-        settings = Settings.of(os.environ)
+        settings = with_certificates(Settings.of(os.environ))
     except UserError as error:
         exit_with_mistake(str(error))
     logging.getLogger("photon_operator").setLevel(settings.log_level)

@@ -13,6 +13,7 @@ from photon.version import release
 from photon_operator import job_defaults
 from photon_operator.errors import OperatorError
 from photon_operator.job_defaults import JobDefaults
+from photon_operator.network_settings import VARIABLE, NetworkSettings
 
 VARIABLES: Final = {
     "PHOTON_NAMESPACES": "whose jobs it runs: a,b; empty for all",
@@ -25,6 +26,8 @@ VARIABLES: Final = {
     "PHOTON_JOB_SERVICE_ACCOUNTS": "service accounts that a job may name: a,b",
     "PHOTON_SERVICE_ACCOUNT": "the operator's own service account, which no job may have",
     "PHOTON_CA_CONFIGMAP": "ConfigMap in the job's namespace with certificates in ca.crt",
+    "PHOTON_CA_FILE": "file with certificates that it gives to each job in a ConfigMap of its own",
+    VARIABLE: 'JSON: networks of job pods, {"egress": [...], "aggregatorFrom": [...]}; empty: no NetworkPolicies',
     "PHOTON_HTTP_PORT": "of its own metrics and probes; default 8080",
     "PHOTON_POLL_SECONDS": "how often an aggregator is asked for its status; default 5",
     "PHOTON_STATUS_SECONDS": "how often figures alone are written to a job's status, at most; default 30",
@@ -46,9 +49,10 @@ class Settings:
     """``namespaces``: empty for all. ``child_env``: added to the containers of all job pods.
 
     ``job_service_accounts``: those that a job may name; ``service_account``: the operator's own, which it
-    may not. ``ca_config_map``: in the namespace of the job, with the key ca.crt. ``poll_seconds``: how often an
-    aggregator is asked for its status; ``status_seconds``: how often a status is written of which only figures differ,
-    at most. ``aggregator_url``: its address; ``{address}`` is the pod's.
+    may not. ``ca_config_map``: in the namespace of the job, with the key ca.crt; ``ca_bundle``: what ``ca_file`` holds,
+    where the operator makes a ConfigMap for each job instead. ``network_policy``: None for no policies.
+    ``poll_seconds``: how often an aggregator is asked for its status; ``status_seconds``: how often a status is written
+    of which only figures differ, at most. ``aggregator_url``: its address; ``{address}`` is the pod's.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -61,6 +65,9 @@ class Settings:
     job_service_accounts: tuple[str, ...] = ()
     service_account: str = ""
     ca_config_map: str = ""
+    ca_file: str = ""
+    ca_bundle: str = ""
+    network_policy: NetworkSettings | None = None
     http_port: int = 8080
     poll_seconds: float = 5.0
     status_seconds: float = 30.0
@@ -93,6 +100,8 @@ class Settings:
             job_service_accounts=several("JOB_SERVICE_ACCOUNTS"),
             service_account=text("SERVICE_ACCOUNT", ""),
             ca_config_map=text("CA_CONFIGMAP", ""),
+            ca_file=text("CA_FILE", ""),
+            network_policy=NetworkSettings.of(environment.get(VARIABLE, "").strip()),
             http_port=int(_number("HTTP_PORT", text("HTTP_PORT", str(default.http_port)), 0, 65535)),
             poll_seconds=_number("POLL_SECONDS", text("POLL_SECONDS", str(default.poll_seconds)), 0.1, 3600),
             status_seconds=_number("STATUS_SECONDS", text("STATUS_SECONDS", str(default.status_seconds)), 0.0, 3600),

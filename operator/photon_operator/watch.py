@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final
 
 import kopf
@@ -17,7 +17,8 @@ from aiohttp import web
 
 from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon_operator.children import names
-from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, POD, SERVICE
+from photon_operator.cluster.cache import listed_kinds
 from photon_operator.controller import Controller
 from photon_operator.http import serve
 from photon_operator.settings import Settings
@@ -27,14 +28,14 @@ log = logging.getLogger(__name__)
 # Shorter than the idle time-outs of load balancers before an API server.
 SERVER_SECONDS: Final = 300  # a whole number: the API server takes no other
 CLIENT_SECONDS: Final = 310
-_CHILDREN: Final = (
-    (CONFIG_MAP, "", "configmaps"),
-    (SECRET, "", "secrets"),
-    (SERVICE, "", "services"),
-    (CLAIM, "", "persistentvolumeclaims"),
-    (POD, "", "pods"),
-    (JOB, "batch", "jobs"),
-)
+_RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
+    CONFIG_MAP: ("", "configmaps"),
+    SERVICE: ("", "services"),
+    NETWORK_POLICY: ("networking.k8s.io", "networkpolicies"),
+    CLAIM: ("", "persistentvolumeclaims"),
+    POD: ("", "pods"),
+    JOB: ("batch", "jobs"),
+}
 
 
 def registry_of(controller: Controller, own: Settings) -> kopf.OperatorRegistry:
@@ -62,7 +63,8 @@ def registry_of(controller: Controller, own: Settings) -> kopf.OperatorRegistry:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="job")(_handler(controller, KIND))
-    for kind, group, plural in _CHILDREN:
+    for kind in (*listed_kinds(own), POD):
+        group, plural = _RESOURCES[kind]
         ours = {names.MANAGED_BY: names.MANAGER}
         kopf.on.event(group, "v1", plural, labels=ours, registry=registry, id=plural)(_handler(controller, kind))
     return registry
@@ -84,14 +86,14 @@ class Forever:
 
 
 def tune(settings: kopf.OperatorSettings) -> None:
-    """kopf's settings; only children are asked for, not all pods and Secrets of the cluster."""
+    """kopf's settings; only children are asked for, not all pods of the cluster."""
     settings.posting.enabled = False
     # The chart brings the definition; looking for definitions and namespaces would need rights on the whole cluster.
     settings.scanning.disabled = True
     settings.watching.server_timeout = SERVER_SECONDS
     settings.watching.client_timeout = CLIENT_SECONDS
     settings.networking.error_backoffs = Forever()
-    for _, _, plural in _CHILDREN:
+    for _, plural in _RESOURCES.values():
         settings.watching.label_selectors[plural] = names.SELECTOR
     # Never used, for nothing here asks for them; if something ever does, it stays under our own name.
     settings.persistence.finalizer = f"{GROUP}/operator"

@@ -104,7 +104,12 @@ def test_a_mirror_a_proxy_and_a_certificate_authority_reach_every_pod(chart: Cha
     assert child["NCCL_DEBUG_SUBSYS"] == "INIT,NET"
     assert "HTTP_PROXY" not in child
     objects = chart.render(values=values)
-    authority = named(objects, "ConfigMap", known["PHOTON_CA_CONFIGMAP"])
+    authority = named(objects, "ConfigMap", "photon-ca")
+    operator = named(objects, "Deployment", OPERATOR)["spec"]["template"]
+    assert {"name": "ca", "configMap": {"name": "photon-ca"}} in operator["spec"]["volumes"]
+    assert known["PHOTON_CA_FILE"] == "/etc/photon/ca/ca.crt"
+    assert known["PHOTON_CA_CONFIGMAP"] == "", "each job has a copy of its own, in whatever namespace"
+    assert operator["metadata"]["annotations"]["photon.dev/ca-checksum"], "another bundle starts the operator again"
     assert authority["data"]["ca.crt"].startswith("-----BEGIN CERTIFICATE-----\n")
     for name, spec in pod_specs(objects):
         assert spec["imagePullSecrets"] == [{"name": "mirror"}], name
@@ -116,7 +121,7 @@ def test_placement_of_the_operator(chart: Chart) -> None:
     assert pod["spec"]["nodeSelector"] == {"node-role.kubernetes.io/infra": ""}
     assert pod["spec"]["tolerations"][0]["key"] == "node-role.kubernetes.io/infra"
     assert pod["spec"]["priorityClassName"] == "system-cluster-critical"
-    assert pod["metadata"]["annotations"] == {"example.org/scrape": "true"}
+    assert pod["metadata"]["annotations"]["example.org/scrape"] == "true"
     assert pod["metadata"]["labels"]["example.org/team"] == "platform"
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chart.rendering import CHART, CI_VALUES, NAMESPACE, Chart, Object, named, of_kind, pod_specs
+from photon_operator.network_settings import NetworkSettings
+from tests.chart.rendering import CHART, CI_VALUES, NAMESPACE, Chart, Object, environment, named, of_kind, pod_specs
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -63,23 +65,25 @@ def granted(role: Object) -> dict[str, set[str]]:
 
 
 def test_the_operator_is_granted_what_it_needs_and_no_wildcard(chart: Chart) -> None:
+    """That it is neither more nor less than what it asks for: tests/operator/test_rbac.py."""
     everywhere = granted(named(chart.render(), "ClusterRole", "photon-operator"))
-    somewhere = granted(of_kind(chart.render(values=NAMESPACED), "Role")[0])
     assert "*" not in {*everywhere, *(verb for verbs in everywhere.values() for verb in verbs)}
-    assert everywhere["pods"] == {"get", "list", "watch", "delete"}, "pods are the Jobs' to make"
+    assert everywhere["pods"] == {"list", "watch", "delete"}, "pods are the Jobs' to make"
+    assert everywhere["secrets"] == {"get", "create", "patch"}, "each by its name"
     assert "create" not in everywhere["federatedtrainingjobs"], "jobs are the user's to make"
+    assert granted(of_kind(chart.render(values=NAMESPACED), "Role")[0]) == everywhere
     assert everywhere.pop("federatedtrainingjobs/finalizers") == {"update"}, "for owner references that block deletion"
     assert not any("update" in verbs for verbs in everywhere.values()), "it applies, and never replaces"
-    somewhere.pop("federatedtrainingjobs/finalizers")
-    assert everywhere.keys() - somewhere.keys() == {"namespaces", "customresourcedefinitions"}
-    assert everywhere["customresourcedefinitions"] == {"get", "list", "watch"}
-    assert all(somewhere[resource] == everywhere[resource] for resource in somewhere)
+
+
+def test_without_policies_there_are_no_rights_for_them(chart: Chart) -> None:
+    objects = chart.render("--set", "networkPolicy.enabled=false")
+    assert "networkpolicies" not in granted(named(objects, "ClusterRole", "photon-operator"))
 
 
 def test_metadata_services_are_reached_only_where_the_administrator_says(chart: Chart) -> None:
     def rules(objects: list[Object]) -> list[Any]:
-        policy = named(objects, "NetworkPolicy", "photon-jobs")
-        return [rule for rule in policy["spec"]["egress"] if "169.254.170.23" in str(rule)]
+        return [rule for rule in told(objects)["egress"] if "169.254.170.23" in str(rule)]
 
     assert not rules(chart.render())
     (rule,) = rules(chart.render(values=CHART / "ci" / "eks-values.yaml"))
@@ -107,57 +111,50 @@ def policy(objects: list[Object], name: str, namespace: str = NAMESPACE) -> Any:
     return found["spec"]
 
 
-def test_job_pods_are_denied_everything_but_dns_and_storage(chart: Chart) -> None:
-    spec = policy(chart.render(), "photon-jobs")
-    assert spec["podSelector"]["matchLabels"] == JOB_PODS
-    assert spec["policyTypes"] == ["Ingress", "Egress"]
-    assert "ingress" not in spec
-    dns, storage = spec["egress"]
+def told(objects: list[Object]) -> dict[str, Any]:
+    """What the operator is told of the network of job pods."""
+    (container,) = named(objects, "Deployment", "photon-operator")["spec"]["template"]["spec"]["containers"]
+    found: dict[str, Any] = json.loads(environment(container)["PHOTON_NETWORK_POLICY"])
+    return found
+
+
+@VARIANTS
+def test_the_chart_has_policies_of_its_own_pods_only_and_the_operator_those_of_jobs(chart: Chart, values: Path) -> None:
+    objects = chart.render(values=values)
+    selected = [found["spec"]["podSelector"]["matchLabels"] for found in of_kind(objects, "NetworkPolicy")]
+    assert all("app.kubernetes.io/component" in labels for labels in selected)
+    (container,) = of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"]
+    text = environment(container)["PHOTON_NETWORK_POLICY"]
+    assert bool(NetworkSettings.of(text)) == bool(selected), "the operator takes what the chart says"
+
+
+def test_job_pods_are_to_reach_only_dns_and_storage(chart: Chart) -> None:
+    dns, storage = told(chart.render())["egress"]
     assert {(port["protocol"], port["port"]) for port in dns["ports"]} == {("UDP", 53), ("TCP", 53)}
     assert storage["ports"] == [{"protocol": "TCP", "port": 443}]
     blocks = [peer["ipBlock"] for peer in storage["to"]]
     assert all(block["except"] for block in blocks), "credentials of the node are never a job's"
 
 
-def test_workers_reach_their_aggregator_and_each_other(chart: Chart) -> None:
-    spec = policy(chart.render(), "photon-workers")
-    assert spec["podSelector"]["matchLabels"] == {**JOB_PODS, "photon.dev/role": "worker"}
-    aggregator, workers = spec["egress"]
-    assert aggregator["to"][0]["podSelector"]["matchLabels"]["photon.dev/role"] == "aggregator"
-    assert aggregator["ports"] == [{"protocol": "TCP", "port": 8080}]
-    assert workers["to"][0]["podSelector"]["matchLabels"]["photon.dev/role"] == "worker"
-    assert all("namespaceSelector" not in peer for rule in spec["egress"] for peer in rule["to"])
-
-
-def test_aggregators_answer_workers_the_operator_and_who_is_named(chart: Chart) -> None:
-    workers, operator = policy(chart.render(), "photon-aggregators")["ingress"][0]["from"]
-    assert workers["podSelector"]["matchLabels"]["photon.dev/role"] == "worker"
+def test_aggregators_answer_the_operator_and_who_is_named(chart: Chart) -> None:
+    (operator,) = told(chart.render())["aggregatorFrom"]
     pod = named(chart.render(), "Deployment", "photon-operator")["spec"]["template"]["metadata"]["labels"]
     assert operator["podSelector"]["matchLabels"].items() <= pod.items()
+    assert operator["podSelector"]["matchExpressions"] == [{"key": "photon.dev/job", "operator": "DoesNotExist"}], (
+        "no pod of a job becomes the operator by labels that its patch adds"
+    )
     assert operator["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": NAMESPACE}
     site = chart.render(values=CHART / "ci" / "restricted-site-values.yaml")
-    *_, ingress = policy(site, "photon-aggregators", "research")["ingress"][0]["from"]
+    _, ingress = told(site)["aggregatorFrom"]
     assert ingress["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "ingress"}
 
 
-def test_metrics_of_aggregators_are_on_a_port_of_their_own_for_who_is_named(chart: Chart) -> None:
-    (only,) = policy(chart.render(), "photon-aggregators")["ingress"]
-    assert only["ports"] == [{"protocol": "TCP", "port": 8080}]
-    watched = chart.render(values=CHART / "ci" / "monitoring-values.yaml")
-    api, metrics = policy(watched, "photon-aggregators")["ingress"]
-    assert len(api["from"]) == 2, "Prometheus is not among those who reach the API"
-    assert metrics["ports"] == [{"protocol": "TCP", "port": 8081}]
-    assert metrics["from"] == policy(watched, "photon-operator")["ingress"][0]["from"][1:]
-
-
 def test_further_egress_and_storage_of_a_closed_network(chart: Chart) -> None:
-    site = chart.render(values=CHART / "ci" / "restricted-site-values.yaml")
-    for namespace in ("photon", "research"):
-        dns, storage, proxy = policy(site, "photon-jobs", namespace)["egress"]
-        assert {port["port"] for port in dns["ports"]} == {53, 5353}
-        assert storage["to"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
-        assert [port["port"] for port in storage["ports"]] == [443, 9000]
-        assert proxy["to"] == [{"ipBlock": {"cidr": "198.51.100.7/32"}}]
+    dns, storage, proxy = told(chart.render(values=CHART / "ci" / "restricted-site-values.yaml"))["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53, 5353}
+    assert storage["to"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+    assert [port["port"] for port in storage["ports"]] == [443, 9000]
+    assert proxy["to"] == [{"ipBlock": {"cidr": "198.51.100.7/32"}}]
 
 
 def test_the_bundled_store_answers_job_pods_of_the_watched_namespaces_only(chart: Chart) -> None:
@@ -170,7 +167,7 @@ def test_the_bundled_store_answers_job_pods_of_the_watched_namespaces_only(chart
     assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["team-a", "team-b"]
     store = named(objects, "StatefulSet", "photon-seaweedfs")["spec"]["template"]["metadata"]["labels"]
     assert spec["podSelector"]["matchLabels"].items() <= store.items()
-    *_, to_store = policy(objects, "photon-jobs", "team-a")["egress"]
+    *_, to_store = told(objects)["egress"]
     assert to_store["to"][0]["podSelector"]["matchLabels"].items() <= store.items()
     assert to_store["ports"] == [{"protocol": "TCP", "port": 8333}]
 
@@ -179,4 +176,5 @@ def test_prometheus_reaches_what_it_is_to_scrape(chart: Chart) -> None:
     objects = chart.render(values=CHART / "ci" / "monitoring-values.yaml")
     prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     assert prometheus in policy(objects, "photon-operator")["ingress"][0]["from"]
-    assert prometheus in policy(objects, "photon-aggregators")["ingress"][1]["from"]
+    assert told(objects)["metricsFrom"] == [prometheus]
+    assert prometheus not in told(objects)["aggregatorFrom"], "it reads metrics, not the API"

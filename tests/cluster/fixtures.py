@@ -60,8 +60,8 @@ class RunningCluster:
 
 @pytest.fixture(scope="session")
 def control_plane_processes() -> Iterator[ControlPlane]:
-    """The processes of a control plane of our own, for tests that stop some of them."""
-    with ControlPlane() as processes:
+    """The processes of a control plane of our own, for tests that stop some of them or read what was asked of it."""
+    with ControlPlane(audit=True) as processes:
         try:
             processes.start()
         except NoProgram as error:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from photon_operator.children import names
-from photon_operator.children.kinds import CLAIM, JOB, SERVICE
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SERVICE
 from photon_operator.children.strategic_merge import merge
 from photon_operator.errors import PatchError
-from photon_operator.settings import Settings
+from photon_operator.main import with_certificates
+from photon_operator.settings import Settings, SettingsError
 from tests.operator.world import World, job_object
 
 
@@ -141,6 +143,32 @@ def test_settings_reach_all_pods() -> None:
         assert env(world, job)["HTTPS_PROXY"] == "http://proxy:3128"
         assert env(world, job)["AWS_CA_BUNDLE"] == "/etc/photon/ca/ca.crt"
         assert {"name": "ca", "configMap": {"name": "institution-ca"}} in template(world, job)["volumes"]
+
+
+def test_a_job_has_a_copy_of_the_certificates_in_its_own_namespace() -> None:
+    world = make(settings=Settings(ca_bundle="-----BEGIN CERTIFICATE-----\none\n"))
+    copied = world.children[CONFIG_MAP]["first-ca"]
+    assert copied["data"] == {"ca.crt": "-----BEGIN CERTIFICATE-----\none\n"}
+    assert copied["metadata"]["ownerReferences"][0]["uid"] == "job-1"
+    for job in ALL:
+        assert env(world, job)["AWS_CA_BUNDLE"] == "/etc/photon/ca/ca.crt"
+        assert {"name": "ca", "configMap": {"name": "first-ca"}} in template(world, job)["volumes"]
+    before = {name: job["metadata"]["uid"] for name, job in world.children[JOB].items()}
+    world.settings = Settings(ca_bundle="-----BEGIN CERTIFICATE-----\ntwo\n")
+    world.settle()
+    assert "two" in world.children[CONFIG_MAP]["first-ca"]["data"]["ca.crt"]
+    assert {name: job["metadata"]["uid"] for name, job in world.children[JOB].items()} == before, "no pod starts again"
+
+
+@pytest.mark.parametrize(("text", "told"), [(None, "cannot be read"), ("ca.pem", "holds no PEM certificate")])
+def test_a_file_without_certificates_is_said_at_the_start(tmp_path: Path, text: str | None, told: str) -> None:
+    path = tmp_path / "ca.crt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SettingsError) as raised:
+        with_certificates(Settings(ca_file=str(path)))
+    assert told in str(raised.value)
+    assert str(path) in str(raised.value)
 
 
 def test_a_patch_may_name_a_service_account_that_the_administrator_allows() -> None:

@@ -6,13 +6,14 @@ pods), in :mod:`tools.cluster.launcher` inside network namespaces, with nodes on
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from tools.cluster.kube import Kube
 from tools.cluster.pki import Pki
@@ -38,7 +39,8 @@ _NO_CONTROLLERS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the command lines depend on. ``advertise``: the address at which pods find the API server, if any do."""
+    """What the command lines depend on. ``advertise``: the address at which pods find the API server, if any do.
+    ``audit``: each request is written down, without its body."""
 
     pki: Pki
     data: Path
@@ -47,6 +49,11 @@ class Settings:
     etcd_peer_port: int = 2380
     advertise: str | None = None
     kubeconfigs: Path
+    audit: bool = False
+
+    @property
+    def audit_log(self) -> Path:
+        return self.kubeconfigs / "audit.jsonl"
 
     def etcd(self) -> list[str]:
         """It keeps nothing that outlives the cluster, so it need not wait for the disk."""
@@ -70,6 +77,7 @@ class Settings:
             reach = [f"--advertise-address={self.advertise}"]
         return [
             *reach,
+            *(self._audit() if self.audit else []),
             f"--etcd-servers=http://127.0.0.1:{self.etcd_port}",
             f"--secure-port={self.api_port}",
             f"--service-cluster-ip-range={SERVICE_NETWORK}",
@@ -94,6 +102,12 @@ class Settings:
             f"--proxy-client-cert-file={at('front-proxy.crt')}",
             f"--proxy-client-key-file={at('front-proxy.key')}",
         ]
+
+    def _audit(self) -> list[str]:
+        policy = self.kubeconfigs / "audit-policy.json"
+        rules = [{"level": "Metadata", "omitStages": ["RequestReceived"]}]
+        policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
+        return [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"]
 
     def controllers(self) -> list[str]:
         """With the default request rate the first service account would take seven seconds."""
@@ -123,7 +137,9 @@ class Settings:
 class ControlPlane:
     """A control plane without nodes on 127.0.0.1, for one ``with`` block; gone with this process however that ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, audit: bool = False) -> None:
+        self._audit = audit
+        self._settings: Settings | None = None
         self._folder: Path | None = None
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._arguments: dict[str, list[str]] = {}
@@ -151,7 +167,9 @@ class ControlPlane:
             etcd_port=etcd,
             etcd_peer_port=peer,
             kubeconfigs=self._folder,
+            audit=self._audit,
         )
+        self._settings = settings
         for who in ("admin", "scheduler"):
             pki.kubeconfig(who, f"https://127.0.0.1:{api}", self._folder / f"{who}.kubeconfig")
         kube = self.kube
@@ -169,6 +187,12 @@ class ControlPlane:
         if self._folder is None:
             raise RuntimeError("the control plane is not started")
         return Kube(kubeconfig=self._folder / "admin.kubeconfig")
+
+    def audited(self) -> Iterator[dict[str, Any]]:
+        """The requests so far, as audit.k8s.io/v1 Events; of a control plane with ``audit``."""
+        assert self._settings is not None
+        with self._settings.audit_log.open() as log:
+            yield from map(json.loads, log)
 
     def restart(self, name: str) -> None:
         """kill -9 ``name`` and start it again; returns when the API server answers."""

@@ -53,8 +53,46 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- dict "names" (.Values.watchNamespaces | default (list .Release.Namespace)) | toJson -}}
 {{- end -}}
 
-{{- define "photon.policyNamespaces" -}}
-{{- dict "names" (.Values.networkPolicy.namespaces | default .Values.watchNamespaces | default (list .Release.Namespace)) | toJson -}}
+{{/* What the operator makes the NetworkPolicies of each job of, as JSON; empty if there are to be none. */}}
+{{- define "photon.networkPolicy" -}}
+{{- if .Values.networkPolicy.enabled -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- $ports := list -}}
+{{- range $policy.dns.ports -}}
+{{- $ports = concat $ports (list (dict "protocol" "UDP" "port" .) (dict "protocol" "TCP" "port" .)) -}}
+{{- end -}}
+{{- $egress := list (dict "to" $policy.dns.to "ports" $ports) -}}
+{{- if and $policy.storage.to $policy.storage.ports -}}
+{{- $ports = list -}}
+{{- range $policy.storage.ports -}}
+{{- $ports = append $ports (dict "protocol" "TCP" "port" .) -}}
+{{- end -}}
+{{- $egress = append $egress (dict "to" $policy.storage.to "ports" $ports) -}}
+{{- end -}}
+{{- if .Values.seaweedfs.enabled -}}
+{{- $store := list (include "photon.ownPods" (dict "root" . "component" "seaweedfs") | fromJson) -}}
+{{- $egress = append $egress (dict "to" $store "ports" (list (dict "protocol" "TCP" "port" 8333))) -}}
+{{- end -}}
+{{- $metadata := list -}}
+{{- range $policy.metadataAddresses -}}
+{{- $metadata = append $metadata (dict "ipBlock" (dict "cidr" .)) -}}
+{{- end -}}
+{{- if $metadata -}}
+{{- $egress = append $egress (dict "to" $metadata "ports" (list (dict "protocol" "TCP" "port" 80))) -}}
+{{- end -}}
+{{- $operator := include "photon.ownPods" (dict "root" . "component" "operator") | fromJson -}}
+{{- $from := concat (list $operator) ($policy.aggregatorFrom | default list) -}}
+{{- $egress = concat $egress ($policy.extraEgress | default list) -}}
+{{- dict "egress" $egress "aggregatorFrom" $from "metricsFrom" ($policy.metricsFrom | default list) | toJson -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The peer that is a component of this release, as JSON; no pod of a job, whatever labels its patch adds. */}}
+{{- define "photon.ownPods" -}}
+{{- $namespace := dict "matchLabels" (dict "kubernetes.io/metadata.name" .root.Release.Namespace) -}}
+{{- $none := list (dict "key" "photon.dev/job" "operator" "DoesNotExist") -}}
+{{- $pods := dict "matchLabels" (include "photon.selectorLabels" . | fromYaml) "matchExpressions" $none -}}
+{{- dict "namespaceSelector" $namespace "podSelector" $pods | toJson -}}
 {{- end -}}
 
 {{- define "photon.caConfigMap" -}}

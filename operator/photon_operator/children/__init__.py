@@ -8,6 +8,7 @@
     pod_template     a pod from a process of the launch plan
     pod_security     the restricted Pod Security Standard, also after patches
     strategic_merge  patches as ``kubectl patch`` applies them
+    network          who may talk to whom: NetworkPolicies of one job
     names            names, labels, annotations
     inherited        labels and annotations of the chart and the job
     kinds            kinds of objects

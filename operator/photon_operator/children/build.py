@@ -19,6 +19,7 @@ from photon.protocol.canonical import digest
 from photon_operator.children import names, pinned, pod_template
 from photon_operator.children.inherited import Inherited
 from photon_operator.children.kinds import CONFIG_MAP, SECRET, Object
+from photon_operator.children.network import policies
 from photon_operator.children.objects import Maker
 from photon_operator.settings import Settings
 
@@ -32,7 +33,8 @@ _LEAST_GIB: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Children:
-    """All children of a job. ``document``: the digest of what rounds depend on, whether suspended or not."""
+    """All children of a job. ``document``: the digest of what rounds depend on, whether suspended or not.
+    ``policies``: NetworkPolicies by name. ``authority``: certificates that its pods trust; None without any."""
 
     document: str
     config_map: dict[str, Any]
@@ -44,17 +46,23 @@ class Children:
     workers: Mapping[str, dict[str, Any]]
     worker_services: Mapping[str, dict[str, Any]]
     claims: Mapping[str, dict[str, Any]]
+    policies: Mapping[str, dict[str, Any]]
+    authority: dict[str, Any] | None
 
     @property
     def size(self) -> int:
         """How many objects these are."""
-        return 6 + len(self.workers) + len(self.worker_services) + len(self.claims)
+        return 6 + sum(map(len, self._several)) + (self.authority is not None)
+
+    @property
+    def _several(self) -> tuple[Mapping[str, dict[str, Any]], ...]:
+        return self.workers, self.worker_services, self.claims, self.policies
 
     def names(self) -> set[tuple[str, str]]:
         """Kind and name of each."""
         single = (self.config_map, self.secret, self.service, self.init, self.aggregator, self.cleanup)
-        several = (self.workers, self.worker_services, self.claims)
-        bodies = [*single, *(body for found in several for body in found.values())]
+        bodies = [*single, *(body for found in self._several for body in found.values())]
+        bodies += [self.authority] if self.authority is not None else []
         return {(body["kind"], body["metadata"]["name"]) for body in bodies}
 
 
@@ -189,6 +197,12 @@ def make_children(inputs: ChildrenInputs) -> Children:
             for participant, worker in workers.items()
             if worker.work_dir.type is WorkDirType.CLAIM
         },
+        policies=policies(maker, settings.network_policy, [p for p, worker in workers.items() if worker.nodes > 1]),
+        authority=(
+            maker.any(CONFIG_MAP, names.authority(name), {"data": {pod_template.CA_FILE: settings.ca_bundle}})
+            if settings.ca_bundle
+            else None
+        ),
     )
 
 

@@ -13,3 +13,7 @@ SERVICE: Final = "Service"
 CLAIM: Final = "PersistentVolumeClaim"
 JOB: Final = "Job"
 POD: Final = "Pod"
+NETWORK_POLICY: Final = "NetworkPolicy"
+
+# Of every other kind it is v1.
+API_VERSIONS: Final[Mapping[str, str]] = {JOB: "batch/v1", NETWORK_POLICY: "networking.k8s.io/v1"}

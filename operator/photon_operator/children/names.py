@@ -56,6 +56,14 @@ def tokens(job: str) -> str:
     return f"{job}-tokens"
 
 
+def authority(job: str) -> str:
+    return f"{job}-ca"
+
+
+def pods(job: str) -> str:
+    return f"{job}-pods"
+
+
 def init(job: str) -> str:
     return f"{job}-init"
 

@@ -13,7 +13,7 @@ from photon.launch import RESTARTS, Process, Role
 from photon.protocol.canonical import digest
 from photon_operator.children import names
 from photon_operator.children.inherited import Inherited
-from photon_operator.children.kinds import CLAIM, JOB, SERVICE
+from photon_operator.children.kinds import API_VERSIONS, CLAIM, JOB, SERVICE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class Maker:
         self, kind: str, name: str, body: dict[str, Any], *, role: str | None = None, participant: str | None = None
     ) -> dict[str, Any]:
         made = {
-            "apiVersion": "batch/v1" if kind == JOB else "v1",
+            "apiVersion": API_VERSIONS.get(kind, "v1"),
             "kind": kind,
             "metadata": {
                 "name": name,

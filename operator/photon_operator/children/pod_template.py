@@ -24,6 +24,7 @@ CA_FOLDER: Final = "/etc/photon/ca"
 WORK_FOLDER: Final = "/var/lib/photon"
 JOB_FILE: Final = "job.json"
 DIGESTS_FILE: Final = "digests.json"
+CA_FILE: Final = "ca.crt"
 TERMINATION_PATH: Final = "/dev/termination-log"
 # A worker finishes its step and writes a checkpoint after SIGTERM.
 WORKER_GRACE_SECONDS: Final = 60
@@ -213,8 +214,8 @@ def _env(process: Process, context: PodContext, data: DataSpec | None) -> dict[s
     values = dict(process.env)
     if process.role is not Role.WORKER:  # what writes into the job's bucket
         values[NAMESPACE_VARIABLE] = context.namespace
-    if settings.ca_config_map:
-        values |= dict.fromkeys(_CA_VARIABLES, f"{CA_FOLDER}/ca.crt")
+    if _authority(context):
+        values |= dict.fromkeys(_CA_VARIABLES, f"{CA_FOLDER}/{CA_FILE}")
     return found | _plain(values) | {entry["name"]: entry for entry in _secret_env(process, context, data)}
 
 
@@ -269,10 +270,15 @@ def _files(
         mounts.append({"name": "tokens", "mountPath": TOKENS_FOLDER, "readOnly": True})
         items = [{"key": context.digests_key, "path": DIGESTS_FILE}]
         volumes.append({"name": "tokens", "secret": {"secretName": names.tokens(context.job), "items": items}})
-    if context.settings.ca_config_map:
+    if authority := _authority(context):
         mounts.append({"name": "ca", "mountPath": CA_FOLDER, "readOnly": True})
-        volumes.append({"name": "ca", "configMap": {"name": context.settings.ca_config_map}})
+        volumes.append({"name": "ca", "configMap": {"name": authority}})
     return mounts, volumes
+
+
+def _authority(context: PodContext) -> str:
+    """The ConfigMap with certificates that the pods trust; empty where they trust those of their image."""
+    return names.authority(context.job) if context.settings.ca_bundle else context.settings.ca_config_map
 
 
 def _work_folder(process: Process, worker: WorkerSpec, job: str) -> tuple[dict[str, Any], dict[str, Any]]:

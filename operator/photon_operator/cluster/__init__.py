@@ -6,6 +6,7 @@
     apply              carries out a plan
     cache              jobs, children and pods as the watches told them
     lists              lists all of the watched namespaces, again and again
+    token_secrets      the Secrets of tokens, read by name
     work_queue         which job is due when
     aggregator_status  asks aggregators for their status
     pace               how often the operator writes about one job

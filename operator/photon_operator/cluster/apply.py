@@ -8,13 +8,14 @@ from typing import Final
 
 from photon.api.job import KIND
 from photon_operator.children import names
-from photon_operator.children.kinds import CLAIM, JOB, Object
+from photon_operator.children.kinds import CLAIM, JOB, NETWORK_POLICY, Object
 from photon_operator.cluster.client import NAMESPACE_TERMINATING, Api, ApiError
 from photon_operator.decide.plan import Apply, KubeEvent, Plan
 
 log = logging.getLogger(__name__)
 
-MADE_ONCE: Final = (CLAIM, JOB)
+# Made without a look first. The lists of a NetworkPolicy are replaced as a whole, so it may be applied later.
+MADE_ONCE: Final = (CLAIM, JOB, NETWORK_POLICY)
 
 
 @dataclass(slots=True, kw_only=True)

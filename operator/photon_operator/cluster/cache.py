@@ -14,18 +14,29 @@ from typing import Any, Final
 
 from photon.api.job import GROUP, KIND, VERSION
 from photon_operator.children import names
-from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, POD, SECRET, SERVICE, Object
+from photon_operator.settings import Settings
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # namespace and name of a job
 
-CHILD_KINDS: Final = (CONFIG_MAP, SECRET, SERVICE, CLAIM, JOB)
+CHILD_KINDS: Final = (CONFIG_MAP, SECRET, SERVICE, NETWORK_POLICY, CLAIM, JOB)
 METADATA: Final = (
     *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"),
     *("labels", "annotations", "ownerReferences", "finalizers"),
 )
 _TOMBSTONES: Final = 20_000
+
+
+def listed_kinds(settings: Settings) -> tuple[str, ...]:
+    """Of children, what is listed and watched: no Secrets, which are read by name, and no NetworkPolicies where none
+    are made, so that the operator needs no rights for them."""
+    return tuple(
+        kind
+        for kind in CHILD_KINDS
+        if kind != SECRET and (kind != NETWORK_POLICY or settings.network_policy is not None)
+    )
 
 
 class Cache:

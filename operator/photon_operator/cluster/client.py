@@ -14,7 +14,7 @@ from photon.api.job import GROUP, KIND, PLURAL, VERSION
 from photon.api.status import JobStatus
 from photon.errors import UserError
 from photon_operator.children import names
-from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, POD, SECRET, SERVICE, Object
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, POD, SECRET, SERVICE, Object
 from photon_operator.decide.conditions import as_json
 from photon_operator.decide.plan import KubeEvent
 from photon_operator.errors import OperatorError
@@ -36,6 +36,7 @@ _RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
     POD: ("/api/v1", "pods"),
     EVENT: ("/api/v1", "events"),
     JOB: ("/apis/batch/v1", "jobs"),
+    NETWORK_POLICY: ("/apis/networking.k8s.io/v1", "networkpolicies"),
     KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
 }
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from photon.api.job import KIND
 from photon_operator.children import names
 from photon_operator.children.kinds import POD
-from photon_operator.cluster.cache import CHILD_KINDS, Cache, Key
+from photon_operator.cluster.cache import Cache, Key
 from photon_operator.cluster.client import Api, ApiError
 
 log = logging.getLogger(__name__)
@@ -25,15 +25,13 @@ LIST_AGAIN_SECONDS: Final = 5.0
 REFUSED_AGAIN_SECONDS: Final = 60.0
 # A watch that this long after a list has not told of something new in it is dead (kopf ends one at some errors).
 DEAF_SECONDS: Final = 120.0
-# Jobs first: where they may not be read, nothing else is of use.
-_KINDS: Final = (KIND, *CHILD_KINDS, POD)
 
 
 class Lists:
     """Used on the event loop only. ``wake`` is called with each job to look at, and after how many seconds.
 
-    ``namespaces``: empty for the whole cluster. ``in_thread`` runs what blocks. ``failed`` is told what failed,
-    ``refused`` of each namespace (None: all) whether it refuses.
+    ``namespaces``: empty for the whole cluster. ``kinds``: of children. ``in_thread`` runs what blocks. ``failed`` is
+    told what failed, ``refused`` of each namespace (None: all) whether it refuses.
     """
 
     def __init__(
@@ -42,6 +40,7 @@ class Lists:
         cache: Cache,
         namespaces: Sequence[str],
         *,
+        kinds: Sequence[str],
         in_thread: Callable[[Callable[[], Any]], Any],
         wake: Callable[[Key, float], None],
         failed: Callable[[str], None],
@@ -50,6 +49,8 @@ class Lists:
         self._api = api
         self._cache = cache
         self._places: Sequence[str | None] = tuple(namespaces) or (None,)
+        # Jobs first: where they may not be read, nothing else is of use.
+        self._kinds = (KIND, *kinds, POD)
         self._failed = failed
         self._tell_refused = refused
         self._in_thread = in_thread
@@ -124,7 +125,7 @@ class Lists:
         return LIST_SECONDS
 
     async def _list(self, place: str | None) -> None:
-        for kind in _KINDS:
+        for kind in self._kinds:
             before = self._cache.versions(kind, place)
             listed, version = await self._snapshot(kind, place)
             concerned, news = self._cache.take_list(kind, place, listed, version, before)

@@ -48,9 +48,9 @@ def decide(situation: Situation) -> tuple[Conclusion, Plan]:
     waits.append(plan)
     if lost is not None:
         return lost, joined([*waits, parts.stop(situation.jobs)])
-    children = situation.children
-    files = [parts.document(situation)]
-    files += [parts.keep(situation.observed, body) for body in (children.secret, children.service)]
+    observed, children = situation.observed, situation.children
+    files = [parts.document(situation), parts.shared(observed, children)]
+    files += [parts.keep(observed, body) for body in (children.secret, children.service)]
     conclusion, plan = _go_on(situation)
     return conclusion, joined([*waits, *files, plan])
 

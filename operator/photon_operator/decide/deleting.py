@@ -16,7 +16,7 @@ from photon_operator.children import names
 from photon_operator.children.build import Children
 from photon_operator.children.kinds import CONFIG_MAP, JOB
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import diagnosis
+from photon_operator.decide import diagnosis, parts
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import Observed, ObservedJob
 from photon_operator.decide.plan import Apply, Delete, KubeEvent, Plan
@@ -47,7 +47,11 @@ def leave(observed: Observed, children_of: Callable[[], Children | None], before
         return Plan(finalizer=False, events=(kept,))
     if cleanup is None:
         known = observed.child(CONFIG_MAP, names.config_map(name))
-        apply = (Apply(body=children.config_map, known=known is not None), Apply(body=children.cleanup, known=False))
+        apply = (
+            *parts.shared(observed, children).apply,
+            Apply(body=children.config_map, known=known is not None),
+            Apply(body=children.cleanup, known=False),
+        )
         if not refused:
             return Plan(apply=apply)
         why = Diagnosis(reason=ClusterReason.POD_REFUSED, message=f"its data is not deleted yet: {refused}")

@@ -8,8 +8,8 @@ from typing import Any, Final
 from photon.api.status import ClusterReason
 from photon.protocol.canonical import digest
 from photon_operator.children import names, pinned
-from photon_operator.children.build import as_large_as
-from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, SECRET, SERVICE
+from photon_operator.children.build import Children, as_large_as
+from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, SECRET, SERVICE
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide import diagnosis
 from photon_operator.decide.diagnosis import Diagnosis
@@ -59,6 +59,18 @@ def document(situation: Situation) -> Plan:
         if intact and data != body["data"] and set(data) == set(body["data"]):
             body = {**body, "data": data, "metadata": {**body["metadata"], "annotations": annotations}}
     return keep(observed, body)
+
+
+def shared(observed: Observed, children: Children) -> Plan:
+    """What all pods of the job need before they are made: who may talk to them, and whose certificates they trust."""
+    bodies = [*children.policies.values(), *([children.authority] if children.authority is not None else [])]
+    known = observed.children.get(NETWORK_POLICY, {})
+    gone = [
+        Delete(kind=NETWORK_POLICY, name=name, uid=found["metadata"]["uid"])
+        for name, found in known.items()
+        if name not in children.policies and not found["metadata"].get("deletionTimestamp")
+    ]
+    return joined([*(keep(observed, body) for body in bodies), Plan(delete=tuple(gone))])
 
 
 def place(observed: Observed, work: ObservedJob | None, body: Mapping[str, Any]) -> Plan:
@@ -197,4 +209,13 @@ def _as_applied(known: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
         # Keys that others added stay theirs through every apply: with them, it would never be as applied.
         data = known.get("data") or {}
         return all(data.get(key) == value for key, value in body["data"].items())
+    if body["kind"] == NETWORK_POLICY:
+        return bool(_stated(known.get("spec") or {}) == _stated(body["spec"]))
     return bool((known.get("spec") or {}).get("selector") == body["spec"]["selector"])
+
+
+def _stated(value: Any) -> Any:
+    """``value`` without the empty lists in it, which the API server leaves out."""
+    if isinstance(value, Mapping):
+        return {key: _stated(entry) for key, entry in value.items() if entry != []}
+    return [_stated(entry) for entry in value] if isinstance(value, list | tuple) else value
