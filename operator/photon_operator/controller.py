@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from urllib3.exceptions import HTTPError
+
 from photon.api.job import KIND
 from photon_operator.children import names
 from photon_operator.children.kinds import SECRET, Object
@@ -39,6 +41,8 @@ IDLE_SECONDS: Final = 240.0
 GATHER_SECONDS: Final = 0.05
 BACKOFF_SECONDS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 HUNG_SECONDS: Final = 180.0
+# Less than the pod's terminationGracePeriodSeconds.
+LEAVE_SECONDS: Final = 20.0
 
 
 def make_token() -> str:
@@ -114,6 +118,23 @@ class Controller:
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def leave(self) -> None:
+        """At the end of the process, do what must be done in its own namespace if that is being deleted: no operator
+        comes after this one to do it."""
+        namespace = self._settings.operator_namespace
+        jobs = {key: job for key in self.cache.jobs() if key[0] == namespace and (job := self.cache.job(key))}
+        if not jobs:
+            return
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                if not await asyncio.to_thread(self._api.closing, namespace):
+                    return
+                for key, job in jobs.items():
+                    plan = self._plan(key, job, closing=True)
+                    await asyncio.to_thread(apply_plan, plan, job, self._api)
+        except (ApiError, HTTPError, TimeoutError) as error:
+            log.error("the namespace %s is being deleted, and its Jobs could not be: %s", namespace, error)
+
     # --- one job ------------------------------------------------------------------------------------------------------
 
     async def _reconcile(self, key: Key) -> None:
@@ -142,10 +163,25 @@ class Controller:
         if self._secrets.due(key, job):
             found = await self._in_thread(partial(self._api.get, SECRET, key[0], names.tokens(key[1])))
             self._secrets.take(key, job, found)
+        plan = self._pace.due(key, self._memory.due(key, self._plan(key, job)))
+        if not plan.changes_nothing:
+            if (pause := self._brake.take(key)) > 0.0:
+                log.warning("%s/%s: it is changed again and again; going on in %.0f s", *key, pause)
+                self.metrics.failed("Braked")
+                self._queue.wake(key, pause)
+                return
+            await self._carry_out(key, plan, job)
+        if plan.ask_namespace and self._memory.may_ask(job["metadata"]["uid"]):
+            self._close(key, job, closing=await self._in_thread(partial(self._api.closing, key[0])))
+        for uid in plan.read_events_of:
+            await self._read_events(key, uid)
+        self._queue.wake(key, min(plan.again_in_seconds or IDLE_SECONDS, IDLE_SECONDS) + 0.01)
+
+    def _plan(self, key: Key, job: Object, *, closing: bool = False) -> Plan:
         children = self.cache.children(key)
         self._memory.is_ours(key, children)
         retries = self._memory.of(key)
-        plan = reconcile(
+        return reconcile(
             Observed(
                 job=job,
                 children=children,
@@ -154,7 +190,7 @@ class Controller:
                 warnings=self._memory.warnings,
                 taken=retries.taken,
                 refused=retries.refused,
-                closing=frozenset(retries.closing),
+                closing=closing or self._memory.is_closing(job["metadata"]["uid"]),
                 began=self._began,
                 now=time.time(),
                 settings=self._settings,
@@ -162,17 +198,14 @@ class Controller:
             new_token=make_token,
             children_of=self._children.of,
         )
-        plan = self._pace.due(key, self._memory.due(key, plan))
-        if not plan.changes_nothing:
-            if (pause := self._brake.take(key)) > 0.0:
-                log.warning("%s/%s: it is changed again and again; going on in %.0f s", *key, pause)
-                self.metrics.failed("Braked")
-                self._queue.wake(key, pause)
-                return
-            await self._carry_out(key, plan, job)
-        for uid in plan.read_events_of:
-            await self._read_events(key, uid)
-        self._queue.wake(key, min(plan.again_in_seconds or IDLE_SECONDS, IDLE_SECONDS) + 0.01)
+
+    def _close(self, key: Key, job: Object, *, closing: bool) -> None:
+        """Take down that the namespace of a job is being deleted."""
+        uid = job["metadata"]["uid"]
+        if closing and not self._memory.is_closing(uid):
+            log.info("%s/%s: its namespace is being deleted", *key)
+            self._memory.close(uid)
+            self._queue.wake(key)
 
     async def _carry_out(self, key: Key, plan: Plan, job: Object) -> None:
         if plan.status is not None:
@@ -182,6 +215,7 @@ class Controller:
         try:
             done = await self._in_thread(partial(apply_plan, plan, job, self._api))
             self._take_in(key, plan, done, versions)
+            self._close(key, job, closing=done.closing)
         finally:
             self._writing.discard(key)
         if plan.status is not None:

@@ -25,6 +25,7 @@ VARIABLES: Final = {
     job_defaults.VARIABLE: "JSON: what all job pods get where the job says nothing; the chart's jobs",
     "PHOTON_JOB_SERVICE_ACCOUNTS": "service accounts that a job may name: a,b",
     "PHOTON_SERVICE_ACCOUNT": "the operator's own service account, which no job may have",
+    "PHOTON_OPERATOR_NAMESPACE": "namespace that the operator runs in; default none",
     "PHOTON_CA_CONFIGMAP": "ConfigMap in the job's namespace with certificates in ca.crt",
     "PHOTON_CA_FILE": "file with certificates that it gives to each job in a ConfigMap of its own",
     VARIABLE: 'JSON: networks of job pods, {"egress": [...], "aggregatorFrom": [...]}; empty: no NetworkPolicies',
@@ -48,11 +49,12 @@ def _release(name: str) -> str:
 class Settings:
     """``namespaces``: empty for all. ``child_env``: added to the containers of all job pods.
 
-    ``job_service_accounts``: those that a job may name; ``service_account``: the operator's own, which it
-    may not. ``ca_config_map``: in the namespace of the job, with the key ca.crt; ``ca_bundle``: what ``ca_file`` holds,
-    where the operator makes a ConfigMap for each job instead. ``network_policy``: None for no policies.
-    ``poll_seconds``: how often an aggregator is asked for its status; ``status_seconds``: how often a status is written
-    of which only figures differ, at most. ``aggregator_url``: its address; ``{address}`` is the pod's.
+    ``job_service_accounts``: those that a job may name; ``service_account``: the operator's own, which it may not.
+    ``operator_namespace``: that it runs in, if in one. ``ca_config_map``: in the namespace of the job, with the key
+    ca.crt; ``ca_bundle``: what ``ca_file`` holds, where the operator makes a ConfigMap for each job instead.
+    ``network_policy``: None for no policies. ``poll_seconds``: how often an aggregator is asked for its status;
+    ``status_seconds``: how often a status is written of which only figures differ, at most. ``aggregator_url``: its
+    address; ``{address}`` is the pod's.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -64,6 +66,7 @@ class Settings:
     job_defaults: JobDefaults = field(default_factory=JobDefaults)
     job_service_accounts: tuple[str, ...] = ()
     service_account: str = ""
+    operator_namespace: str = ""
     ca_config_map: str = ""
     ca_file: str = ""
     ca_bundle: str = ""
@@ -99,6 +102,7 @@ class Settings:
             job_defaults=JobDefaults.of(_json("JOB_DEFAULTS", text("JOB_DEFAULTS", "{}"))),
             job_service_accounts=several("JOB_SERVICE_ACCOUNTS"),
             service_account=text("SERVICE_ACCOUNT", ""),
+            operator_namespace=text("OPERATOR_NAMESPACE", ""),
             ca_config_map=text("CA_CONFIGMAP", ""),
             ca_file=text("CA_FILE", ""),
             network_policy=NetworkSettings.of(environment.get(VARIABLE, "").strip()),

@@ -55,6 +55,7 @@ def registry_of(controller: Controller, own: Settings) -> kopf.OperatorRegistry:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await controller.leave()
         for server in servers:
             await server.cleanup()
 

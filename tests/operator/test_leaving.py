@@ -93,7 +93,56 @@ def test_a_namespace_that_is_deleted_is_not_held_up() -> None:
     doomed.refused = {"Job first-cleanup": "some other quota, of a thing that is being terminated"}
     doomed.once()
     assert doomed.raw["metadata"]["finalizers"] == [names.FINALIZER], "only the API server's own reason counts"
-    doomed.closing = frozenset({"Job first-cleanup"})
+    doomed.closing = True
     doomed.once()
     assert doomed.raw["metadata"]["finalizers"] == []
     assert doomed.events[-1].reason == "DataKept"
+    assert "stays in s3://photon/first at http://store:8333; to delete it, delete rounds/" in doomed.events[-1].message
+
+
+@pytest.mark.parametrize("policy", ["Retain", "Delete"])
+def test_in_a_namespace_that_is_deleted_all_jobs_go_before_the_job_itself_is_deleted(policy: str) -> None:
+    """Kubernetes deletes pods first; one that failed keeps its finalizer as long as its Job is there."""
+    one = world(policy)
+    assert not one.once().ask_namespace
+    one.pod("first-worker-south")["metadata"]["deletionTimestamp"] = DELETED_AT
+    assert one.once().ask_namespace
+    one.closing = True
+    plan = one.once()
+    assert not any(gone.foreground for gone in plan.delete)
+    assert one.jobs() == []
+    assert not one.raw["metadata"].get("finalizers")
+    assert [event.reason for event in plan.events] == (["DataKept"] if policy == "Delete" else [])
+    assert one.once().changes_nothing, "nothing is made there again"
+
+
+def test_a_cleanup_whose_pod_cannot_be_made_has_the_namespace_asked_for() -> None:
+    doomed = world("Delete")
+    delete(doomed)
+    doomed.settle()
+    doomed.pods = []
+    assert not doomed.once().ask_namespace
+    doomed.now += 10
+    plan = doomed.once()
+    assert plan.ask_namespace
+    assert plan.again_in_seconds is not None
+    assert plan.again_in_seconds <= 60
+
+
+def test_pods_that_go_because_of_an_edit_ask_nothing() -> None:
+    one = world("Retain")
+    one.children[JOB]["first-worker-south"]["metadata"]["deletionTimestamp"] = DELETED_AT
+    one.pod("first-worker-south")["metadata"]["deletionTimestamp"] = DELETED_AT
+    assert not one.once().ask_namespace
+
+
+def test_a_job_that_cannot_be_understood_leaves_and_says_where_its_data_is() -> None:
+    doomed = world("Delete")
+    doomed.raw["spec"]["local"] = {"precision": "fp4"}  # of a later release
+    delete(doomed)
+    doomed.settle()
+    assert doomed.raw["metadata"]["finalizers"] == []
+    (told,) = [event for event in doomed.events if event.reason == "DataKept"]
+    assert told.type == "Warning"
+    assert "spec.local.precision" in told.message
+    assert "s3://photon/first" in told.message

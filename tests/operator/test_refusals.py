@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 
 import kubernetes
 import pytest
 
 from photon_operator.cluster.apply import Applied, apply_plan
-from photon_operator.cluster.client import Api
-from photon_operator.decide.plan import Apply, Plan
+from photon_operator.cluster.client import Api, ApiError
+from photon_operator.decide.plan import Apply, KubeEvent, Plan
 
 JOB = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "first-cleanup", "annotations": {}}}
 # As kube-apiserver 1.31 answers.
@@ -78,17 +79,36 @@ def apply() -> Iterator[Callable[[bytes], Applied]]:
         server.shutdown()
 
 
-@pytest.mark.parametrize(("answer", "closing"), [(CLOSING, {"Job first-cleanup"}), (QUOTA, set())])
+@pytest.mark.parametrize(("answer", "closing"), [(CLOSING, True), (QUOTA, False)])
 def test_a_namespace_that_is_deleted_is_known_by_its_cause(
-    apply: Callable[[bytes], Applied], answer: dict[str, Any], closing: set[str]
+    apply: Callable[[bytes], Applied], answer: dict[str, Any], closing: bool
 ) -> None:
     done = apply(json.dumps(answer).encode())
-    assert done.closing == closing
+    assert done.closing is closing
     assert done.refused == {"Job first-cleanup": answer["message"]}
+
+
+EVENT = KubeEvent(type="Warning", reason="DataKept", message="what it wrote stays", outlives=True)
+
+
+def test_what_outlives_a_namespace_is_said_at_the_namespace() -> None:
+    """Nothing new is taken in it, so no event at the job either."""
+    written: list[tuple[str, dict[str, Any]]] = []
+
+    class Server:
+        def emit(self, *_: Any) -> None:
+            raise ApiError("event", 403, CLOSING["message"], frozenset({"NamespaceTerminating"}))
+
+        def emit_at_namespace(self, namespace: str, event: KubeEvent) -> None:
+            written.append((namespace, {"reason": event.reason, "message": event.message}))
+
+    job = {"metadata": {"name": "first", "namespace": "lab"}}
+    apply_plan(Plan(events=(EVENT, replace(EVENT, outlives=False))), job, cast("Api", Server()))
+    assert written == [("lab", {"reason": "DataKept", "message": "lab/first: what it wrote stays"})]
 
 
 @pytest.mark.parametrize("body", [b"<html>no</html>", b"", b"[]", b'{"message": "no", "details": {"causes": [1]}}'])
 def test_another_answer_is_a_refusal_without_a_cause(apply: Callable[[bytes], Applied], body: bytes) -> None:
     done = apply(body)
-    assert done.closing == set()
+    assert not done.closing
     assert list(done.refused) == ["Job first-cleanup"]

@@ -74,7 +74,7 @@ class World:
         self.warnings: dict[str, str] = {}
         self.taken: dict[str, str] = {}
         self.refused: dict[str, str] = {}
-        self.closing: frozenset[str] = frozenset()
+        self.closing = False
         self.children_cache = ChildrenCache()
         self.deleted = False
         self.plans = 0

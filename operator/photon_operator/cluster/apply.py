@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from photon.api.job import KIND
@@ -25,7 +25,7 @@ class Applied:
     seen: list[tuple[str, Object]] = field(default_factory=list)
     taken: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    closing: set[str] = field(default_factory=set)
+    closing: bool = False
 
 
 def apply_plan(plan: Plan, job: Object, api: Api) -> Applied:
@@ -52,7 +52,7 @@ def apply_plan(plan: Plan, job: Object, api: Api) -> Applied:
     for child in plan.adopt:
         done.seen.append((child.kind, api.set_metadata(child.kind, namespace, child.name, child.metadata)))
     for gone in plan.delete:
-        api.delete(gone.kind, namespace, gone.name, gone.uid, foreground=gone.kind == JOB)
+        api.delete(gone.kind, namespace, gone.name, gone.uid, foreground=gone.foreground and gone.kind == JOB)
     if plan.status is not None:
         written = api.write_status(job, plan.status)
         if written is None:
@@ -78,7 +78,7 @@ def _apply(wanted: Apply, namespace: str, job: str, api: Api, done: Applied) -> 
             log.warning("%s/%s: %s", namespace, job, error)
             done.refused[wanted.title] = error.message[:600]
             if NAMESPACE_TERMINATING in error.causes:
-                done.closing.add(wanted.title)
+                done.closing = True
         else:
             raise
 
@@ -100,5 +100,19 @@ def _found(wanted: Apply, namespace: str, job: str, api: Api, done: Applied) -> 
 def _emit(event: KubeEvent, job: Object, api: Api) -> None:
     try:
         api.emit(job, event)
+    except ApiError as error:
+        if event.outlives and NAMESPACE_TERMINATING in error.causes:
+            _emit_at_namespace(event, job, api)
+        else:
+            log.warning("an event could not be written: %s", error)
+
+
+def _emit_at_namespace(event: KubeEvent, job: Object, api: Api) -> None:
+    """Say what people need to know after the namespace is gone; in the log as well, for it may not be our right."""
+    metadata = job["metadata"]
+    text = f"{metadata['namespace']}/{metadata['name']}: {event.message}"
+    log.warning("%s: %s", event.reason, text)
+    try:
+        api.emit_at_namespace(metadata["namespace"], replace(event, message=text))
     except ApiError as error:
         log.warning("an event could not be written: %s", error)

@@ -202,19 +202,39 @@ class Api:
                 return None
             raise
 
+    def closing(self, namespace: str) -> bool:
+        """Whether a namespace is being deleted: it takes nothing new, and says so by name. That needs no right on
+        namespaces, which an installation for some of them does not have. Nothing is made: it is a dry run."""
+        body = {"apiVersion": "v1", "kind": CONFIG_MAP, "metadata": {"name": f"{names.MANAGER}-asks"}}
+        try:
+            self._call("ask", "POST", _path(CONFIG_MAP, namespace), [("dryRun", "All")], body)
+        except ApiError as error:
+            if not error.refuses and error.status not in (404, 409):
+                raise
+            return NAMESPACE_TERMINATING in error.causes
+        return False
+
     def emit(self, job: Object, event: KubeEvent) -> None:
         """An event at the job."""
         metadata = job["metadata"]
+        about = {
+            "apiVersion": job["apiVersion"],
+            "kind": job["kind"],
+            **{key: metadata[key] for key in ("name", "namespace", "uid")},
+        }
+        self._emit(metadata["namespace"], about, event)
+
+    def emit_at_namespace(self, namespace: str, event: KubeEvent) -> None:
+        """An event at a namespace, which is in the namespace ``default``, as all of what is in no namespace."""
+        self._emit("default", {"apiVersion": "v1", "kind": "Namespace", "name": namespace}, event)
+
+    def _emit(self, namespace: str, about: Object, event: KubeEvent) -> None:
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         body = {
             "apiVersion": "v1",
             "kind": EVENT,
-            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
-            "involvedObject": {
-                "apiVersion": job["apiVersion"],
-                "kind": job["kind"],
-                **{key: metadata[key] for key in ("name", "namespace", "uid")},
-            },
+            "metadata": {"generateName": f"{about['name']}.", "namespace": namespace},
+            "involvedObject": about,
             "type": event.type,
             "reason": event.reason,
             "message": event.message[:1024],
@@ -224,7 +244,7 @@ class Api:
             "lastTimestamp": stamp,
             "count": 1,
         }
-        self._call("event", "POST", _path(EVENT, metadata["namespace"]), body=body)
+        self._call("event", "POST", _path(EVENT, namespace), body=body)
 
     def last_warning(self, namespace: str, uid: str) -> str | None:
         """The message of the latest warning about an object."""

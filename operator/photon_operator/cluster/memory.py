@@ -11,6 +11,7 @@ from photon_operator.children.build import Children, ChildrenInputs, make_childr
 from photon_operator.children.kinds import Object
 from photon_operator.cluster.apply import Applied
 from photon_operator.cluster.cache import Key
+from photon_operator.decide.closing import ASK_AGAIN_SECONDS
 from photon_operator.decide.plan import Apply, Plan
 
 # Nothing that stays as it is may cost more than a request a minute: to try again is two, to read events one a pod.
@@ -27,7 +28,6 @@ class Retries:
 
     taken: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    closing: set[str] = field(default_factory=set)
     tried: dict[str, tuple[str, float]] = field(default_factory=dict)
 
 
@@ -78,6 +78,9 @@ class RetryMemory:
         self._jobs: dict[Key, Retries] = {}
         self._warnings: OrderedDict[str, str] = OrderedDict()
         self._events_read_at: OrderedDict[str, float] = OrderedDict()
+        self._asked_at: OrderedDict[str, float] = OrderedDict()
+        # By the uid of a job: a namespace of the same name may be made again, with a job of the same name.
+        self._closing: OrderedDict[str, float] = OrderedDict()
 
     @property
     def warnings(self) -> Mapping[str, str]:
@@ -118,11 +121,9 @@ class RetryMemory:
         it, say. It is not tried again at once either.
         """
         retries = self._jobs.get(key) or Retries()
-        before = (dict(retries.taken), dict(retries.refused), set(retries.closing))
+        before = (dict(retries.taken), dict(retries.refused))
         for wanted in plan.apply:
             retries.tried.pop(wanted.title, None)
-            retries.closing.discard(wanted.title)
-            retries.closing |= done.closing & {wanted.title}
             for known, found in ((retries.taken, done.taken), (retries.refused, done.refused)):
                 known.pop(wanted.title, None)
                 if wanted.title in found:
@@ -134,7 +135,25 @@ class RetryMemory:
             self._jobs[key] = retries
         else:
             self._jobs.pop(key, None)
-        return before != (retries.taken, retries.refused, retries.closing)
+        return before != (retries.taken, retries.refused)
+
+    def is_closing(self, uid: str) -> bool:
+        """Whether the namespace of a job is known to be being deleted, which is never taken back."""
+        return uid in self._closing
+
+    def close(self, uid: str) -> None:
+        self._closing[uid] = self._clock()
+        _trim(self._closing)
+
+    def may_ask(self, uid: str) -> bool:
+        """Whether it was not asked lately if the namespace of a job is being deleted; then it counts as asked now."""
+        now = self._clock()
+        if now - self._asked_at.get(uid, -ASK_AGAIN_SECONDS) < ASK_AGAIN_SECONDS:
+            return False
+        self._asked_at[uid] = now
+        self._asked_at.move_to_end(uid)
+        _trim(self._asked_at)
+        return True
 
     def may_read_events(self, uid: str) -> bool:
         """Whether its events were not read lately; then they count as being read now."""

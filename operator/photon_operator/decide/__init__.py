@@ -7,6 +7,7 @@
     situation   what is known of such a job, derived once
     parts       the parts of its plan: which children are applied, adopted, deleted
     deleting    for a job that was deleted
+    closing     for a job whose namespace is being deleted
     repair      what is tried again after an edit, or when it is asked for
     clock       when a job started, and what is left of its deadline
     observed    what there is, and views of it

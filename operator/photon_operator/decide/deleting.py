@@ -2,7 +2,7 @@
 
 Garbage collection removes children when the job is gone. With ``deletionPolicy: Delete`` a finalizer keeps the job
 until its pods have ended and another Job has deleted what they wrote. A job that cannot be deleted so says why;
-``Retain`` lets it go. A namespace that is deleted takes no new Jobs: then the job goes and its data stays.
+``Retain`` lets it go. A namespace that is deleted takes no new Jobs: the job goes and its data stays (``closing``).
 """
 
 from __future__ import annotations
@@ -15,21 +15,28 @@ from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon_operator.children import names
 from photon_operator.children.build import Children
 from photon_operator.children.kinds import CONFIG_MAP, JOB
+from photon_operator.decide import closing, diagnosis, parts
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import diagnosis, parts
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import Observed, ObservedJob
 from photon_operator.decide.plan import Apply, Delete, KubeEvent, Plan
+from photon_operator.errors import InvalidPod
 
 # What the API server refuses is retried after this long.
 REFUSED_SECONDS: Final = 125.0
+_PROBLEM: Final = 300
 
 
 def leave(observed: Observed, children_of: Callable[[], Children | None], before: JobStatus) -> Plan:
-    """The plan for a job that has a deletion timestamp. ``children_of``: None when nothing is to be deleted with it."""
+    """The plan for a job that has a deletion timestamp. ``children_of``: None when nothing is to be deleted with it; it
+    may raise InvalidPod."""
     if names.FINALIZER not in (observed.job["metadata"].get("finalizers") or ()):
         return Plan()
-    children = children_of()
+    try:
+        children = children_of()
+    except InvalidPod as error:
+        told = closing.data_kept(observed.job, f"the job cannot be understood ({str(error)[:_PROBLEM]})")
+        return Plan(finalizer=False, events=(told,))
     if children is None:
         return Plan(finalizer=False)
     name = observed.job["metadata"]["name"]
@@ -40,11 +47,6 @@ def leave(observed: Observed, children_of: Callable[[], Children | None], before
         return Plan(delete=tuple(deletes))
     cleanup = jobs.get(names.cleanup(name))
     refused = "; ".join(observed.refused.values())
-    if observed.closing:
-        kept = KubeEvent(
-            type="Warning", reason="DataKept", message="the namespace is deleted: what the job wrote stays"
-        )
-        return Plan(finalizer=False, events=(kept,))
     if cleanup is None:
         known = observed.child(CONFIG_MAP, names.config_map(name))
         apply = (

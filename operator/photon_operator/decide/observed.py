@@ -27,8 +27,8 @@ class Observed:
 
     ``children``: by kind and name. ``aggregator_status``: what the aggregator last said. ``warnings``: why something
     makes no progress, by uid, where Kubernetes says it only in events. ``taken``: names of children that something else
-    has taken, and what it is. ``refused``: children that the API server would not take, and why. ``closing``: those of
-    them that it refused because their namespace is being deleted.
+    has taken, and what it is. ``refused``: children that the API server would not take, and why. ``closing``: their
+    namespace is being deleted, as the API server has said.
     """
 
     job: Object
@@ -38,7 +38,7 @@ class Observed:
     warnings: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
-    closing: frozenset[str] = frozenset()
+    closing: bool = False
     began: float = 0.0
     now: float
     settings: Settings

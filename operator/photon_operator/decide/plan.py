@@ -47,20 +47,22 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """Delete the object of this uid, and what it owns before it."""
+    """Delete the object of this uid, and what a Job owns before it; after it where not ``foreground``."""
 
     kind: str
     name: str
     uid: str
+    foreground: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeEvent:
-    """An event at the job."""
+    """An event at the job. ``outlives``: said at the namespace where that is being deleted and takes no events."""
 
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    outlives: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class Plan:
     ``read_events_of``: uids whose events are worth reading.
     ``again_in_seconds``: when to reconcile again although nothing has changed. ``delete_job``: the job's time is over.
     ``finalizer``: whether the job is to be kept, when it is deleted, until its data is; None to leave it as it is.
+    ``ask_namespace``: whether the namespace is being deleted is worth asking.
     """
 
     apply: tuple[Apply, ...] = ()
@@ -83,6 +86,7 @@ class Plan:
     again_in_seconds: float | None = None
     delete_job: bool = False
     finalizer: bool | None = None
+    ask_namespace: bool = False
 
     @property
     def changes_nothing(self) -> bool:

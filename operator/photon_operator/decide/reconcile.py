@@ -24,7 +24,7 @@ from photon_operator.children import build, names, pinned
 from photon_operator.children.build import Children, ChildrenInputs
 from photon_operator.children.inherited import inherited
 from photon_operator.children.kinds import JOB, SECRET, Object
-from photon_operator.decide import clock, parts, reasons, repair
+from photon_operator.decide import clock, closing, parts, reasons, repair
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide.active import decide
 from photon_operator.decide.deleting import leave
@@ -53,6 +53,12 @@ def reconcile(
     ``new_token`` makes a bearer token, for a participant that has none yet. ``children_of``: ``make_children``, or a
     cache of what it made.
     """
+    return closing.watched(observed, _decided(observed, new_token, children_of))
+
+
+def _decided(
+    observed: Observed, new_token: Callable[[], str], children_of: Callable[[ChildrenInputs], Children]
+) -> Plan:
     metadata = observed.job["metadata"]
     manager = (observed.job.get("spec") or {}).get("managedBy")
     if manager not in (None, names.OURS):
@@ -60,6 +66,8 @@ def reconcile(
         return Plan(finalizer=False) if names.FINALIZER in (metadata.get("finalizers") or ()) else Plan()
     before = statuses.stored_status(observed.job)
     observed, others = observed.without_others()
+    if observed.closing:
+        return closing.abandon(observed)
     if metadata.get("deletionTimestamp"):
         if (JOB, names.cleanup(metadata["name"])) in others:
             return Plan(again_in_seconds=FORMER_SECONDS)
@@ -91,14 +99,17 @@ def _doomed_children(
     new_token: Callable[[], str],
     children_of: Callable[[ChildrenInputs], Children],
 ) -> Children | None:
-    """The children of a job whose data is to go with it; None when it is to stay, or the job says nothing sensible."""
-    try:
-        job = parse(observed.job)
-        if job.spec.storage.deletion_policy is DeletionPolicy.RETAIN:
-            return None
-        return children_of(_inputs(job, observed, before, new_token))
-    except (JobFileError, InvalidPod):
+    """The children of a job whose data is to go with it; None when it is to stay.
+
+    Raises:
+        InvalidPod: The job cannot be understood, so that nothing can be made for it.
+    """
+    if not closing.deletes_data(observed.job):
         return None
+    try:
+        return children_of(_inputs(parse(observed.job), observed, before, new_token))
+    except JobFileError as error:
+        raise InvalidPod("; ".join(f"{m.path}: {m.problem}" for m in error.errors)) from error
 
 
 def parse(raw: Object) -> FederatedTrainingJob:
