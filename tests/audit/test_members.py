@@ -15,11 +15,13 @@ from photon.api.placement import StorageSpec
 from photon.api.status import MemberState
 from photon.local.object_store import EmbeddedStore
 from photon.protocol.border import RotateRequest
+from photon.protocol.canonical import canonical_json, sha256_hex
 from photon.protocol.records import LeftOut, Plan
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon.trust import statements
 from photon.trust.keys import Identity
+from photon.trust.log import NOTHING, LogEntry, LogKind, Segment, follow
 from photon_aggregator.audit.run import audit
 from tests.aggregator.border.hub import Hub
 from tests.aggregator.border.site import Site
@@ -223,3 +225,111 @@ def test_other_files_beside_the_records_of_members(bucket: ObjectStore, joined: 
         bucket.put(key, b"{}")
     files = found(bucket, hub=joined.hub.key)
     assert files == {"members/north/notes.txt": {"Foreign"}, "members/north/1.json": {"Foreign"}}
+
+
+# --- the log of the door ---------------------------------------------------------------------------------------------
+
+
+def cosign(store: ObjectStore, joined: Joined, size: int) -> None:
+    """What north's gate would sign of the first ``size`` entries."""
+    digests = [one for info in store.list(keys.LOG_SEGMENTS) for one in segment(store, info.key).digests]
+    said = statements.Cosign(
+        audience=joined.hub.key.id,
+        job=sha256_hex(store.get(keys.JOB)),
+        participant="north",
+        size=size,
+        head=follow(NOTHING, digests[:size]),
+    )
+    store.put(keys.log_cosignature("north"), said.seal(joined.north))
+
+
+def segment(store: ObjectStore, key: str) -> Segment:
+    return Segment.model_validate_json(store.get(key))
+
+
+def signed_sizes(store: ObjectStore, joined: Joined) -> list[int]:
+    return [
+        statements.verify(store.get(keys.commit_signature(n)), statements.Commit, joined.hub.key).audit_size
+        for n in range(LAST + 1)
+    ]
+
+
+def test_a_log_and_its_signed_heads_hold(bucket: ObjectStore, joined: Joined) -> None:
+    segments = [segment(bucket, info.key) for info in bucket.list(keys.LOG_SEGMENTS)]
+    before = holds(bucket, hub=joined.hub.key).figures
+    assert before.log_entries == segments[-1].last
+    cosign(bucket, joined, 3)
+    assert holds(bucket, hub=joined.hub.key).figures.signatures == before.signatures + 1
+    assert holds(bucket).figures.log_entries == before.log_entries
+
+
+def test_an_entry_of_the_log_that_was_changed_is_named(bucket: ObjectStore, joined: Joined) -> None:
+    sizes = signed_sizes(bucket, joined)
+    key = next(
+        info.key for info in bucket.list(keys.LOG_SEGMENTS) if sizes[0] < segment(bucket, info.key).first <= sizes[1]
+    )
+    edit(bucket, key, lambda record: record["entries"][0].update(at=1))
+    report = audit(bucket, hub=joined.hub.key)
+    assert [(one.file, one.reason.value) for one in report.findings] == [(key, "WrongLog")]
+    assert f"entry {sizes[0] + 1}, or one after it" in report.findings[0].message
+    assert found(bucket) == {key: {"WrongLog"}}
+
+
+def test_a_log_that_was_rewritten_to_its_end_is_not_what_was_signed(bucket: ObjectStore, joined: Joined) -> None:
+    cosign(bucket, joined, 3)
+    head, infos = NOTHING, list(bucket.list(keys.LOG_SEGMENTS))
+    for info in infos:
+        record = segment(bucket, info.key)
+        entries = [one.model_copy(update={"at": 1}) for one in record.entries]
+        changed = record.model_copy(update={"entries": entries, "before": head})
+        bucket.put(info.key, canonical_json(changed))
+        head = follow(head, changed.digests)
+    assert holds(bucket).figures.log_entries > 3
+    report = audit(bucket, hub=joined.hub.key)
+    assert {one.reason.value for one in report.findings} == {"WrongLog"}
+    assert any("the signature of north is of another log" in one.message for one in report.findings)
+
+
+def test_a_log_that_was_cut_ends_before_what_was_signed(bucket: ObjectStore, joined: Joined) -> None:
+    infos = list(bucket.list(keys.LOG_SEGMENTS))
+    gone = [info.key for info in infos if segment(bucket, info.key).last > signed_sizes(bucket, joined)[1]]
+    bucket.delete(gone)
+    assert found(bucket, hub=joined.hub.key) == {gone[0]: {"Missing"}}
+
+
+def test_a_segment_that_was_taken_out(bucket: ObjectStore, joined: Joined) -> None:
+    key = list(bucket.list(keys.LOG_SEGMENTS))[1].key
+    bucket.delete([key])
+    assert found(bucket, hub=joined.hub.key) == {key: {"Missing"}}
+
+
+def test_a_signature_of_a_head_by_a_stranger(bucket: ObjectStore, joined: Joined) -> None:
+    cosign(bucket, joined, 3)
+    key = keys.log_cosignature("north")
+    said = statements.verify(bucket.get(key), statements.Cosign, joined.north.key)
+    bucket.put(key, said.seal(Identity.new()))
+    assert found(bucket, hub=joined.hub.key) == {key: {"WrongSignature"}}
+
+
+def test_a_last_revocation_that_no_plan_needs_is_missed_by_the_log(bucket: ObjectStore, joined: Joined) -> None:
+    """What the records alone cannot tell."""
+    later = keys.member("north", 3)
+    said = list(bucket.list(keys.LOG_SEGMENTS))[-1]
+    last = segment(bucket, said.key)
+    entry = LogEntry(kind=LogKind.REVOKED, participant="north", serial=3, subject="ab" * 32)
+    more = Segment(
+        first=last.last + 1,
+        before=follow(last.before, last.digests),
+        entries=[entry],
+        members={**last.members, "north": 3},
+        committed=last.committed,
+    )
+    bucket.put(keys.log_segment(more.first), canonical_json(more))
+    assert found(bucket, hub=joined.hub.key) == {later: {"Missing"}}
+
+
+def test_what_does_not_belong_into_the_log_is_foreign(bucket: ObjectStore, joined: Joined) -> None:
+    for key in ("log/other.json", keys.log_segment(2)):
+        if bucket.head(key) is None:
+            bucket.put(key, b"{}")
+    assert found(bucket, hub=joined.hub.key)["log/other.json"] == {"Foreign"}

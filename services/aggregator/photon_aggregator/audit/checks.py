@@ -1,6 +1,6 @@
 """The list of checks. Each sees one round and says what does not hold; none trusts what another found.
 
-What is signed beside the records is checked by entries here, and by nothing else; a log and its cosignatures will be.
+What is signed beside the records is checked by entries here. The log of the door has no rounds: log.py, after them.
 """
 
 from __future__ import annotations

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     WRONG_END = "WrongEnd"
     WRONG_MEMBERSHIP = "WrongMembership"
     WRONG_SIGNATURE = "WrongSignature"
+    WRONG_LOG = "WrongLog"
     FOREIGN = "Foreign"
 
 
@@ -82,7 +83,7 @@ class Figures:
     """How much was checked. ``merges``: made again. ``chain_only``: rounds whose updates or base model the bucket no
     longer holds. ``hashed_bytes``: of files that were read whole outside merges. ``leftovers``: objects that Photon
     writes and no record names, such as those of an update that was not taken. ``signatures``: that hold, by the keys of
-    the hub and of members."""
+    the hub and of members. ``log_entries``: of the log of the door."""
 
     rounds: int = 0
     merges: int = 0
@@ -92,6 +93,7 @@ class Figures:
     chain_only: list[int] = field(default_factory=list)
     leftovers: int = 0
     signatures: int = 0
+    log_entries: int = 0
 
 
 class Report(ApiModel):
@@ -126,6 +128,8 @@ def lines(report: Report) -> list[str]:
         counts += f", {figures.parts} parts hashed"
     if figures.signatures:
         counts += f", {figures.signatures} signatures"
+    if figures.log_entries:
+        counts += f", {figures.log_entries} log entries"
     if figures.chain_only:
         counts += f", {len(figures.chain_only)} rounds chain only"
     if report.verdict is Verdict.HOLDS:

@@ -34,6 +34,7 @@ class _Folder:
 
     objects: dict[int, ObjectInfo] = field(default_factory=dict)
     records: list[MemberRecord] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
     problem: Finding | None = None
 
 
@@ -64,18 +65,20 @@ def _read(place: Place, name: str, folder: _Folder) -> None:
             folder.problem = finding(key, None, Reason.MISSING, f"a later record of {name} is there")
             return
         try:
-            record = place.read(info, MemberRecord).value
+            stored = place.read(info, MemberRecord)
         except NotFound:
             folder.problem = finding(key, None, Reason.MISSING, "it was there a moment ago")
             return
         except RecordError as error:
             folder.problem = finding(key, None, Reason.NOT_A_RECORD, str(error))
             return
+        record = stored.value
         if (record.participant, record.serial) != (name, serial):
             message = f"it is record {record.serial} of {record.participant}"
             folder.problem = finding(key, None, Reason.WRONG_MEMBERSHIP, message)
             return
         folder.records.append(record)
+        folder.digests.append(stored.digest)
 
 
 def _job_name(folders: dict[str, _Folder]) -> str:
@@ -91,7 +94,7 @@ def _job_name(folders: dict[str, _Folder]) -> str:
 
 
 def _history(name: str, folder: _Folder, trust: Trust, job: str) -> History:
-    history = History(standing=[Member(participant=name)])
+    history = History(standing=[Member(participant=name)], digests=folder.digests)
     for record in folder.records:
         try:
             member = after(history.standing[-1], record, hub=trust.hub, job=job, job_name=trust.job_name)
@@ -132,7 +135,7 @@ def follows(job: Audited, name: str, said: str, holds: Standing) -> Iterator[Fin
     # A record may have been written since the audit began.
     fresh = read_members(job.place, job.trust.hub, job.digest)[0].histories.get(name)
     if fresh is not None and len(fresh.standing) > len(history.standing):
-        history.standing = fresh.standing
+        history.standing, history.digests = fresh.standing, fresh.digests
         if history.reaches(holds):
             return
     history.broken = True

@@ -34,12 +34,14 @@ _EVALUATION: Final = re.compile(rf"evaluations/({NAME})\.json")
 
 @dataclass
 class History:
-    """Where a participant stood: before its first record, and after each. ``place``: what the rounds have reached.
+    """Where a participant stood: before its first record, and after each. ``digests``: of its records. ``place``: what
+    the rounds have reached.
 
     ``broken``: something of it is a finding already, and what follows from that is none.
     """
 
     standing: list[Member]
+    digests: list[str] = field(default_factory=list)
     place: int = 0
     broken: bool = False
 
@@ -60,13 +62,15 @@ class History:
 class Trust:
     """What is checked of signatures: by the hub's key, and by those of the records of members.
 
-    ``unsigned``: the last rounds so far, by number, whose commit is not signed.
+    ``unsigned``: the last rounds so far, by number, whose commit is not signed. ``heads``: of the door's log that were
+    signed, by number of entries, and in what.
     """
 
     hub: Key
     job_name: str
     histories: dict[str, History] = field(default_factory=dict)
     unsigned: list[int] = field(default_factory=list)
+    heads: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
 
 
 @dataclass

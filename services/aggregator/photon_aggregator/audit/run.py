@@ -22,6 +22,7 @@ from photon.store.tensors import HeaderError, read_header, require_flat
 from photon.trust.keys import Key
 from photon_aggregator.audit.checks import CHECKS, OPEN, Check
 from photon_aggregator.audit.findings import MOST_FINDINGS, Finding, Reason, Report, Verdict, finding
+from photon_aggregator.audit.log import check_log
 from photon_aggregator.audit.members import read_members
 from photon_aggregator.audit.models import check_weights
 from photon_aggregator.audit.place import Place, opened
@@ -70,6 +71,7 @@ def audit(store: ObjectStore, *, deep: bool = False, recompute: int | None = Non
             _members(job, hub)
             _rounds(job)
             job.findings += check_last(job)
+            job.findings += check_log(job)
         except _Enough:
             assert job is not None
             job.notes.append(f"the audit ended after {MOST_FINDINGS} findings")

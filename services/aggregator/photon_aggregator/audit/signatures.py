@@ -77,7 +77,7 @@ def _late(number: int, job: Audited) -> Iterator[Finding]:
 def _commit(head: Head, job: Audited, trust: Trust) -> Mapping[str, str]:
     """By which key each update of another institution was signed, as the hub says. Raises TrustError, NotFound."""
     commit = head.commit
-    said = statements.verify(_read(job, keys.commit_signature(head.round)), statements.Commit, trust.hub)
+    said = statements.verify(read_envelope(job, keys.commit_signature(head.round)), statements.Commit, trust.hub)
     _same(
         ("job", said.job, job.digest),
         ("round", said.round, head.round),
@@ -89,6 +89,9 @@ def _commit(head: Head, job: Audited, trust: Trust) -> Mapping[str, str]:
     if not members <= set(said.keys) <= names:
         raise BadStatement(f"keys is of {_list(said.keys)}; updates of members are of {_list(members)}")
     job.figures.signatures += 1
+    if said.audit_size:
+        what = f"the signature of the commit of round {head.round}"
+        trust.heads.setdefault(said.audit_size, []).append((said.audit_head, what))
     return said.keys
 
 
@@ -97,7 +100,7 @@ def _update(found: Round, job: Audited, trust: Trust, update: AcceptedUpdate, na
     key = keys.update_signature(found.number, name, update.manifest)
     history = trust.histories[name]
     try:
-        data = _read(job, key)
+        data = read_envelope(job, key)
         signer = signers(data)[0]
         if named not in (None, signer):
             raise BadSignature(f"is signed by {signer}; the hub took one that was signed by {named}")
@@ -140,7 +143,7 @@ def _evaluation(found: Round, job: Audited, trust: Trust, name: str, stored: Sto
     result = digest(stored.value.result)
     key = keys.evaluation_signature(found.number, name, result)
     try:
-        data = _read(job, key)
+        data = read_envelope(job, key)
         signer = signers(data)[0]
         held = trust.histories[name].key(signer)
         if held is None:
@@ -170,7 +173,7 @@ def _has(member: Member, signer: str) -> bool:
     return any(key is not None and key.id == signer for key in held)
 
 
-def _read(job: Audited, key: str) -> bytes:
+def read_envelope(job: Audited, key: str) -> bytes:
     """An envelope. Raises NotFound, BadEnvelope."""
     info = job.place.store.head(key)
     if info is not None and info.size_bytes > MAX_ENVELOPE:
