@@ -25,6 +25,9 @@ SPEC_HASH: Final = f"{GROUP}/spec-hash"
 # Rounds that were committed when a child was made: whether it got anywhere.
 FROM_ROUND: Final = f"{GROUP}/from-round"
 
+# Of a Job, ROUND:COUNT: pods of it that were stopped by the time that this round was committed (decide/disruptions).
+DISRUPTIONS: Final = f"{GROUP}/disruptions"
+
 # An annotation of a job: another value asks for what failed to be tried again, once.
 RETRY: Final = f"{GROUP}/retry"
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from photon.api.status import ClusterReason, Condition, ConditionType, JobReason, ParticipantState
 from photon_operator.children.kinds import SECRET
-from photon_operator.decide import clock, diagnosis, parts, reasons
+from photon_operator.decide import clock, diagnosis, disruptions, parts, reasons
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import seconds, timestamp
@@ -70,7 +70,7 @@ def _go_on(situation: Situation) -> tuple[Conclusion, Plan]:
         conclusion, plan = _standing(situation, initializing=True)
         return conclusion, joined([*plans, plan])
     plans = [] if init is None else [parts.adopt(observed, init, children.init)]
-    plans += [parts.workers(situation), parts.aggregator(situation)]
+    plans += [parts.workers(situation), parts.aggregator(situation), parts.progress(situation)]
     conclusion, plan = _standing(situation)
     return conclusion, joined([*plans, plan])
 
@@ -91,7 +91,11 @@ def _ended(situation: Situation) -> Conclusion | None:
             diagnosis.job_failed(work) or not parts.got_further(work, found, situation.before.committed_rounds)
         ):
             return _failed_for_good(found, "the aggregator")
+        if disruptions.exhausted(work, situation.figures.committed_rounds):
+            return _failed_for_good(found, "the aggregator")
     init_failed = work is None and init is not None and init.failed is not None and not init.deleting
+    if init is not None and work is None and disruptions.exhausted(init):
+        return _failed_for_good(situation.init_diagnosis, reasons.INIT)
     if init is not None and init_failed and parts.current(init, situation.children.init):
         return _failed_for_good(situation.init_diagnosis, reasons.INIT)
     left = clock.seconds_left(situation)
@@ -114,7 +118,7 @@ def _lost(situation: Situation) -> tuple[Conclusion | None, Plan]:
         name: work
         for name, work in situation.workers.items()
         if work is not None
-        and work.failed is not None
+        and (work.failed is not None or disruptions.exhausted(work, situation.rounds_of(name)))
         and name in diagnoses
         and parts.current(work, situation.children.workers[name])
     }

@@ -10,7 +10,7 @@ from typing import Any, Final
 from photon.api.status import ClusterReason, JobReason
 from photon.api.text import printable
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
-from photon_operator.decide import containers
+from photon_operator.decide import containers, disruptions
 from photon_operator.decide.containers import Helper
 from photon_operator.decide.observed import ObservedJob, Pod
 from photon_operator.decide.reasons import CLUSTER_REASONS
@@ -50,10 +50,13 @@ class Diagnosis:
         return Diagnosis(reason=self.reason, message=f"{who}: {self.message}" if self.message else who)
 
 
-def diagnose(work: ObservedJob, warnings: Mapping[str, str], *, heard: bool = False) -> Diagnosis | None:
+def diagnose(
+    work: ObservedJob, warnings: Mapping[str, str], *, heard: bool = False, rounds: int = 0
+) -> Diagnosis | None:
     """What keeps a Job from working now; None when nothing does, as far as Kubernetes says.
 
     ``heard``: its program is known to be at work. Until then, what made one try fail holds for the next.
+    ``rounds``: how far it got.
     """
     if work.complete or work.deleting:
         return None
@@ -65,7 +68,12 @@ def diagnose(work: ObservedJob, warnings: Mapping[str, str], *, heard: bool = Fa
     if newest is None:
         said = warnings.get(work.uid)
         return Diagnosis(reason=ClusterReason.POD_REFUSED, message=_short(said)) if said else None
-    return diagnose_pod(newest, warnings) or (None if heard else _try_before(work))
+    found = diagnose_pod(newest, warnings)
+    if found is not None and found.reason is not ClusterReason.INTERRUPTED and not disruptions.exhausted(work, rounds):
+        return found
+    if disruptions.count(work, rounds) >= disruptions.WORTH_SAYING:
+        return Diagnosis(reason=disruptions.REASON, message=_short(disruptions.sentence(work, rounds)))
+    return found or (None if heard else _try_before(work))
 
 
 def diagnose_pod(pod: Pod, warnings: Mapping[str, str]) -> Diagnosis | None:

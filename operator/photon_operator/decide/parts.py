@@ -11,7 +11,7 @@ from photon_operator.children import names, pinned
 from photon_operator.children.build import Children, as_large_as
 from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, SECRET, SERVICE
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import diagnosis
+from photon_operator.decide import diagnosis, disruptions
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import Observed, ObservedJob, owner_uid
 from photon_operator.decide.plan import Adopt, Apply, Delete, Plan, joined
@@ -158,6 +158,12 @@ def _is_over(situation: Situation, name: str, work: ObservedJob) -> bool:
     if not work.complete or (aggregator is not None and (aggregator.ended or aggregator.deleting)):
         return False
     return aggregator is None or aggregator.created_at >= (work.ended_at or 0.0)
+
+
+def progress(situation: Situation) -> Plan:
+    """Which Jobs got further since their pods were stopped."""
+    plans = [disruptions.remember(work, situation.rounds_of(name)) for name, work in situation.workers.items()]
+    return joined([*plans, disruptions.remember(situation.aggregator, situation.figures.committed_rounds)])
 
 
 def aggregator(situation: Situation) -> Plan:

@@ -38,7 +38,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopt:
-    """Give a child that is as it should be our owner reference and labels, and leave the rest of it alone."""
+    """Set metadata of a child (our owner reference and labels, what we note of it) and leave the rest of it alone."""
 
     kind: str
     name: str

@@ -46,6 +46,10 @@ class Situation:
         """Whether a worker of ours runs."""
         return any(work is not None and work.running is not None for work in self.workers.values())
 
+    def rounds_of(self, participant: str) -> int:
+        """The last round that has an update of a participant; 0 before the first."""
+        return _rounds(self.figures, participant)
+
 
 def derive(observed: Observed, job: FederatedTrainingJob, children: Children, before: JobStatus) -> Situation:
     """The situation of a job that has not ended."""
@@ -65,7 +69,9 @@ def derive(observed: Observed, job: FederatedTrainingJob, children: Children, be
     people = reported.participants if reported is not None and aggregating else ()
     heard = {person.name for person in people if person.state is not ParticipantState.ABSENT}
     found = {
-        participant: diagnosis.diagnose(work, observed.warnings, heard=participant in heard)
+        participant: diagnosis.diagnose(
+            work, observed.warnings, heard=participant in heard, rounds=_rounds(figures, participant)
+        )
         for participant, work in workers.items()
         if work is not None
     }
@@ -84,8 +90,14 @@ def derive(observed: Observed, job: FederatedTrainingJob, children: Children, be
         aggregating=aggregating,
         diagnoses={participant: each for participant, each in found.items() if each is not None},
         init_diagnosis=diagnosis.diagnose(init, observed.warnings) if init is not None else None,
-        aggregator_diagnosis=diagnosis.diagnose(aggregator, observed.warnings) if aggregator is not None else None,
+        aggregator_diagnosis=diagnosis.diagnose(aggregator, observed.warnings, rounds=figures.committed_rounds)
+        if aggregator is not None
+        else None,
     )
+
+
+def _rounds(figures: JobStatus, participant: str) -> int:
+    return next((person.last_round or 0 for person in figures.participants if person.name == participant), 0)
 
 
 def _reported(observed: Observed, aggregator: ObservedJob | None) -> JobStatus | None:
