@@ -105,10 +105,13 @@ def test_what_is_made_of_an_example_is_taken_by_the_api_server(lab: Lab, path: P
         kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000}
         lab.kube.apply({**kind, "metadata": {"name": priority}})
     name = lab.apply(path.read_text())
+    queued = any(key.startswith(names.KUEUE) for key in lab.job(name)["metadata"].get("labels", {}))
+    if queued:  # Kueue
+        lab.until_state("Pending", "Queued", name)
+        lab.kube.kubectl("patch", "job", f"{name}-init", "--type=merge", "-p", '{"spec": {"suspend": false}}')
     lab.end(f"{name}-init")
     participants = [p["name"] for p in lab.job(name)["spec"]["participants"]]
     until(lambda: {f"{name}-worker-{p}" for p in participants} <= lab.names(), "a Job for each participant")
-    queued = any(key.startswith(names.KUEUE) for key in lab.job(name)["metadata"].get("labels", {}))
     lab.until_state("Pending", "Queued" if queued else "Unschedulable", name)
     if not queued:
         lab.run(f"{name}-worker-{participants[0]}")

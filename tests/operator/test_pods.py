@@ -224,22 +224,27 @@ def test_failures_that_count_and_failures_that_do_not() -> None:
         assert spec.get("backoffLimit", spec.get("backoffLimitPerIndex")) == 5
 
 
-def test_kueue_admits_workers_and_nobody_else() -> None:
+def test_kueue_admits_every_job_of_a_job() -> None:
     labels = {"kueue.x-k8s.io/queue-name": "research", "kueue.x-k8s.io/priority-class": "low", "team": "nlp"}
-    world = make(labels=labels)
-    worker = world.children[JOB]["first-worker-north"]
-    assert worker["spec"]["suspend"] is True
-    assert worker["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
-    assert "team" not in worker["metadata"]["labels"]
-    assert "suspend" not in world.children[JOB]["first-init"]["spec"]
-    assert world.state == ("Pending", "Queued")
-    assert "first-aggregator" not in world.jobs(), "the first round's deadline does not count in the queue"
-    worker["spec"]["suspend"] = False  # Kueue
-    assert world.settle().changes_nothing
-    world.add_pod("first-worker-north")
-    world.run("first-worker-north")
+    raw = job_object()
+    raw["metadata"]["labels"] = labels
+    world = World(raw)
     world.settle()
-    assert "first-aggregator" in world.jobs()
+    for step in (["first-init"], ["first-worker-north", "first-worker-south"], ["first-aggregator"]):
+        for name in step:
+            job = world.children[JOB][name]
+            assert job["spec"]["suspend"] is True
+            assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "research"
+            assert job["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "low"
+            assert "team" not in job["metadata"]["labels"]
+        assert world.state == ("Pending", "Queued")
+        world.admit(*step)
+        assert world.settle().changes_nothing
+        if "first-init" in step:
+            world.succeed("first-init")
+        else:
+            world.run(*step)
+        world.settle()
 
 
 # --- patches ----------------------------------------------------------------------------------------------------------

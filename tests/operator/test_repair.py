@@ -204,6 +204,9 @@ def test_time_in_a_queue_does_not_count() -> None:
     raw["metadata"]["labels"] = {names.KUEUE_QUEUE: "gpus"}
     world = World(raw)
     world.settle()
+    assert world.status.start_time is None
+    world.after(86400)
+    world.admit("first-init")
     world.after(30)
     world.succeed("first-init")
     world.settle()
@@ -213,8 +216,7 @@ def test_time_in_a_queue_does_not_count() -> None:
     assert world.status.start_time is None
 
     def admit(held: bool, *jobs: str) -> None:
-        for name in jobs:
-            world.children[JOB][name]["spec"]["suspend"] = held
+        (world.preempt if held else world.admit)(*jobs)
         world.settle()
 
     admit(False, "first-worker-north")

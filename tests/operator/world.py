@@ -193,6 +193,20 @@ class World:
             state = [{"name": role, "state": {"running": {}}}]
             self.status_of_pod(job, phase="Running", podIP="10.0.0.1", containerStatuses=state)
 
+    def admit(self, *jobs: str) -> None:
+        """What Kueue and the Job controller do when a queue has room."""
+        for job in jobs:
+            self.children[JOB][job]["spec"]["suspend"] = False
+            for _ in range(self.children[JOB][job]["spec"]["completions"]):
+                self.add_pod(job)
+
+    def preempt(self, *jobs: str) -> None:
+        """What they do when it is needed for others."""
+        for job in jobs:
+            uid = self.children[JOB][job]["metadata"]["uid"]
+            self.children[JOB][job]["spec"]["suspend"] = True
+            self.pods = [pod for pod in self.pods if pod["metadata"]["ownerReferences"][0]["uid"] != uid]
+
     def unschedulable(self, job: str, message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> None:
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         self.status_of_pod(job, phase="Pending", conditions=[condition])

@@ -122,7 +122,7 @@ def make_children(inputs: ChildrenInputs) -> Children:
     init, aggregator = plan[INIT], plan[AGGREGATOR]
     kueue = {key: value for key, value in inputs.labels.items() if key.startswith(names.KUEUE)}
 
-    def job_of(process: Process, child: str, placement: PodSettings, field: str, depends: Any, **more: Any) -> Any:
+    def job_of(process: Process, child: str, placement: PodSettings, field: str, depends: Any) -> Any:
         template = pod_template.pod_template(
             process,
             placement,
@@ -130,7 +130,7 @@ def make_children(inputs: ChildrenInputs) -> Children:
             field=field,
             subdomain=child if process.nodes > 1 else None,
         )
-        return maker.work(child, process, template, digest(depends), **more)
+        return maker.work(child, process, template, digest(depends), kueue=kueue)
 
     return Children(
         document=document,
@@ -177,7 +177,6 @@ def make_children(inputs: ChildrenInputs) -> Children:
                     spec.local.strategy.value,
                     hashlib.sha256(tokens[participant].encode()).hexdigest(),
                 ],
-                kueue=kueue,
             )
             for participant, worker in workers.items()
         },

@@ -34,9 +34,12 @@ RETRY: Final = f"{GROUP}/retry"
 # Keeps a deleted job until what it wrote is deleted too (spec.storage.deletionPolicy); no other job has it.
 FINALIZER: Final = f"{GROUP}/data"
 
-# Labels that begin so are Kueue's; they go on to the workers' Jobs, which Kueue then admits.
+# Labels that begin so are Kueue's; they go on to all Jobs of a job, which Kueue then admits.
 KUEUE: Final = "kueue.x-k8s.io/"
 KUEUE_QUEUE: Final = f"{KUEUE}queue-name"
+KUEUE_PRIORITY: Final = f"{KUEUE}priority-class"
+# Of a Job: the queue, and the priority in it, that it was made for.
+QUEUE: Final = f"{GROUP}/queue"
 
 # The value of spec.managedBy that means this operator.
 OURS: Final = f"{GROUP}/operator"

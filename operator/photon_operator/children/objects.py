@@ -96,6 +96,9 @@ class Maker:
             names.SPEC_HASH: depends,
             names.FROM_ROUND: str(self.from_round),
         }
+        if kueue and names.KUEUE_QUEUE in kueue:
+            asked = filter(None, (kueue[names.KUEUE_QUEUE], kueue.get(names.KUEUE_PRIORITY)))
+            made["metadata"]["annotations"][names.QUEUE] = " ".join(asked)
         return made
 
 

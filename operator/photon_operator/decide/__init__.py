@@ -9,6 +9,7 @@
     deleting    for a job that was deleted
     closing     for a job whose namespace is being deleted
     repair      what is tried again after an edit, or when it is asked for
+    queues      whether queues hold what a round needs
     clock       when a job started, and what is left of its deadline
     observed    what there is, and views of it
     plan        what is decided: objects, status, events, when to reconcile again

@@ -11,7 +11,7 @@ from typing import Final
 
 from photon.api.status import ClusterReason, Condition, ConditionType, JobReason, ParticipantState
 from photon_operator.children.kinds import SECRET
-from photon_operator.decide import clock, diagnosis, disruptions, parts, reasons
+from photon_operator.decide import clock, diagnosis, disruptions, parts, queues, reasons
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import seconds, timestamp
@@ -142,6 +142,11 @@ def _suspend(situation: Situation) -> tuple[Conclusion, Plan]:
     work, held, reported = situation.aggregator, situation.held, situation.reported
     suspended = ConditionType.SUSPENDED
     running = work is not None or (held is not None and held.type == ConditionType.RUNNING)
+    # An aggregator that a queue holds cannot end the round.
+    admission = 0.0
+    if work is not None and work.suspended:
+        admission = work.created_at + queues.ADMISSION_SECONDS - situation.observed.now
+        running = admission > 0
     holds = statuses.holding(reported) if reported is not None else None
     at_boundary = (
         work is not None
@@ -157,7 +162,8 @@ def _suspend(situation: Situation) -> tuple[Conclusion, Plan]:
         message = f"suspends when round {situation.figures.round} is committed"
         why = Diagnosis(reason=ClusterReason.SUSPENDING, message=message)
         conclusion = Conclusion(kind=ConditionType.RUNNING, why=why, diagnoses=situation.diagnoses)
-        return conclusion, parts.leave_at_boundary(situation)
+        wait = Plan(again_in_seconds=admission) if admission > 0 else Plan()
+        return conclusion, joined([wait, parts.leave_at_boundary(situation)])
     since = (
         seconds(statuses.since(situation.before, suspended)) if held is not None and held.type == suspended else None
     )
@@ -205,7 +211,7 @@ def _standing(situation: Situation, *, initializing: bool = False) -> tuple[Conc
         if diagnoses and few and diagnoses[0].reason is not ClusterReason.QUEUED:
             why = diagnoses[0]
         else:
-            message = "; ".join(map(str, diagnoses)) or said.message
+            message = "; ".join(filter(None, [*map(str, diagnoses), queues.kept(situation)])) or said.message
             why = Diagnosis(reason=diagnosis.reason_of(said.reason), message=message)
     return Conclusion(kind=kind, why=why, diagnoses=situation.diagnoses), joined([patience, wait])
 

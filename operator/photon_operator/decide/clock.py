@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+from photon_operator.decide import queues
 from photon_operator.decide.observed import seconds, timestamp
 from photon_operator.decide.reasons import FINISHED
 from photon_operator.decide.situation import Situation
-
-
-def queued(situation: Situation) -> bool:
-    """Whether a queue holds so much of the job that no round can have its quorum, or its first step."""
-    if situation.init is not None and situation.init.suspended:
-        return True
-    held = sum(work is not None and work.suspended for work in situation.workers.values())
-    return held > 0 and len(situation.job.spec.participants) - held < situation.job.spec.quorum
 
 
 def start(situation: Situation) -> str | None:
     """When the job last started: when it was made, resumed, admitted by its queue, tried again or given more to do.
     None while it is suspended or queued, so that this time never counts."""
     held, before = situation.held, situation.before
-    if situation.job.spec.suspend or queued(situation):
+    if situation.job.spec.suspend or queues.holds(situation):
         return None
     if before.start_time is not None and (held is None or held.type not in FINISHED):
         return before.start_time

@@ -11,7 +11,7 @@ from photon_operator.children import names, pinned
 from photon_operator.children.build import Children, as_large_as
 from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, SECRET, SERVICE
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import diagnosis, disruptions
+from photon_operator.decide import diagnosis, disruptions, queues
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import Observed, ObservedJob, owner_uid
 from photon_operator.decide.plan import Adopt, Apply, Delete, Plan, joined
@@ -77,7 +77,7 @@ def place(observed: Observed, work: ObservedJob | None, body: Mapping[str, Any])
     """See to it that this Job is there. A Job's pods cannot be edited: another one takes its place."""
     if work is None:
         return Plan(apply=(Apply(body=body, known=False),))
-    if not work.deleting and not current(work, body):
+    if not work.deleting and (not current(work, body) or queues.left(work, body)):
         return _delete(work)
     return adopt(observed, work, body)
 
@@ -167,12 +167,13 @@ def progress(situation: Situation) -> Plan:
 
 
 def aggregator(situation: Situation) -> Plan:
-    """The aggregator's Job, once there is somebody to aggregate for: a job in a queue must not use up its first
-    round's deadline."""
+    """The aggregator's Job, once there is somebody to aggregate for, and no queue holds what a quorum needs: a job in
+    a queue must not use up its first round's deadline."""
     observed, body, work = situation.observed, situation.children.aggregator, situation.aggregator
     if work is None:
         remote = any(p.worker is None for p in situation.job.spec.participants)
-        return place(observed, None, body) if remote or situation.somebody_runs else NOTHING
+        begins = remote or (situation.somebody_runs and queues.quorum_admitted(situation))
+        return place(observed, None, body) if begins else NOTHING
     if work.deleting:
         return NOTHING
     if work.failed is not None:

@@ -1,9 +1,9 @@
 """What to do about one job, from what is there: pure, level-triggered, and nothing is remembered between two calls.
 
 The steps of a job's life are read off its children: init makes the first model; the workers' Jobs are made; the
-aggregator is made when the first worker runs (so that a job in a queue does not use up its first round's deadline);
-the aggregator's termination message says how it ended. A complete job stays complete until what its rounds depend on is
-edited; a failed one is tried again after any edit (``repair``).
+aggregator is made when the first worker runs and no queue holds what a quorum needs (so that a job in a queue does not
+use up its first round's deadline); the aggregator's termination message says how it ended. A complete job stays
+complete until what its rounds depend on is edited; a failed one is tried again after any edit (``repair``).
 """
 
 from __future__ import annotations
