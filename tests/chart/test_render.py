@@ -59,7 +59,7 @@ def test_every_object_says_what_it_belongs_to(chart: Chart, values: Path) -> Non
         assert labels["app.kubernetes.io/component"]
         assert labels["helm.sh/chart"] == "photon-0.1.0"
         assert meta["name"].startswith(("photon", "fl"))
-        cluster_wide = item["kind"].startswith("Cluster")
+        cluster_wide = item["kind"].startswith(("Cluster", "ValidatingAdmission"))
         assert cluster_wide == ("namespace" not in meta), "nothing is left to kubectl's current namespace"
     assert len(names) == len(set(names))
 

@@ -76,6 +76,15 @@ def test_the_operator_is_granted_what_it_needs_and_no_wildcard(chart: Chart) -> 
     assert not any("update" in verbs for verbs in everywhere.values()), "it applies, and never replaces"
 
 
+def test_jobs_are_judged_at_admission_where_the_chart_has_rights_on_the_whole_cluster(chart: Chart) -> None:
+    kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    policy, binding = of_kind(chart.render("--set", "jobs.serviceAccounts={b,a}"), *kinds)
+    assert "run as (a, b, default)" in policy["spec"]["validations"][0]["messageExpression"]
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+    for given in ("admissionPolicy.enabled=false", "watchNamespaces={team-a}", "rbac.create=false"):
+        assert not of_kind(chart.render("--set", given), *kinds), given
+
+
 def test_without_policies_there_are_no_rights_for_them(chart: Chart) -> None:
     objects = chart.render("--set", "networkPolicy.enabled=false")
     assert "networkpolicies" not in granted(named(objects, "ClusterRole", "photon-operator"))
