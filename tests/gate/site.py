@@ -15,6 +15,7 @@ import yaml
 from photon.launch import INVITATION_TOKEN
 from photon.protocol.canonical import sha256_hex
 from photon.trust.keys import Identity, create_identity
+from photon_gate.clocks import Clocks
 from photon_gate.ledger.entries import Entry
 from photon_gate.ledger.verify import read_ledger
 from photon_gate.program import Gate, Options, assemble
@@ -99,23 +100,32 @@ class Institution:
         return {} if self.token is None else {INVITATION_TOKEN: self.token}
 
     @contextmanager
-    def gate(self) -> Iterator[Gate]:
+    def gate(self, clocks: Clocks | None = None) -> Iterator[Gate]:
         """A gate that serves; the test takes its steps."""
         with ExitStack() as stack:
-            made = assemble(self.options(), stack)
+            made = assemble(self.options(), stack, clocks)
             made.border.client._token = self.token
             yield made
 
     @contextmanager
-    def running(self) -> Iterator[Gate]:
-        """A gate that takes its steps by itself."""
+    def running(self, clocks: Clocks | None = None) -> Iterator[Gate]:
+        """A gate that takes its steps by itself; pauses are as ``clocks`` measure them."""
         stop = threading.Event()
-        with self.gate() as gate:
+        with self.gate(clocks) as gate:
+
+            def pause(seconds: float) -> None:
+                if clocks is None:
+                    stop.wait(min(seconds, 0.1))
+                    return
+                until = clocks.steady() + seconds
+                while clocks.steady() < until and not stop.is_set() and not gate.standing.wake.wait(0.01):
+                    pass
+                gate.standing.wake.clear()
 
             def go() -> None:
                 while not stop.is_set() and gate.standing.finish is None and gate.standing.failure is None:
                     try:
-                        stop.wait(min(gate.membership.step(), 0.1))
+                        pause(gate.membership.step())
                     except Exception as error:
                         gate.standing.fails(error)
 

@@ -8,55 +8,30 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from photon.api.placement import StorageSpec
 from photon.api.status import JobStatus
 from photon.ending import read
 from photon.protocol.canonical import digest
 from photon.protocol.termination import TERMINATION_LOG
 from photon.store import keys
-from photon.store.objects import ObjectStore
 from photon.trust import statements
 from tests.aggregator.border.hub import Hub
-from tests.aggregator.fake_worker import FakeWorker, job_document, write_round_zero
-from tests.aggregator.running import aggregator, chain, working
-from tests.gate.hub import MODEL
-from tests.gate.site import WORKER_TOKEN, Institution
+from tests.aggregator.fake_worker import FakeWorker
+from tests.aggregator.running import chain, working
+from tests.gate.joined import alone, hub, institution, worker
 
+__all__ = ["alone", "hub"]
 pytestmark = pytest.mark.s3
 
 PROGRAM = str(Path(sys.executable).parent / "photon-gate")
 
 
-@pytest.fixture
-def hub(tmp_path: Path, store: ObjectStore, storage: StorageSpec) -> Iterator[Hub]:
-    """``home`` trains at the hub; ``north`` and ``south`` join."""
-    job = job_document(storage, ["home", "north", "south"], model=MODEL)
-    write_round_zero(job, store)
-    (tmp_path / "hub").mkdir()
-    made = Hub(tmp_path / "hub", job, store, ["north", "south"])
-    yield made
-    made.close()
-
-
-def institution(hub: Hub, folder: Path, name: str) -> Institution:
-    return Institution(
-        folder / name, hub.url, [hub.store.endpoint], hub.identity.key.text, name=name, token=hub.invite(name)
-    )
-
-
-def worker(site: Institution) -> FakeWorker:
-    return FakeWorker(site.name, [site.address], token=WORKER_TOKEN)
-
-
-def test_a_job_through_gates_ends_with_the_model_of_one_at_home(
-    hub: Hub, tmp_path: Path, other_store: Callable[[str], ObjectStore]
-) -> None:
+def test_a_job_through_gates_ends_with_the_model_of_one_at_home(hub: Hub, alone: str, tmp_path: Path) -> None:
     north, south = (institution(hub, tmp_path, name) for name in ("north", "south"))
     with hub.running() as running, north.running() as at_north, south.running():
         with working(FakeWorker("home", [running.url]), worker(north), worker(south)) as errors:
@@ -66,14 +41,7 @@ def test_a_job_through_gates_ends_with_the_model_of_one_at_home(
     assert at_north.standing.finish is not None
     assert at_north.standing.finish.reason == "RoundsDone"
 
-    alone = other_store("alone")
-    write_round_zero(hub.job, alone)
-    with (
-        aggregator(hub.job, alone) as local,
-        working(*(FakeWorker(name, [local.url]) for name in ("home", "north", "south"))),
-    ):
-        local.wait()
-    assert digest(chain(hub.store)[-1]) == digest(chain(alone)[-1])
+    assert digest(chain(hub.store)[-1]) == alone
 
     # The hub holds what each institution signed, and the ledger what left it.
     last = chain(hub.store)[-1]

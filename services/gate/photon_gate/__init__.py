@@ -13,6 +13,7 @@
     keyfile     the key's file, which a rotation changes
     goodbye     ``leave``: a signed farewell
     doctor      ``doctor``: DNS, proxy, TLS, the hub's signature, the clock
+    clocks      the time of day and seconds that never go back, handed in
     ends        exit codes and termination records
     main        options and exit codes of ``photon-gate``
     entry       the entry point: nothing heavy is imported before it

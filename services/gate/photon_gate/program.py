@@ -21,6 +21,7 @@ from photon.launch import INVITATION_TOKEN, LISTEN_FD
 from photon.policy.document import Policy, load_policy
 from photon.policy.verdict import Hub, of_invitation
 from photon.protocol.termination import Termination
+from photon_gate.clocks import Clocks
 from photon_gate.ends import after_error, after_job
 from photon_gate.guard.border import Border
 from photon_gate.guard.memory import Memory
@@ -83,8 +84,9 @@ class Gate:
     server: Server
 
 
-def assemble(options: Options, stack: ExitStack) -> Gate:
+def assemble(options: Options, stack: ExitStack, clocks: Clocks | None = None) -> Gate:
     """Read what was given, open what is needed until ``stack`` ends, and serve. Raises UserError, Contradiction."""
+    clocks = clocks or Clocks()
     invitation = read_invitation(options.job)
     identity = IdentityFile(options.identity)
     policy = load_policy(options.policy) if options.policy is not None else Policy()
@@ -93,13 +95,13 @@ def assemble(options: Options, stack: ExitStack) -> Gate:
     relay_url = checked_relay_url(options.relay_url)
     tokens = Tokens.read(options.tokens, participant)
     folder = options.work_dir / LEDGER
-    standing = Standing(now=time.time)
+    standing = Standing(now=clocks.now)
     try:
         options.work_dir.mkdir(parents=True, exist_ok=True)
         memory = Memory(options.work_dir)
     except OSError as error:
         raise UserError(f"--work-dir {options.work_dir}: {error.strerror or error}") from error
-    ledger = stack.enter_context(Ledger(folder))
+    ledger = stack.enter_context(Ledger(folder, now=clocks.date))
     context = tls_context(join) if join.url.startswith("https") or join.ca_bundle else None
     exchange = stack.enter_context(Exchange(join, context=context))
     token = invitation.token or os.environ.get(INVITATION_TOKEN) or None
@@ -109,11 +111,12 @@ def assemble(options: Options, stack: ExitStack) -> Gate:
         participant=participant,
         identity=identity.present,
         token=token,
+        clock=clocks.steady,
         previous=identity.previous,
         known=memory.keys[-1] if memory.keys else None,
     )
     client.job = memory.job
-    grants = Grants([join.origin, *join.objects], clock=time.monotonic)
+    grants = Grants([join.origin, *join.objects], clock=clocks.steady)
     training = memory.training
     left = left_before(folder, training.round) if training is not None else set()
     recording = Recording(ledger, left, standing.crossed)
@@ -135,6 +138,7 @@ def assemble(options: Options, stack: ExitStack) -> Gate:
         relay_url=relay_url,
         sent=left,
         witness=witness,
+        steady=clocks.steady,
     )
     bound = bind(options.listen, "--listen", inherited=os.environ.get(LISTEN_FD))
     host, port = parse_address(options.relay_listen, "--relay-listen")

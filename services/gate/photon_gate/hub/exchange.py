@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -33,6 +34,8 @@ SMALL: Final = 256 * 1024
 LARGE: Final = 4 * 2**20
 CONNECTIONS: Final = 16
 MAX_RETRY_AFTER: Final = 3600.0
+# What OpenSSL calls a certificate that is not valid yet, or no longer: all that depends on this machine's clock.
+OUT_OF_TIME: Final = frozenset({9, 10})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +202,13 @@ class Exchange:
             return HubUnreachable("DNS", f"the name of {whom} is not known here: check DNS, or set HTTPS_PROXY")
         for cause in causes:
             if isinstance(cause, ssl.SSLCertVerificationError):
+                if cause.verify_code in OUT_OF_TIME:
+                    return HubUnreachable(
+                        "TLS",
+                        f"the certificate of {self.host} is not valid now ({cause.verify_message}) by the clock of "
+                        f"this machine, where it is {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: set the clock; if it is "
+                        "right, the hub must renew its certificate",
+                    )
                 return HubUnreachable(
                     "TLS",
                     f"the certificate of {self.host} is not trusted ({cause.verify_message}): join.caBundle holds the "
