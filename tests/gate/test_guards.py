@@ -65,7 +65,7 @@ def test_bytes_go_nowhere_but_to_the_origins_of_the_invitation(hub: ScriptedHub,
 def test_a_cohort_that_is_too_small_is_declined_and_the_next_task_is_taken(
     hub: ScriptedHub, site: Institution, gate: Gate
 ) -> None:
-    gate.border.policy = gate.border.policy.model_copy(update={"min_cohort": 3})
+    gate.border.common.policy = gate.border.common.policy.model_copy(update={"min_cohort": 3})
     hub.task, hub.cohort = hub.train(), 2
     assert gate.border.task(0, None) is None
     assert hub.bodies("v1/state")[-1] == {"state": "Declined", "reason": "PolicyRefused"}
@@ -171,7 +171,7 @@ def test_a_manifest_that_is_not_of_the_task_is_not_signed(
     hub: ScriptedHub, training: Gate, change: dict[str, Any], reason: str
 ) -> None:
     training.border.sent.add((1, part().sha256, 1000))
-    training.border.policy = training.border.policy.model_copy(update={"min_tokens_per_update": 100})
+    training.border.common.policy = training.border.common.policy.model_copy(update={"min_tokens_per_update": 100})
     reply = training.border.update(1, submission(hub, part(), **change), 0)
     assert (reply.state, reply.reason) == ("refused", reason)
     assert hub.bodies("v1/rounds/1/update") == []
@@ -260,8 +260,8 @@ def test_the_hub_sees_of_reports_what_the_policy_reveals(hub: ScriptedHub, train
     training.border.progress(said)
     assert len(hub.bodies("v1/progress")) == 1
     everything = {"tokens_per_second": True, "memory": True, "mfu": True, "retries": True}
-    revealed = training.border.policy.reveal.model_copy(update=everything)
-    training.border.policy = training.border.policy.model_copy(update={"reveal": revealed})
+    revealed = training.border.common.policy.reveal.model_copy(update=everything)
+    training.border.common.policy = training.border.common.policy.model_copy(update={"reveal": revealed})
     training.border.progress(said.model_copy(update={"phase": "push"}))
     seen = hub.bodies("v1/progress")[-1]
     assert (seen["tokensPerSecond"], seen["memoryBytes"], seen["mfu"], seen["retries"]) == (100.0, 5, 0.5, {"push": 2})

@@ -1,5 +1,8 @@
 """The gate: an institution's border. The process that sees data has no network; this one, which has it, sees none.
 
+To read it in an hour: guard/border (which guard decides each request), the guards that it names, relay/grants and
+relay/passing (bytes), ledger/entries (what is kept), hub/client (what is asked of the hub). The rest carries these.
+
 ::
 
     relay       bytes between the worker and the hub's presigned URLs, bounded and checked on the way
