@@ -17,7 +17,7 @@ TEXT = GUIDE.read_text()
 
 def test_the_commands_are_shell() -> None:
     assert [step.heading for step in steps()] == [
-        *("1. Images", "1. Images", "2. Install", "3. Data", "3. Data"),
+        *("1. Images", "1. Images", "2. Install", "3. Data", "3. Data", "3. Data"),
         *("4. The job", "4. The job", "5. The model", "Clean up"),
     ]
     for step in steps():

@@ -30,6 +30,7 @@ from tools.cluster.kube import Kube
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 
 NAMESPACE: Final = "photon"
+JOBS: Final = "research"
 CRD: Final = "crd/federatedtrainingjobs.photon.dev"
 STEP_SECONDS: Final = 600.0
 BROKEN: Final = "too-many-gpus"
@@ -37,10 +38,10 @@ BROKEN: Final = "too-many-gpus"
 
 @pytest.fixture
 def empty_cluster(cluster: RunningCluster) -> Iterator[Kube]:
-    """Without a namespace photon; the definition, if another test left it, may be taken over by the guide's release."""
+    """Without the guide's namespaces; the definition, if there is one, may be taken over by the guide's release."""
     cluster.load(*DOCKERFILES)
     kube = cluster.kube.within(NAMESPACE)
-    kube.run("delete", "namespace", NAMESPACE, "--timeout=120s", seconds=150)
+    kube.run("delete", "namespace", JOBS, NAMESPACE, "--timeout=120s", seconds=150)
     if kube.exists(CRD):
         # Its owner is another release: it passes to one of this name, which is not waited for and goes at once.
         helm(kube, "install", NAME, str(CHART), "--create-namespace", *taking_over(kube))
@@ -49,9 +50,9 @@ def empty_cluster(cluster: RunningCluster) -> Iterator[Kube]:
     try:
         yield kube
     finally:
-        kube.run("delete", "ftj", "--all", "--timeout=60s")
+        kube.run("delete", "ftj", "--all", "--timeout=60s", namespace=JOBS)
         helm(kube, "uninstall", NAME, "--ignore-not-found", check=False)
-        kube.run("delete", "namespace", NAMESPACE, "--wait=false")
+        kube.run("delete", "namespace", JOBS, NAMESPACE, "--wait=false")
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def reader(empty_cluster: Kube, tmp_path: Path) -> Iterator[Shell]:
 def test_the_guide_leads_to_a_model(
     cluster: RunningCluster, empty_cluster: Kube, reader: Shell, tmp_path: Path
 ) -> None:
-    kube = empty_cluster
+    kube = empty_cluster.within(JOBS)
     chapters: dict[str, list[Step]] = {}
     for step in steps():
         chapters.setdefault(step.heading, []).append(step)
@@ -106,13 +107,13 @@ def test_the_guide_leads_to_a_model(
     assert "perplexity" in said["evaluate"]
     assert (tmp_path / "model" / "config.json").exists()
     assert kube.items("ftj") == []
-    assert kube.exists("pvc/data-photon-seaweedfs-0"), "the guide says that it stays"
+    assert empty_cluster.exists("pvc/data-photon-seaweedfs-0"), "the guide says that it stays"
 
 
 @contextmanager
 def watching(kube: Kube, path: Path) -> Iterator[None]:
     """``kubectl get ftj --watch``, as the guide asks for it, meanwhile."""
-    assert "\n    kubectl --namespace photon get ftj --watch\n" in GUIDE.read_text()
+    assert "\n    kubectl --namespace research get ftj --watch\n" in GUIDE.read_text()
     command = [str(tool("kubectl")), *kube.arguments(), "get", "ftj", "--watch"]
     with path.open("w") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
@@ -134,7 +135,7 @@ def broken(kube: Kube) -> str:
     table = kube.kubectl("get", "ftj")
     described = kube.kubectl("describe", f"ftj/{BROKEN}")
     kube.kubectl("delete", f"ftj/{BROKEN}")
-    ask = "$ kubectl --namespace photon"
+    ask = f"$ kubectl --namespace {JOBS}"
     return f"{ask} get ftj\n{table}\n{ask} describe ftj {BROKEN}\n{described}"
 
 
