@@ -134,6 +134,7 @@ class LaunchContext:
     ``stop_when_done``: the aggregator ends with the job instead of serving its status on.
     ``replay_path``: file with the membership of another job, which this one repeats (photon.protocol.replay).
     ``door``: None: other institutions cannot reach the aggregator.
+    ``patience_seconds``: how long workers wait for an aggregator that does not answer; None: the worker's own default.
     """
 
     job_path: str
@@ -147,6 +148,7 @@ class LaunchContext:
     stop_when_done: bool = False
     replay_path: str | None = None
     door: DoorContext | None = None
+    patience_seconds: int | None = None
     aggregator_program: tuple[str, ...] = ("photon-aggregator",)
     worker_program: tuple[str, ...] = ("photon-worker",)
 
@@ -202,6 +204,7 @@ def _worker(name: str, worker: WorkerSpec, context: LaunchContext, strategy: Par
         *("--work-dir", _of(context.work_dir, name)),
         *("--threads", str(threads)),
         *("--checkpoint-every", str(worker.checkpoint_every_steps)),
+        *(("--patience-seconds", str(context.patience_seconds)) if context.patience_seconds is not None else ()),
     )
     if strategy is ParallelStrategy.FSDP:
         command = (*_torchrun(name, worker.nodes, processes_per_node, context), *command)

@@ -61,6 +61,7 @@ class ClusterReason(StrEnum):
     STARTING = "Starting"
     QUEUED = "Queued"
     UNSCHEDULABLE = "Unschedulable"
+    NODE_LOST = "NodeLost"
     IMAGE_UNAVAILABLE = "ImageUnavailable"
     SECRET_MISSING = "SecretMissing"
     POD_REFUSED = "PodRefused"

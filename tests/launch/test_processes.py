@@ -54,6 +54,11 @@ def test_the_commands_are_those_of_the_programs() -> None:
     )
 
 
+def test_workers_wait_for_an_aggregator_as_long_as_their_launcher_says() -> None:
+    worker = processes(job([here("a")]), replace(CONTEXT, patience_seconds=3600))[-1]
+    assert worker.command[-2:] == ("--patience-seconds", "3600")
+
+
 def test_thread_pools_are_held_to_the_granted_cores() -> None:
     plan = processes(job([here("a", resources={"cpus": 6})]), CONTEXT)
     worker = plan[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 
 from photon.api.status import JobReason
 from photon_operator.children import names
+from photon_operator.cluster.apply import apply_plan
+from photon_operator.cluster.client import Api
+from photon_operator.decide import nodes
+from photon_operator.decide.observed import ObservedJob, Pod, owner_uid
 from tests.cluster.fixtures import RESTRICTED
 from tests.operator.running import EXAMPLES, Aggregators, Lab, Operator, until
 from tests.operator.world import record, said, words
@@ -183,6 +188,35 @@ def test_suspend_and_resume(lab: Lab, aggregators: Aggregators) -> None:
     lab.run("first-job-worker-north")
     lab.run("first-job-aggregator")
     aggregators.says(said("Running", JobReason.TRAINING, round=3, committed=2))
+    lab.until_state("Running", "Training")
+
+
+def test_an_aggregator_on_a_node_that_does_not_answer_starts_elsewhere(lab: Lab, aggregators: Aggregators) -> None:
+    train(lab, aggregators)
+    (pod,) = lab.pods("first-job-aggregator")
+    name = pod["metadata"]["name"]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "lost"}, "spec": {"unschedulable": True}}
+    target = {"target": {"kind": "Node", "name": "lost"}}
+    binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, **target}
+    path = f"/api/v1/namespaces/{lab.namespace}/pods/{name}/binding"
+    lab.kube.apply(node)
+    try:
+        lab.kube.kubectl("create", "--raw", path, "-f", "-", text=json.dumps(binding))
+        aggregators.says(None)
+        lab.kube.kubectl("delete", "pod", name, "--grace-period=1", "--wait=false")
+        raw = lab.kube.get(f"pod/{name}")
+        assert raw["metadata"]["deletionTimestamp"], "no kubelet says that it has ended"
+        work = ObservedJob.of(lab.kube.get("job/first-job-aggregator"), {owner_uid(raw): [Pod.of(raw)]})
+        assert not nodes.release(work, time.time()).delete
+        # What the operator does a minute later.
+        plan = nodes.release(work, time.time() + 62)
+        apply_plan(plan, lab.job(), Api(lab.kube.api(), on_request=lambda _: None))
+        until(lambda: not lab.kube.exists(f"pod/{name}"), "the pod is let go, with its finalizer")
+        until(lambda: lab.pods("first-job-aggregator"), "another one, of another Job")
+    finally:
+        lab.kube.kubectl("delete", "node", "lost")
+    lab.run("first-job-aggregator")
+    aggregators.says(said("Running", JobReason.TRAINING, round=2, committed=1))
     lab.until_state("Running", "Training")
 
 

@@ -224,6 +224,12 @@ def test_failures_that_count_and_failures_that_do_not() -> None:
         assert spec.get("backoffLimit", spec.get("backoffLimitPerIndex")) == 5
 
 
+def test_workers_do_not_give_up_while_the_operator_brings_their_aggregator_back() -> None:
+    (worker,) = template(make(), "first-worker-north")["containers"]
+    command = [*worker.get("command", ()), *worker.get("args", ())]
+    assert float(command[command.index("--patience-seconds") + 1]) >= 7 * 86_400, "a queue, or a node lost on a Friday"
+
+
 def test_kueue_admits_every_job_of_a_job() -> None:
     labels = {"kueue.x-k8s.io/queue-name": "research", "kueue.x-k8s.io/priority-class": "low", "team": "nlp"}
     raw = job_object()

@@ -23,7 +23,7 @@ from photon.api.status import (
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.termination import Termination
 from photon_operator.children import names
-from photon_operator.children.kinds import JOB
+from photon_operator.children.kinds import JOB, POD
 from photon_operator.cluster.memory import ChildrenCache
 from photon_operator.controller import make_token
 from photon_operator.decide.conditions import as_json
@@ -146,6 +146,9 @@ class World:
                 self.add_pod(body["metadata"]["name"])
 
     def _delete(self, kind: str, name: str, uid: str) -> None:
+        if kind == POD:
+            self.pods = [pod for pod in self.pods if pod["metadata"]["uid"] != uid]
+            return
         found = self.children[kind].pop(name)
         assert found["metadata"]["uid"] == uid
         if kind == JOB:
@@ -181,6 +184,14 @@ class World:
         """The newest pod of a Job."""
         uid = self.children[JOB][job]["metadata"]["uid"]
         return [p for p in self.pods if p["metadata"]["ownerReferences"][0]["uid"] == uid][-1]
+
+    def lose_node(self, job: str, *, grace_seconds: int = 60) -> None:
+        """What Kubernetes does when the node of the newest pod has not answered for its toleration: the pod is deleted,
+        and stays."""
+        pod = self.pod(job)
+        pod["spec"]["nodeName"] = "gpu-7"
+        gone = timestamp(self.now + grace_seconds)
+        pod["metadata"] |= {"deletionTimestamp": gone, "deletionGracePeriodSeconds": grace_seconds}
 
     def status_of_pod(self, job: str, **status: Any) -> None:
         self.pod(job)["status"] = status

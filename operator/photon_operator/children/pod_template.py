@@ -28,6 +28,9 @@ CA_FILE: Final = "ca.crt"
 TERMINATION_PATH: Final = "/dev/termination-log"
 # A worker finishes its step and writes a checkpoint after SIGTERM.
 WORKER_GRACE_SECONDS: Final = 60
+# The operator brings the aggregator back, also from a queue or a lost node, and ends the workers of a job that has
+# ended. So a worker does not give up, and use up its retries, because no aggregator is there.
+PATIENCE_SECONDS: Final = 30 * 86_400
 GRACE_SECONDS: Final = 30
 
 _CA_VARIABLES: Final = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
@@ -61,6 +64,7 @@ def launch_context(job: str, namespace: str, participants: list[str]) -> LaunchC
         work_dir=WORK_FOLDER,
         rendezvous={name: _rendezvous(names.worker(job, name), namespace) for name in participants},
         stop_when_done=True,
+        patience_seconds=PATIENCE_SECONDS,
     )
 
 

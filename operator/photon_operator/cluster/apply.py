@@ -52,7 +52,8 @@ def apply_plan(plan: Plan, job: Object, api: Api) -> Applied:
     for child in plan.adopt:
         done.seen.append((child.kind, api.set_metadata(child.kind, namespace, child.name, child.metadata)))
     for gone in plan.delete:
-        api.delete(gone.kind, namespace, gone.name, gone.uid, foreground=gone.foreground and gone.kind == JOB)
+        foreground = gone.foreground and gone.kind == JOB
+        api.delete(gone.kind, namespace, gone.name, gone.uid, foreground=foreground, force=gone.force)
     if plan.status is not None:
         written = api.write_status(job, plan.status)
         if written is None:

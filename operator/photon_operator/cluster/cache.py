@@ -24,6 +24,7 @@ Key = tuple[str, str]  # namespace and name of a job
 CHILD_KINDS: Final = (CONFIG_MAP, SECRET, SERVICE, NETWORK_POLICY, CLAIM, JOB)
 METADATA: Final = (
     *("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp"),
+    "deletionGracePeriodSeconds",
     *("labels", "annotations", "ownerReferences", "finalizers"),
 )
 _TOMBSTONES: Final = 20_000
@@ -180,7 +181,8 @@ def _slim(kind: str, raw: Object) -> Object:
     elif kind == POD:
         containers = (raw.get("spec") or {}).get("containers") or ()
         slim["spec"] = {
-            "containers": [{"name": c.get("name"), "resources": c.get("resources") or {}} for c in containers]
+            "containers": [{"name": c.get("name"), "resources": c.get("resources") or {}} for c in containers],
+            **{key: raw["spec"][key] for key in ("nodeName",) if key in (raw.get("spec") or {})},
         }
         status: Mapping[str, Any] = raw.get("status") or {}
         kept = ("phase", "podIP", "reason", "message", "conditions", "initContainerStatuses", "containerStatuses")

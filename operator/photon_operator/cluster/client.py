@@ -166,16 +166,18 @@ class Api:
                 return None
             raise
 
-    def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool) -> None:
+    def delete(self, kind: str, namespace: str, name: str, uid: str, *, foreground: bool, force: bool = False) -> None:
         """Delete the object of this uid. One that is gone, or another of its name, is as good.
 
-        ``foreground``: it goes when what it owns has gone, so that its name is free only then.
+        ``foreground``: it goes when what it owns has gone, so that its name is free only then. ``force``: of a pod, its
+        node is not waited for.
         """
         options = {
             "kind": "DeleteOptions",
             "apiVersion": "v1",
             "propagationPolicy": "Foreground" if foreground else "Background",
             "preconditions": {"uid": uid},
+            **({"gracePeriodSeconds": 0} if force else {}),
         }
         try:
             self._call("delete", "DELETE", _path(kind, namespace, name), body=options)

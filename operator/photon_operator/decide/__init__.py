@@ -14,6 +14,7 @@
     observed    what there is, and views of it
     plan        what is decided: objects, status, events, when to reconcile again
     diagnosis   why a pod does not work
+    nodes       nodes that do not answer
     disruptions pods that were stopped where they ran: counted, bounded
     containers  what the containers beside our program say
     reasons     states and reasons: which become events, with which messages

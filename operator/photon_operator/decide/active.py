@@ -11,7 +11,7 @@ from typing import Final
 
 from photon.api.status import ClusterReason, Condition, ConditionType, JobReason, ParticipantState
 from photon_operator.children.kinds import SECRET
-from photon_operator.decide import clock, diagnosis, disruptions, parts, queues, reasons
+from photon_operator.decide import clock, diagnosis, disruptions, nodes, parts, queues, reasons
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import seconds, timestamp
@@ -44,6 +44,8 @@ def decide(situation: Situation) -> tuple[Conclusion, Plan]:
         return ended, parts.stop(situation.jobs) if ended.kind is ConditionType.FAILED else Plan()
     waits = [Plan(again_in_seconds=clock.seconds_left(situation))]
     waits += [parts.patience(work, situation.observed.now) for work in situation.workers.values()]
+    waits += [nodes.patience(work, situation.observed.now) for work in situation.jobs]
+    waits += [nodes.release(work, situation.observed.now) for work in (situation.init, situation.aggregator)]
     lost, plan = _lost(situation)
     waits.append(plan)
     if lost is not None:

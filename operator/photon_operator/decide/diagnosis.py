@@ -10,7 +10,7 @@ from typing import Any, Final
 from photon.api.status import ClusterReason, JobReason
 from photon.api.text import printable
 from photon.exit_codes import EXIT_JOB_FAILED, EXIT_USER_ERROR, EXITS_STOPPED
-from photon_operator.decide import containers, disruptions
+from photon_operator.decide import containers, disruptions, nodes
 from photon_operator.decide.containers import Helper
 from photon_operator.decide.observed import ObservedJob, Pod
 from photon_operator.decide.reasons import CLUSTER_REASONS
@@ -51,13 +51,16 @@ class Diagnosis:
 
 
 def diagnose(
-    work: ObservedJob, warnings: Mapping[str, str], *, heard: bool = False, rounds: int = 0
+    work: ObservedJob, warnings: Mapping[str, str], *, heard: bool = False, rounds: int = 0, now: float = 0.0
 ) -> Diagnosis | None:
     """What keeps a Job from working now; None when nothing does, as far as Kubernetes says.
 
     ``heard``: its program is known to be at work. Until then, what made one try fail holds for the next.
     ``rounds``: how far it got.
     """
+    gone = nodes.lost(work, now) if not heard else None
+    if gone is not None:
+        return Diagnosis(reason=ClusterReason.NODE_LOST, message=_short(nodes.sentence(gone)))
     if work.complete or work.deleting:
         return None
     if work.failed is not None:

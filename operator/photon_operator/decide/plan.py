@@ -47,12 +47,14 @@ class Adopt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """Delete the object of this uid, and what a Job owns before it; after it where not ``foreground``."""
+    """Delete the object of this uid, and what a Job owns before it; after it where not ``foreground``. ``force``: of a
+    pod, without waiting for its node."""
 
     kind: str
     name: str
     uid: str
     foreground: bool = True
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,11 @@ def derive(observed: Observed, job: FederatedTrainingJob, children: Children, be
     heard = {person.name for person in people if person.state is not ParticipantState.ABSENT}
     found = {
         participant: diagnosis.diagnose(
-            work, observed.warnings, heard=participant in heard, rounds=_rounds(figures, participant)
+            work,
+            observed.warnings,
+            heard=participant in heard,
+            rounds=_rounds(figures, participant),
+            now=observed.now,
         )
         for participant, work in workers.items()
         if work is not None
@@ -89,8 +93,10 @@ def derive(observed: Observed, job: FederatedTrainingJob, children: Children, be
         figures=figures,
         aggregating=aggregating,
         diagnoses={participant: each for participant, each in found.items() if each is not None},
-        init_diagnosis=diagnosis.diagnose(init, observed.warnings) if init is not None else None,
-        aggregator_diagnosis=diagnosis.diagnose(aggregator, observed.warnings, rounds=figures.committed_rounds)
+        init_diagnosis=diagnosis.diagnose(init, observed.warnings, now=observed.now) if init is not None else None,
+        aggregator_diagnosis=diagnosis.diagnose(
+            aggregator, observed.warnings, rounds=figures.committed_rounds, now=observed.now
+        )
         if aggregator is not None
         else None,
     )
