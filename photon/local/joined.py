@@ -251,7 +251,7 @@ class Joined:
             self._running = False
         elif true.get(ConditionType.RUNNING, _BEFORE_MEMBERSHIP[0]) not in _BEFORE_MEMBERSHIP:
             self._running = True
-        self._display.condition(lines.condition(status))
+        self._display.condition(lines.condition(status.conditions))
         self._display.status(status)
 
     def _check_deadline(self) -> None:

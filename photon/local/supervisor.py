@@ -29,6 +29,7 @@ from photon.local.process import Child, Exit, stop_all
 from photon.local.programs import find_program
 from photon.local.run_folder import RunDirectory, shown
 from photon.protocol.termination import Termination
+from photon.protocol.views import StatusNotRead
 from photon.telemetry import traces
 from photon.telemetry.trackers import FOLDER_VARIABLE
 from photon.terminal import lines
@@ -190,12 +191,17 @@ class Supervisor:
         try:
             # Never through a proxy of the environment: it would ask its own loopback.
             reply = httpx.get(f"{self._url}/v1/status", timeout=2.0, trust_env=False)
+            if reply.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                # It has no figures yet, but may wait for its store.
+                told = StatusNotRead.model_validate_json(reply.content, extra="ignore")
+                self._display.condition(lines.condition(told.conditions))
+                return
             status = JobStatus.model_validate_json(reply.raise_for_status().content)
         except (httpx.HTTPError, ValidationError):
             return  # it is starting, or dying: its process tells which
         if self._final is None:
             self._final = outcome(status)
-        self._display.condition(lines.condition(status))
+        self._display.condition(lines.condition(status.conditions))
         self._display.status(status)
 
     def _handle(self, ended: Exit | None) -> None:

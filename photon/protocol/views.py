@@ -11,7 +11,8 @@ from typing import Annotated, Final
 from pydantic import ConfigDict, Field
 
 from photon.api.base import ApiModel, Name
-from photon.api.status import JobStatus
+from photon.api.status import Condition, JobStatus
+from photon.protocol.messages import ErrorReply
 from photon.protocol.ranges import Count, Finite
 from photon.protocol.records import Commit, Evaluation, Phase, RoundLog, Sha256
 
@@ -97,6 +98,13 @@ class RunningRound(ApiModel):
     quorum: Count
     accepted: Count
     plan: Sha256
+
+
+class StatusNotRead(ErrorReply):
+    """The answer of /v1/status and /v1/live (503) until the bucket was read: no figures, which would be those of a job
+    that has not begun, but what the job waits for."""
+
+    conditions: Annotated[list[Condition], Field(max_length=16)]
 
 
 class LiveStatus(ApiModel):

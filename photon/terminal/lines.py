@@ -5,9 +5,10 @@ Pure: what is new between two statuses.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from photon.api.status import JobStatus, ParticipantState, ParticipantStatus
+from photon.api.status import Condition, JobStatus, ParticipantState, ParticipantStatus
 from photon.terminal import units
 
 _MOST_NAMED: Final = 6
@@ -54,9 +55,9 @@ def measured_on(new: JobStatus) -> str:
     return "; ".join(notes)
 
 
-def condition(status: JobStatus) -> str:
+def condition(conditions: Iterable[Condition]) -> str:
     """What is true of the job where that needs words, such as what it waits for; else empty."""
-    true = next((c for c in status.conditions if c.status == "True" and c.message), None)
+    true = next((c for c in conditions if c.status == "True" and c.message), None)
     return "" if true is None else f"{true.type} ({true.reason}): {true.message}"
 
 

@@ -205,6 +205,7 @@ def test_before_the_initial_model_is_there_the_aggregator_lives_but_is_not_ready
             response = call(running, "GET", path)
             assert (response.status_code, reason(response)) == (503, ErrorReason.NOT_READY)
         assert call(running, "GET", "/v1/task?wait_seconds=0").status_code == 204
+        running.until(lambda engine: engine.state.lacks_model)
         status = JobStatus.model_validate(running.get("/v1/status"))
         assert status.conditions[0].reason == "WaitingForInit"
         assert running.get("/v1/history") == []

@@ -194,6 +194,7 @@ def test_with_a_read_token_only_its_holder_looks(store: ObjectStore, storage: St
     job = job_document(storage, ["north"])
     write_round_zero(job, store)
     with aggregator(job, store, stop_when_done=False, read_token="secret") as running:
+        running.until(lambda engine: engine.state.read)
         for path in READERS:
             for token in (None, "wrong", token_of("north"), "x" * 5000):
                 headers = {"Authorization": f"Bearer {token}"} if token is not None else {}

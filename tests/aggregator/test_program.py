@@ -110,6 +110,8 @@ def test_where_others_reach_it_figures_need_a_token_and_metrics_have_a_port_of_t
         process = program.start(**everywhere)
         try:
             assert get("/healthz").status_code == 200
+            while get("/readyz").status_code != 200:
+                time.sleep(0.05)
             for path in ("/v1/status", "/v1/live", "/v1/history", "/v1/curves", "/v1/events", "/metrics"):
                 refused = get(path)
                 assert refused.status_code == 401, path

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from photon.api.placement import StorageSpec
+from photon.api.status import JobStatus
+from photon.cli.sources.aggregator import Aggregator as StatusSource
+from photon.errors import NoAnswer
 from photon.exit_codes import EXIT_JOB_FAILED
-from photon.protocol.messages import RefusalReason
+from photon.protocol.messages import ErrorReason, RefusalReason
 from photon.protocol.records import RollbackReason
+from photon.protocol.views import StatusNotRead
 from photon.store import keys
 from photon.store.objects import ObjectStore
 from photon_aggregator.engine import Engine
@@ -30,6 +36,8 @@ from tests.aggregator.running import (
     last_digest,
     working,
 )
+from tests.faults import Fault, FaultProxy
+from tests.opened import OpenStore
 
 NAMES = ["east", "north", "south"]
 
@@ -270,6 +278,38 @@ def test_figures_of_past_rounds_come_back_from_the_bucket(store: ObjectStore, st
     assert [entry["commit"]["round"] for entry in history] == [0, 1, 2]
     assert history[2]["log"]["participants"]["north"]["outcome"] == "Accepted"
     assert len(history[2]["evaluations"]) == 2
+
+
+def test_no_status_of_a_restart_goes_back_behind_what_is_committed(
+    store: ObjectStore, storage: StorageSpec, s3: Any, open_store: OpenStore
+) -> None:
+    """The store is away while the aggregator starts: it says so, and gives no figures before it has read them."""
+    undisturbed(job_document(storage, ["north"], rounds=3), store, ["north"])
+    longer = job_document(storage, ["north"], rounds=5)
+    with FaultProxy(s3.endpoint) as proxy:
+        gone = open_store(storage.model_copy(update={"endpoint": proxy.endpoint}))
+        proxy.plan(*[Fault(status=503)] * 10_000)
+        with aggregator(longer, gone, stop_when_done=False) as running:
+            running.until(lambda engine: engine.state.away is not None, 60)
+            for path in ("/v1/status", "/v1/live"):
+                reply = httpx.get(f"{running.url}{path}", trust_env=False)
+                assert reply.status_code == 503
+                told = StatusNotRead.model_validate_json(reply.content)
+                assert told.error.reason is ErrorReason.NOT_READY
+                assert (told.conditions[0].type, told.conditions[0].reason) == ("Running", "StorageUnreachable")
+            with pytest.raises(NoAnswer, match=r"not been read yet.*\(StorageUnreachable: "):
+                StatusSource(running.url).fetch()
+            assert not re.search(
+                r"^photon_(round|committed_rounds|tokens|sequential_steps)(_total)?\{", running.text("/metrics"), re.M
+            )
+            proxy.heal()
+            seen = []
+            while not seen:
+                reply = httpx.get(f"{running.url}/v1/status", trust_env=False)
+                assert reply.status_code in (200, 503)
+                seen += [JobStatus.model_validate_json(reply.content)] if reply.status_code == 200 else []
+            assert (seen[0].round, seen[0].committed_rounds, seen[0].conditions[0].reason) == (4, 3, "Training")
+            assert re.search(r"^photon_round\{.*\} 4.0$", running.text("/metrics"), re.M)
 
 
 def test_a_broken_chain_is_found_and_named(store: ObjectStore, storage: StorageSpec) -> None:

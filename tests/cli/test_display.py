@@ -205,9 +205,9 @@ def test_what_a_job_waits_for_is_said_in_its_words() -> None:
     waiting = Condition(
         type="Running", status="True", reason="WaitingForQuorum", message=message, last_transition_time="now"
     )
-    assert lines.condition(status(conditions=[waiting])) == f"Running (WaitingForQuorum): {message}"
+    assert lines.condition([waiting]) == f"Running (WaitingForQuorum): {message}"
     training = waiting.model_copy(update={"reason": "Training", "message": ""})
-    assert lines.condition(status(conditions=[training])) == ""
+    assert lines.condition([training]) == ""
 
 
 def test_what_a_job_waits_for_is_said_again_when_more_of_it_is_new_than_its_figures(

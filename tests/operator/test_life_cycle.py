@@ -6,14 +6,14 @@ import copy
 
 import pytest
 
-from photon.api.status import JobReason
+from photon.api.status import JobReason, JobStatus
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon_operator.children.build import tokens_of
 from photon_operator.children.kinds import CONFIG_MAP, JOB, SECRET, SERVICE
 from photon_operator.decide.conditions import finite
 from photon_operator.decide.observed import timestamp
 from photon_operator.settings import Settings
-from tests.operator.world import COMPLETE, World, finish, job_object, said, words
+from tests.operator.world import ABSENT, COMPLETE, World, finish, job_object, said, words
 
 
 def test_a_job_begins_with_its_documents_and_init() -> None:
@@ -64,6 +64,65 @@ def test_figures_are_the_aggregators() -> None:
     world.settle()
     assert (world.status.round, world.status.committed_rounds, world.status.tokens) == (4, 3, 9000)
     assert (world.status.validation_perplexity, world.status.participants_present) == (12.503, 2)
+
+
+def unread(reason: JobReason, message: str = "") -> JobStatus:
+    """What an aggregator says that has not read its bucket yet."""
+    return JobStatus.model_validate({"conditions": said("Running", reason, message).conditions})
+
+
+@pytest.mark.parametrize(
+    ("starting", "state"),
+    [
+        (unread(JobReason.STARTING), ("Pending", "Starting")),
+        (unread(JobReason.STORAGE_FULL, "the disk is full"), ("Running", "StorageFull")),
+        # As earlier releases said it.
+        (said("Running", JobReason.WAITING_FOR_INIT, round=0, states=ABSENT, tokens=0), ("Pending", "Starting")),
+    ],
+)
+def test_no_status_goes_back_while_an_aggregator_starts_again(starting: JobStatus, state: tuple[str, str]) -> None:
+    world = World().training()
+    training = said("Running", JobReason.TRAINING, round=4, committed=3, tokens=9000, last_commit="c" * 64)
+    world.says(training)
+    world.settle()
+
+    def still() -> bool:
+        shown = world.status
+        figures = (
+            shown.round,
+            shown.committed_rounds,
+            shown.tokens,
+            shown.last_commit,
+            world.person("north").last_round,
+        )
+        return figures == (4, 3, 9000, "c" * 64, 3)
+
+    world.now += 100
+    world.pods.remove(world.pod("first-aggregator"))
+    world.settle()
+    assert still()
+    world.add_pod("first-aggregator")
+    world.settle()
+    assert still()
+    world.run("first-aggregator")
+    world.settle()
+    assert still()
+    world.says(starting)
+    world.settle()
+    assert (still(), world.state) == (True, state)
+    world.says(training)
+    world.settle()
+    assert (still(), world.state) == (True, ("Running", "Training"))
+
+
+def test_an_aggregator_that_fails_before_it_has_read_its_bucket_takes_no_figure_back() -> None:
+    world = World().training()
+    world.says(said("Running", JobReason.TRAINING, round=4, committed=3, last_commit="c" * 64))
+    world.settle()
+    world.fail("first-aggregator", EXIT_JOB_FAILED, words(said("Failed", JobReason.STORAGE_FAILED, "broken", round=0)))
+    world.settle()
+    assert world.state == ("Failed", "StorageFailed")
+    assert (world.status.round, world.status.committed_rounds) == (4, 3)
 
 
 def test_a_loss_that_diverged_does_not_stop_the_status() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -142,6 +143,22 @@ def test_an_answer_that_nests_without_end_ends_nothing() -> None:
         await plain(writer, b"[" * (MOST_BYTES - 1))
 
     after(bad, asked=2)
+
+
+def test_what_an_aggregator_waits_for_before_it_has_figures_is_heard() -> None:
+    told = {
+        "error": {"reason": "NotReady", "message": "the bucket has not been read yet"},
+        "conditions": [c.model_dump(by_alias=True) for c in said("Running", JobReason.STORAGE_FULL).conditions],
+    }
+    body = json.dumps(told).encode()
+
+    async def bad(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Not yet\r\n" + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    poller = asyncio.run(Lab(bad).until(lambda poller: poller.status(BAD) is not None))
+    heard = poller.status(BAD)
+    assert heard is not None
+    assert (heard.status.conditions[0].reason, heard.status.last_commit) == ("StorageFull", None)
 
 
 def test_no_redirection_is_followed() -> None:

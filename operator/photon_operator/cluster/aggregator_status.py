@@ -122,7 +122,8 @@ class StatusPoller:
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
         # A redirection would let a job choose whom the operator asks.
         async with session.get(url, headers=headers, allow_redirects=False) as response:
-            if response.status != 200:
+            # 503: it has not read its bucket yet; what it waits for is in its conditions, without figures.
+            if response.status not in (200, 503):
                 raise BadAnswer(f"HTTP status {response.status}")
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise BadAnswer("it is compressed, which was not asked for")

@@ -233,7 +233,8 @@ def _said(situation: Situation) -> tuple[Condition | None, Plan]:
     if not situation.aggregating:
         return None, Plan()
     if situation.reported is not None:
-        return statuses.holding(situation.reported), Plan()
+        said = statuses.holding(situation.reported)
+        return (None if _reads(situation, said) else said), Plan()
     pod = situation.aggregator.running if situation.aggregator is not None else None
     if pod is None:
         return None, Plan()
@@ -256,6 +257,15 @@ def _said(situation: Situation) -> tuple[Condition | None, Plan]:
         last_transition_time=timestamp(situation.observed.now),
     )
     return assumed, Plan()
+
+
+def _reads(situation: Situation, said: Condition | None) -> bool:
+    """Whether the aggregator still reads where the job stands. One of an earlier release says that it waits for the
+    initial model, also of a job that has commits."""
+    if situation.reported is None or said is None or situation.reported.last_commit is not None:
+        return False
+    begun = situation.before.last_commit is not None
+    return said.reason == JobReason.STARTING or (begun and said.reason == JobReason.WAITING_FOR_INIT)
 
 
 def _starting(situation: Situation) -> Diagnosis:

@@ -20,7 +20,8 @@ class Situation:
 
     ``before``: the status as it was last written; ``held``: its condition that holds. ``jobs``: all child Jobs that
     rounds depend on, init first. ``reported``: what the aggregator of the current Job said last; None before it says
-    anything. ``figures``: the latest figures; those that were written last, where no aggregator says any.
+    anything. ``figures``: the latest figures; those that were written last, where no aggregator says any
+    or knows any yet.
     ``aggregating``: an aggregator is at work, so that what it says of participants holds. ``diagnoses``: what keeps
     workers from working, by participant; ``init_diagnosis`` and ``aggregator_diagnosis`` likewise.
     """
@@ -60,12 +61,7 @@ def derive(observed: Observed, job: FederatedTrainingJob, children: Children, be
     aggregating = (
         aggregator is not None and not aggregator.deleting and not aggregator.ended and aggregator.running is not None
     )
-    # A termination message omits participants that do not fit: those keep their previous state.
-    figures = (
-        reported.model_copy(update={"participants": list(reported.participants or before.participants)})
-        if reported is not None
-        else before
-    )
+    figures = _figures(reported, before)
     people = reported.participants if reported is not None and aggregating else ()
     heard = {person.name for person in people if person.state is not ParticipantState.ABSENT}
     found = {
@@ -104,6 +100,14 @@ def derive(observed: Observed, job: FederatedTrainingJob, children: Children, be
 
 def _rounds(figures: JobStatus, participant: str) -> int:
     return next((person.last_round or 0 for person in figures.participants if person.name == participant), 0)
+
+
+def _figures(reported: JobStatus | None, before: JobStatus) -> JobStatus:
+    """The latest figures. An aggregator that has not read its bucket has no commit, and none that hold."""
+    if reported is None or (reported.last_commit is None and before.last_commit is not None):
+        return before
+    # A termination message omits participants that do not fit: those keep their previous state.
+    return reported.model_copy(update={"participants": list(reported.participants or before.participants)})
 
 
 def _reported(observed: Observed, aggregator: ObservedJob | None) -> JobStatus | None:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from photon.cli.sources.base import StatusView
 from photon.errors import NoAnswer, UserError
-from photon.protocol.views import LiveStatus
+from photon.protocol.views import LiveStatus, StatusNotRead
 from photon.store.network import is_loopback
 
 TOKEN_VARIABLE: Final = "PHOTON_READ_TOKEN"
@@ -44,7 +44,7 @@ class Aggregator:
         if reply.status_code in (401, 403):
             raise UserError(f"the aggregator at {self._url} asks for a token: put it into {TOKEN_VARIABLE}")
         if reply.status_code >= 500:
-            raise NoAnswer(f"the aggregator at {self._url} answers with HTTP {reply.status_code}")
+            raise NoAnswer(f"the aggregator at {self._url} answers with HTTP {reply.status_code}{_why(reply)}")
         return self._parsed(reply)
 
     def _parsed(self, reply: httpx.Response) -> StatusView:
@@ -53,3 +53,13 @@ class Aggregator:
         except (httpx.HTTPStatusError, ValidationError) as error:
             raise UserError(f"{self._url} is not a Photon aggregator of this version ({reply.status_code})") from error
         return StatusView(name=live.job, local_steps=live.local_steps, status=live.status)
+
+
+def _why(reply: httpx.Response) -> str:
+    """What an aggregator says that has no status to give; empty when it says nothing."""
+    try:
+        told = StatusNotRead.model_validate_json(reply.content, extra="ignore")
+    except ValidationError:
+        return ""
+    waits = next((f" ({c.reason}: {c.message})" for c in told.conditions if c.status == "True" and c.message), "")
+    return f": {told.error.message}{waits}"

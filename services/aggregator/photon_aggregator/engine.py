@@ -49,6 +49,7 @@ from photon_aggregator.rounds.events import (
     JobEvent,
     Jumped,
     Merge,
+    NoModel,
     Outcome,
     Scan,
     Tick,
@@ -283,7 +284,12 @@ class Engine:
     # --- beginning and end --------------------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        stored = await starting.begin(self.bench, self._patience, self._options.prepare, self._options.init_seconds)
+        options = self._options
+
+        def missing() -> None:
+            self.send(NoModel(at=self.clock()))
+
+        stored = await starting.begin(self.bench, self._patience, options.prepare, options.init_seconds, missing)
         if isinstance(stored, Broken):
             self.send(stored)
         if not isinstance(stored, tuple):

@@ -65,8 +65,11 @@ async def prepare(work: Callable[[], None] | None, patience: Patience) -> None:
         raise unusable[0]
 
 
-async def first_model(store: ObjectStore, patience: Patience, *, seconds: float) -> Stored | None:
+async def first_model(
+    store: ObjectStore, patience: Patience, *, seconds: float, missing: Callable[[], None]
+) -> Stored | None:
     """job.json and its digest, once `photon-worker init` has written the first model; None after ``seconds``.
+    ``missing`` is called once it is known that there is none.
 
     The time in which the store is away is not time without a model. Raises Contradiction, ShuttingDown.
     """
@@ -89,22 +92,28 @@ async def first_model(store: ObjectStore, patience: Patience, *, seconds: float)
             return None
         if not told:
             logger.info("waiting for the initial model at %s (photon-worker init)", store.uri(keys.commit(0)))
+            missing()
             told = True
         await asyncio.sleep(INIT_POLL_SECONDS)
         waited += min(loop.time() - began, 2 * INIT_POLL_SECONDS)
 
 
 async def begin(
-    bench: Workbench, patience: Patience, prepare_store: Callable[[], None] | None, init_seconds: float
+    bench: Workbench,
+    patience: Patience,
+    prepare_store: Callable[[], None] | None,
+    init_seconds: float,
+    missing: Callable[[], None],
 ) -> Stored | Broken | None:
     """Wait for the store and the first model; Broken when they will not come, None when the process is about to exit.
+    ``missing``: as ``first_model``.
 
     Raises:
         Unusable: The store cannot hold a job.
     """
     try:
         await prepare(prepare_store, patience)
-        stored = await first_model(bench.store, patience, seconds=init_seconds)
+        stored = await first_model(bench.store, patience, seconds=init_seconds, missing=missing)
     except ShuttingDown:
         return None
     except Contradiction as error:

@@ -14,7 +14,7 @@ from photon_aggregator.bucket.job import JobContext
 from photon_aggregator.engine import Engine
 from photon_aggregator.http.bodies import Aside
 from photon_aggregator.http.door import PARTICIPANT
-from photon_aggregator.http.errors import ApiError
+from photon_aggregator.http.errors import ApiError, NotRead
 from photon_aggregator.http.model_urls import ModelUrls
 
 # For OpenAPI: that the token is right was seen at the door.
@@ -32,7 +32,10 @@ async def _model_urls(request: Request) -> ModelUrls:
 
 
 async def _status(request: Request) -> JobStatus:
+    engine: Engine = request.app.state.engine
     current: Callable[[], JobStatus] = request.app.state.status
+    if not engine.state.read:
+        raise NotRead(current().conditions)
     return current()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fastapi import FastAPI, Request
@@ -11,8 +11,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from photon.api.status import Condition
 from photon.api.text import printable
 from photon.protocol.messages import ErrorDetail, ErrorReason, ErrorReply
+from photon.protocol.views import StatusNotRead
 from photon.store.errors import StoreError
 from photon_aggregator.errors import AggregatorError, ShuttingDown
 
@@ -46,6 +48,19 @@ class ApiError(AggregatorError):
     def response(self) -> JSONResponse:
         """The answer."""
         return error_response(self.reason, self.message, self.status)
+
+
+class NotRead(ApiError):
+    """No status can be given yet: its figures would be those of a job that has not begun."""
+
+    def __init__(self, conditions: Sequence[Condition]) -> None:
+        super().__init__(ErrorReason.NOT_READY, "the bucket has not been read yet; try again in a moment")
+        self._conditions = list(conditions)
+
+    def response(self) -> JSONResponse:
+        error = ErrorDetail(reason=self.reason, message=self.message)
+        reply = StatusNotRead(error=error, conditions=self._conditions)
+        return JSONResponse(reply.model_dump(mode="json", by_alias=True), status_code=STATUS[self.reason])
 
 
 def error_body(reason: ErrorReason, message: str) -> dict[str, object]:

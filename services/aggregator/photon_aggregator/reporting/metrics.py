@@ -86,13 +86,16 @@ class JobCollector(Collector):
         model = preset.value if preset is not None else "custom"
         about = (release(), model, spec.outer.type.value, spec.exchange.codec.value)
         yield self._family(names.INFO, [(about, 1.0)])
-        yield self._one(names.ROUND, status.round)
+        # A counter that falls back to 0 at a restart and rises again would count its rounds twice.
+        read = state.read
+        yield self._one(names.ROUND, status.round if read else None)
         yield self._one(names.ROUNDS, status.rounds)
-        yield self._one(names.COMMITTED_ROUNDS, status.committed_rounds)
+        yield self._one(names.COMMITTED_ROUNDS, status.committed_rounds if read else None)
         rollbacks = self._view.books.rollbacks
         yield self._family(names.ROLLBACKS, [((reason.value,), rollbacks[reason.value]) for reason in RollbackReason])
-        yield self._one(names.TOKENS, status.tokens)
-        yield self._one(names.SEQUENTIAL_STEPS, state.head.commit.sequential_steps if state.head is not None else 0)
+        yield self._one(names.TOKENS, status.tokens if read else None)
+        steps = state.head.commit.sequential_steps if state.head is not None else 0
+        yield self._one(names.SEQUENTIAL_STEPS, steps if read else None)
         yield self._one(names.ETA, status.eta_seconds)
         yield self._family(names.STAGE, [((stage.value,), stage is state.stage) for stage in Stage])
         reason = status.conditions[0].reason

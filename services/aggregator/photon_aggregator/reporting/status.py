@@ -98,6 +98,8 @@ def _now(state: JobState, books: JobBooks, at: float) -> tuple[JobReason, str]:
         return JobReason.WAITING_FOR_QUORUM, short_of_quorum(
             state, waiting, at, lambda name: _activity(state, books, name, at)
         )
+    if not state.read:
+        return JobReason.STARTING, ""
     return _BY_STAGE[state.stage], _rolled_back(state)
 
 

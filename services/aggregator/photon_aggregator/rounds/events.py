@@ -78,6 +78,13 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoModel:
+    """The bucket was looked into: it does not hold the first model yet."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlanReady:
     """The bucket holds this plan (ours, or that of another aggregator). ``planned_at``: its LastModified."""
 
@@ -271,6 +278,7 @@ class StorageBack:
 
 Event = (
     Recovered
+    | NoModel
     | PlanReady
     | Submitted
     | ManifestFound

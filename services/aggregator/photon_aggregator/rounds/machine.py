@@ -31,6 +31,7 @@ from photon_aggregator.rounds.events import (
     Jumped,
     ManifestFound,
     Members,
+    NoModel,
     NotFinite,
     Outcome,
     PlanReady,
@@ -62,6 +63,8 @@ def advance(state: JobState, event: Event) -> Step:
     match event:
         case Recovered():
             return recovered(state, event)
+        case NoModel():
+            return (replace(state, lacks_model=True) if state.stage is Stage.INIT else state), []
         case PlanReady():
             return plan_ready(state, event)
         case Submitted() | ManifestFound():

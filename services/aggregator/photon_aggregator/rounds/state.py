@@ -194,6 +194,7 @@ class JobState:
     """All that the machine knows. ``evaluations``: results of the last evaluated rounds by participant, and
     ``past_losses`` what is left of those before; ``baseline``: results of round 0; ``declined``: who says that it is
     done with evaluating the head although no result came. ``away``: what the store does not do for us now.
+    ``lacks_model``: the bucket does not hold the first model yet.
     ``members``: where participants from elsewhere stand, ``lacks_members``: the next plan waits for more of them,
     ``unheard``: who became a member since the start, and has no worker yet that was heard.
     ``trail``: the commits up to the head (rollback.py). ``first_planned_at`` and ``written_at`` (of the head) are by
@@ -217,6 +218,7 @@ class JobState:
     away: Away | None = None
     members: Mapping[str, MemberState] = field(default_factory=dict)
     member_keys: Mapping[str, str] = field(default_factory=dict)
+    lacks_model: bool = False
     lacks_members: bool = False
     unheard: frozenset[str] = frozenset()
     ending: Outcome | None = None
@@ -239,6 +241,11 @@ class JobState:
 
     def anybody_present(self, at: float) -> bool:
         return any(self.present(name, at) for name in self.settings.participants)
+
+    @property
+    def read(self) -> bool:
+        """Whether it is known where the job stands: before, all figures would be those of a job that has not begun."""
+        return self.head is not None or self.lacks_model or self.outcome is not None
 
     @property
     def members_known(self) -> bool:

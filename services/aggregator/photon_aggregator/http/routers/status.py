@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from photon.api.status import JobStatus
-from photon.protocol.views import EventRecord, HistoryEntry
+from photon.protocol.views import EventRecord, HistoryEntry, StatusNotRead
 from photon_aggregator.http import history
 from photon_aggregator.http.dependencies import EngineDep, StatusDep, bearer
 from photon_aggregator.http.history import MAX_ROUNDS
@@ -15,7 +15,12 @@ from photon_aggregator.http.history import MAX_ROUNDS
 router = APIRouter(prefix="/v1", tags=["status"], dependencies=[bearer])
 
 
-@router.get("/status", summary="The state of the job", response_model_by_alias=True)
+@router.get(
+    "/status",
+    summary="The state of the job",
+    response_model_by_alias=True,
+    responses={503: {"model": StatusNotRead, "description": "The bucket has not been read yet."}},
+)
 async def get_status(status: StatusDep) -> JobStatus:
     """Conditions, counters and the latest figures; the same object as in Kubernetes."""
     return status
