@@ -18,6 +18,8 @@ VERSION: Final = "v1alpha1"
 KIND: Final = "FederatedTrainingJob"
 PLURAL: Final = "federatedtrainingjobs"
 MAX_PARTICIPANTS: Final = 256
+# An annotation of a job in a cluster: another value asks for what failed to be tried again, once.
+RETRY: Final = f"{GROUP}/retry"
 
 
 class JobSpec(ApiModel):

@@ -4,6 +4,7 @@
 
     main          the commands and their options
     status        ``photon status``
+    retry         ``photon retry``
     rollback      ``photon rollback``
     audit         ``photon audit``
     places        where a job's bucket is

@@ -220,6 +220,21 @@ def status(
 
 
 @app.command()
+def retry(
+    job: Annotated[str, typer.Argument(metavar="NAME", help="A job in Kubernetes: its name, or namespace/name.")],
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Its namespace; default that of the context.")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig; default the current one.")] = None,
+) -> None:
+    """Try a failed job in Kubernetes again, or the failed participants of a running one, without an edit."""
+    from photon.cli.retry import ask
+
+    for line in ask(job, namespace=namespace, context=context):
+        print(line)
+
+
+@app.command()
 def rollback(
     job: Annotated[
         str, typer.Argument(metavar="JOB", help="Folder of a run (runs/demo), job file, or s3://bucket/prefix.")

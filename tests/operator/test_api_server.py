@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -292,6 +295,35 @@ def test_a_job_of_another_controller_is_left_alone(lab: Lab) -> None:
     lab.until_state("Pending", "Unschedulable", "second")
     assert "status" not in lab.job()
     assert not [name for name in lab.names() if name.startswith("first-job")]
+
+
+def test_a_failed_job_is_tried_again_when_it_is_edited_or_asked_for(lab: Lab, aggregators: Aggregators) -> None:
+    train(lab, aggregators)
+    claims = {claim["metadata"]["uid"] for claim in lab.kube.items("pvc")}
+
+    def lose() -> None:
+        aggregators.says(None)
+        lab.end("first-job-aggregator", 3, words(said("Failed", JobReason.QUORUM_LOST, "lost", round=2, committed=1)))
+        lab.until_state("Failed", "QuorumLost")
+
+    def go_on() -> None:
+        for name in ("first-job-worker-north", "first-job-worker-south"):
+            lab.run(name)
+        lab.run("first-job-aggregator")
+        aggregators.says(said("Running", JobReason.TRAINING, round=2, committed=1))
+        lab.until_state("Running", "Training")
+
+    lose()
+    lab.edit("first-job", aggregator={"resources": {"memory": "2Gi"}})
+    go_on()
+    lose()
+    environment = {**os.environ, "KUBECONFIG": str(lab.kube.kubeconfig)}
+    asked = ["photon", "retry", "first-job", "--namespace", lab.namespace]
+    subprocess.run([Path(sys.executable).parent / asked[0], *asked[1:]], env=environment, check=True, timeout=60)
+    go_on()
+    job = lab.job()
+    assert job["status"]["observedRetry"] == job["metadata"]["annotations"]["photon.dev/retry"]
+    assert {claim["metadata"]["uid"] for claim in lab.kube.items("pvc")} == claims
 
 
 def test_a_finished_job_goes_after_its_time_with_all_it_had(lab: Lab, aggregators: Aggregators) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from photon.api.job import RETRY
 from photon.api.status import JobReason, ParticipantState
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon_operator.children import names
@@ -28,7 +29,7 @@ def out_of_memory() -> World:
 
 
 def retry(world: World, value: str) -> None:
-    world.raw["metadata"].setdefault("annotations", {})[names.RETRY] = value
+    world.raw["metadata"].setdefault("annotations", {})[RETRY] = value
 
 
 def uids(world: World, kind: str) -> dict[str, str]:

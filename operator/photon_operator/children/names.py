@@ -28,9 +28,6 @@ FROM_ROUND: Final = f"{GROUP}/from-round"
 # Of a Job, ROUND:COUNT: pods of it that were stopped by the time that this round was committed (decide/disruptions).
 DISRUPTIONS: Final = f"{GROUP}/disruptions"
 
-# An annotation of a job: another value asks for what failed to be tried again, once.
-RETRY: Final = f"{GROUP}/retry"
-
 # Keeps a deleted job until what it wrote is deleted too (spec.storage.deletionPolicy); no other job has it.
 FINALIZER: Final = f"{GROUP}/data"
 

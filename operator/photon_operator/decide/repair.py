@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from photon.api.job import RETRY
 from photon.api.status import ConditionType, JobStatus
 from photon_operator.children import names
 from photon_operator.children.kinds import JOB, Object
@@ -22,7 +23,7 @@ _LONGEST: Final = 253
 
 def asked(job: Object) -> str | None:
     """The value of the annotation by which people ask for another try."""
-    value = (job["metadata"].get("annotations") or {}).get(names.RETRY) or ""
+    value = (job["metadata"].get("annotations") or {}).get(RETRY) or ""
     return str(value)[:_LONGEST] or None
 
 
@@ -59,5 +60,5 @@ def said(job: Object, before: JobStatus) -> tuple[KubeEvent, ...]:
     failed = statuses.finished(before)
     if failed is None or failed.type != ConditionType.FAILED or not wanted(job, before):
         return ()
-    why = "it was edited" if acted_on(job, before) == before.observed_retry else f"{names.RETRY} asks for it"
+    why = "it was edited" if acted_on(job, before) == before.observed_retry else f"{RETRY} asks for it"
     return (KubeEvent(type="Normal", reason="Retrying", message=f"the job is tried again: {why}"),)

@@ -1,7 +1,8 @@
-"""A job as Kubernetes has it: the status of the resource, read with the user's own kubeconfig."""
+"""A job as Kubernetes has it: its resource, read and annotated with the user's own kubeconfig."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -15,11 +16,11 @@ _TIMEOUT_SECONDS = 10
 
 
 class Resource:
-    """A FederatedTrainingJob. ``namespace`` None: that of the kubeconfig's current context."""
+    """A FederatedTrainingJob. ``context`` None: the kubeconfig's current one; ``namespace`` None: its own."""
 
     poll_seconds = 2.0
 
-    def __init__(self, *, namespace: str | None, name: str) -> None:
+    def __init__(self, *, namespace: str | None, name: str, context: str | None = None) -> None:
         asked = f"{namespace}/{name}" if namespace else name
         try:
             import kubernetes
@@ -30,7 +31,7 @@ class Resource:
             ) from error
         self._kubernetes = kubernetes
         self._name = name
-        self._namespace, self._where = self._connect(namespace, asked)
+        self._namespace, self._where = self._connect(namespace, asked, context)
         self._api = kubernetes.client.CustomObjectsApi()
 
     def fetch(self) -> StatusView:
@@ -46,15 +47,17 @@ class Resource:
         hint = "" if status.conditions else "no operator has reconciled it yet"
         return StatusView(name=f"{self._namespace}/{self._name}", local_steps=int(steps), status=status, hint=hint)
 
-    def _connect(self, namespace: str | None, asked: str) -> tuple[str, str]:
+    def _connect(self, namespace: str | None, asked: str, chosen: str | None) -> tuple[str, str]:
         """Load the configuration; the namespace to look into, and a word for the cluster."""
         config = self._kubernetes.config
         try:
-            config.load_kube_config()
-            _, context = config.list_kube_config_contexts()
+            config.load_kube_config(context=chosen)
+            contexts, context = config.list_kube_config_contexts()
+            context = next((each for each in contexts if each["name"] == chosen), context)
             return namespace or context["context"].get("namespace", "default"), f"the context {context['name']}"
-        except config.ConfigException:
-            pass
+        except config.ConfigException as error:
+            if chosen is not None:
+                raise UserError(f"--context {chosen}: {error}") from error
         try:
             config.load_incluster_config()
         except config.ConfigException as error:
@@ -64,19 +67,35 @@ class Resource:
             ) from error
         return namespace or "default", "this cluster"
 
+    def annotate(self, key: str, value: str) -> None:
+        """Set an annotation of the job.
+
+        Raises:
+            NoAnswer, UserError: As ``fetch``.
+        """
+        body = {"metadata": {"annotations": {key: value}}}
+        self._call(
+            "change",
+            self._api.patch_namespaced_custom_object,
+            body,
+            _content_type="application/merge-patch+json",
+            field_manager="photon",
+        )
+
     def _read(self) -> dict[str, Any]:
+        return self._call("read", self._api.get_namespaced_custom_object)
+
+    def _call(self, verb: str, request: Callable[..., Any], *arguments: Any, **more: Any) -> dict[str, Any]:
         client = self._kubernetes.client
         asked = f"{self._namespace}/{self._name}"
+        where = (GROUP, VERSION, self._namespace, PLURAL, self._name)
         try:
-            found = self._api.get_namespaced_custom_object(
-                GROUP, VERSION, self._namespace, PLURAL, self._name, _request_timeout=_TIMEOUT_SECONDS
-            )
-            return cast("dict[str, Any]", found)
+            return cast("dict[str, Any]", request(*where, *arguments, _request_timeout=_TIMEOUT_SECONDS, **more))
         except client.ApiException as error:
             if error.status == 404:
                 raise UserError(f"{asked}: {self._where} has no {KIND} of that name in that namespace") from error
             if error.status in (401, 403):
-                raise UserError(f"{asked}: you may not read it in {self._where} ({error.reason})") from error
+                raise UserError(f"{asked}: you may not {verb} it in {self._where} ({error.reason})") from error
             raise NoAnswer(f"{asked}: the API server of {self._where} answers {error.status} {error.reason}") from error
         except Exception as error:
             # urllib3's, which the client does not wrap.
