@@ -19,7 +19,7 @@ import yaml
 
 from tests.cluster.fixtures import RESTRICTED, RunningCluster
 from tools.cluster.fetched import tool
-from tools.cluster.images import DOCKERFILES
+from tools.cluster.images import INSTALLED
 from tools.cluster.kube import Kube, Object
 
 ROOT: Final = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ class Release:
 @contextmanager
 def installed(cluster: RunningCluster, *chosen: str, program: Path | None = None) -> Iterator[Release]:
     """The chart of this tree, with images of this tree; ``chosen``: more values, as KEY=VALUE. ``program``: a helm."""
-    cluster.load(*DOCKERFILES)
+    cluster.load(*INSTALLED)
     with cluster.kube.fresh_namespace(labels=RESTRICTED, prefix="photon") as kube:
         install(kube, cluster.registry, *chosen, program=program)
         try:

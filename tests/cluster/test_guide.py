@@ -24,7 +24,7 @@ from tests.cluster.fixtures import RunningCluster
 from tests.cluster.release import CHART, NAME, ROOT, helm, taking_over
 from tests.cluster.shell import Shell, shell
 from tools.cluster.fetched import tool
-from tools.cluster.images import DOCKERFILES
+from tools.cluster.images import INSTALLED
 from tools.cluster.kube import Kube
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
@@ -39,7 +39,7 @@ BROKEN: Final = "too-many-gpus"
 @pytest.fixture
 def empty_cluster(cluster: RunningCluster) -> Iterator[Kube]:
     """Without the guide's namespaces; the definition, if there is one, may be taken over by the guide's release."""
-    cluster.load(*DOCKERFILES)
+    cluster.load(*INSTALLED)
     kube = cluster.kube.within(NAMESPACE)
     kube.run("delete", "namespace", JOBS, NAMESPACE, "--timeout=120s", seconds=150)
     if kube.exists(CRD):

@@ -15,10 +15,11 @@ from tools.cluster.processes import until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 MEGABYTES = 10**6
-OURS = ("photon-operator", "photon-aggregator", "photon-worker")
+OURS = ("photon-operator", "photon-aggregator", "photon-worker", "photon-gate")
 # What each image must be able to start, and the packages of ours that it must be able to import.
 RUNS = {
     "photon-operator": ("import photon_operator.main", "kopf"),
+    "photon-gate": ("import photon_gate.main", "cryptography"),
     "photon-aggregator": ("import photon_aggregator.main, photon_aggregator.http.server", "fastapi"),
     "photon-worker": (
         "import photon_worker.main, photon_worker.training.loop, photon_worker.training.evaluate",
@@ -44,8 +45,8 @@ def files(image: Image) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ["photon-operator", "photon-aggregator"])
-def test_operator_and_aggregator_add_at_most_200_mb_and_no_torch(images: dict[str, Image], name: str) -> None:
+@pytest.mark.parametrize("name", ["photon-operator", "photon-aggregator", "photon-gate"])
+def test_all_but_the_worker_add_at_most_200_mb_and_no_torch(images: dict[str, Image], name: str) -> None:
     image = images[name]
     below = len(base().layers)
     assert image.layers[:below] == base().layers
@@ -81,6 +82,7 @@ def test_an_image_starts_with_a_read_only_root(cluster: RunningCluster, cluster_
         "photon-operator": ["sh", "-c", "command -v photon-operator"],
         "photon-aggregator": ["photon-aggregator", "--help"],
         "photon-worker": ["photon-worker", "--help"],
+        "photon-gate": ["photon-gate", "--help"],
         "photon-seaweedfs": ["weed", "version"],
     }[name]
     cluster_namespace.apply(pod(f"{cluster.registry}/{name}:{version()}", program))

@@ -18,8 +18,6 @@ EXTRAS = {
     "services/extras/sight.txt": ("tensorboard", "traces"),
     "services/extras/wandb.txt": ("tensorboard", "traces", "wandb"),
 }
-# The gate has no image yet.
-IMAGES = [path for part, path in PARTS.items() if part != "gate"]
 # Operator and gate touch no tensor (Makefile, pins).
 LEFT_OUT = {"operator": {"numpy", "safetensors"}, "gate": {"numpy", "safetensors"}}
 
@@ -78,7 +76,7 @@ def test_only_the_worker_has_torch(extra: str) -> None:
     assert not {"torch", "transformers", "tokenizers"} & set(pins(ROOT / PARTS[extra] / "requirements.txt"))
 
 
-@pytest.mark.parametrize("path", [*(f"{part}/Dockerfile" for part in IMAGES), "services/store/Dockerfile"])
+@pytest.mark.parametrize("path", [*(f"{part}/Dockerfile" for part in PARTS.values()), "services/store/Dockerfile"])
 def test_a_dockerfile_takes_a_base_and_ends_as_a_numeric_user(path: str) -> None:
     text = (ROOT / path).read_text()
     assert "ARG BASE=python:3.11-slim-bookworm\n" in text

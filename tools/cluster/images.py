@@ -35,7 +35,10 @@ DOCKERFILES: Final = {
     "photon-aggregator": "services/aggregator/Dockerfile",
     "photon-worker": "services/worker/Dockerfile",
     "photon-seaweedfs": "services/store/Dockerfile",
+    "photon-gate": "services/gate/Dockerfile",
 }
+# What the chart and its jobs run in one cluster; the gate is an institution's, outside.
+INSTALLED: Final = tuple(name for name in DOCKERFILES if name != "photon-gate")
 BASE: Final = f"{REGISTRY}/photon-base:bookworm"
 BASE_PACKAGES: Final = "python3,python3-venv,ca-certificates"
 # Where Debian keeps certificates; a machine behind an institution's proxy has its own among them.
