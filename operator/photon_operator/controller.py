@@ -19,7 +19,8 @@ from photon_operator.children.kinds import SECRET, Object
 from photon_operator.cluster.aggregator_status import StatusPoller
 from photon_operator.cluster.apply import Applied, apply_plan
 from photon_operator.cluster.cache import METADATA, Cache, Key, listed_kinds, version_of
-from photon_operator.cluster.client import Api, ApiError
+from photon_operator.cluster.client import Api, ApiError, NotLeader
+from photon_operator.cluster.leadership import Leadership
 from photon_operator.cluster.lists import Lists
 from photon_operator.cluster.memory import ChildrenCache, RetryMemory
 from photon_operator.cluster.pace import Brake, StatusPace
@@ -53,14 +54,17 @@ def make_token() -> str:
 class Controller:
     """All of the operator but kopf's watches and the HTTP server. Used on the event loop."""
 
-    def __init__(self, *, api: Api, cache: Cache, settings: Settings, metrics: OperatorMetrics) -> None:
+    def __init__(
+        self, *, api: Api, cache: Cache, settings: Settings, metrics: OperatorMetrics, leadership: Leadership
+    ) -> None:
         self.cache = cache
         self.metrics = metrics
-        self._began = time.time()
+        self._leadership = leadership
+        self._led_since: dict[str, float] = {}
         self._api = api
         self._settings = settings
         self._queue = WorkQueue(self._reconcile, width=WIDTH, clock=time.monotonic)
-        self._poller = StatusPoller(self.cache, settings, self._on_answer)
+        self._poller = StatusPoller(self.cache, settings, self._on_answer, self._leads)
         self._memory = RetryMemory(time.monotonic)
         self._pace = StatusPace(time.monotonic, settings.status_seconds)
         self._brake = Brake(time.monotonic)
@@ -106,7 +110,27 @@ class Controller:
 
     def unready(self) -> str | None:
         """Why this process is not ready; None when it is."""
-        return self.healthy() or self._lists.problem()
+        return self.healthy() or self._lists.problem() or self._leadership.problem()
+
+    def _leads(self, key: Key) -> bool:
+        return self._leadership.leads(key[0])
+
+    def _on_leases(self) -> None:
+        """Leases were renewed, taken or lost: look after the jobs of namespaces that are this operator's now."""
+        for place, yes in self._leadership.led().items():
+            self.metrics.leads(place, yes=yes)
+        found = {namespace for namespace, _ in self.cache.jobs() if self._leadership.leads(namespace)}
+        for namespace in found - self._led_since.keys():
+            log.info("looking after the jobs in %s", namespace)
+        for namespace in self._led_since.keys() - found:
+            log.warning("no longer looking after the jobs in %s", namespace)
+        gained = found - self._led_since.keys()
+        self._led_since = {namespace: self._led_since.get(namespace, time.time()) for namespace in found}
+        for key in self.cache.jobs():
+            if key[0] not in found:
+                self._poller.forget(key)
+            elif key[0] in gained:
+                self._queue.wake(key)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -115,12 +139,20 @@ class Controller:
                 group.create_task(self._lists.run())
                 group.create_task(self._queue.run())
                 group.create_task(self._poller.run())
+                group.create_task(self._leadership.run(self._on_leases))
         finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            # What is under way must have ended before another operator may begin; its Lease is not renewed any more.
+            await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
     async def leave(self) -> None:
-        """At the end of the process, do what must be done in its own namespace if that is being deleted: no operator
-        comes after this one to do it."""
+        """At the end of the process, after ``run``: what is left to be done, and then another operator may begin."""
+        try:
+            await self._clear_own_namespace()
+        finally:
+            await asyncio.to_thread(self._leadership.release)
+
+    async def _clear_own_namespace(self) -> None:
+        """Do what must be done in its own namespace if that is being deleted: no operator comes after this one."""
         namespace = self._settings.operator_namespace
         jobs = {key: job for key in self.cache.jobs() if key[0] == namespace and (job := self.cache.job(key))}
         if not jobs:
@@ -132,7 +164,7 @@ class Controller:
                 for key, job in jobs.items():
                     plan = self._plan(key, job, closing=True)
                     await asyncio.to_thread(apply_plan, plan, job, self._api)
-        except (ApiError, HTTPError, TimeoutError) as error:
+        except (ApiError, HTTPError, NotLeader, TimeoutError) as error:
             log.error("the namespace %s is being deleted, and its Jobs could not be: %s", namespace, error)
 
     # --- one job ------------------------------------------------------------------------------------------------------
@@ -142,11 +174,17 @@ class Controller:
         if job is None:
             self._forget(key)
             return
+        if not self._leads(key):
+            self.metrics.stands_by()
+            self._queue.wake(key, IDLE_SECONDS)
+            return
         began = time.monotonic()
         error: str | None = None
         try:
             await self._once(key, job)
             self._failures.pop(key, None)
+        except NotLeader:
+            return  # it is woken when this operator leads again
         except Exception as failure:
             # One job's failure must not end the others: it is logged, counted and tried again, ever more slowly.
             error = type(failure).__name__
@@ -191,7 +229,7 @@ class Controller:
                 taken=retries.taken,
                 refused=retries.refused,
                 closing=closing or self._memory.is_closing(job["metadata"]["uid"]),
-                began=self._began,
+                began=self._led_since.setdefault(key[0], time.time()),
                 now=time.time(),
                 settings=self._settings,
             ),

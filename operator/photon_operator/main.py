@@ -6,8 +6,10 @@ import argparse
 import itertools
 import logging
 import os
+import socket
 import sys
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -26,6 +28,7 @@ from photon.telemetry.logging import configure
 from photon.version import release
 from photon_operator.cluster.cache import Cache
 from photon_operator.cluster.client import Api, ApiError, connect
+from photon_operator.cluster.leadership import Leadership
 from photon_operator.controller import Controller
 from photon_operator.metrics import OperatorMetrics
 from photon_operator.settings import VARIABLES, Settings, SettingsError
@@ -126,11 +129,15 @@ def _run() -> None:
     cache = Cache()
     metrics = OperatorMetrics(cache)
     try:
-        api = Api(connect(), on_request=metrics.requested)
+        client = connect()
     except UserError as error:
         exit_with_mistake(str(error))
+    # A renewal that hangs must not be waited for until the Lease is over.
+    leases = Api(client, on_request=lambda _: metrics.requested("lease"), seconds=max(1.0, settings.lease_seconds / 4))
+    leadership = Leadership(leases, settings, identity=f"{socket.gethostname()}_{uuid.uuid4()}")
+    api = Api(client, on_request=metrics.requested, check=leadership.check)
     _wait_for_definition(api, settings)
-    controller = Controller(api=api, cache=cache, settings=settings, metrics=metrics)
+    controller = Controller(api=api, cache=cache, settings=settings, metrics=metrics, leadership=leadership)
     kopf.run(
         registry=registry_of(controller, settings),
         standalone=True,

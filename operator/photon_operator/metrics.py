@@ -42,6 +42,9 @@ class OperatorMetrics:
         self._refused = Gauge(
             at.OPERATOR_REFUSED, at.OPERATOR_REFUSED.help, at.OPERATOR_REFUSED.labels, registry=self.registry
         )
+        self._leads = Gauge(
+            at.OPERATOR_LEADER, at.OPERATOR_LEADER.help, at.OPERATOR_LEADER.labels, registry=self.registry
+        )
         self.registry.register(_Jobs(cache))
         for result in ("ok", "error"):
             self._reconciles.labels(result=result)
@@ -56,6 +59,14 @@ class OperatorMetrics:
     def refused(self, namespace: str | None, *, yes: bool) -> None:
         """A watched namespace (None: all of them) may not be read, or may."""
         self._refused.labels(watched_namespace=namespace or "").set(yes)
+
+    def leads(self, namespace: str | None, *, yes: bool) -> None:
+        """This operator, and no other, looks after a watched namespace (None: the cluster), or does not."""
+        self._leads.labels(watched_namespace=namespace or "").set(yes)
+
+    def stands_by(self) -> None:
+        """Another operator looks after a job: that is as good as reconciling it."""
+        self._last.set_to_current_time()
 
     def failed(self, error: str) -> None:
         """Something failed that is no reconcile."""

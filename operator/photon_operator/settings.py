@@ -32,6 +32,8 @@ VARIABLES: Final = {
     "PHOTON_HTTP_PORT": "of its own metrics and probes; default 8080",
     "PHOTON_POLL_SECONDS": "how often an aggregator is asked for its status; default 5",
     "PHOTON_STATUS_SECONDS": "how often figures alone are written to a job's status, at most; default 30",
+    "PHOTON_LEASE_SECONDS": "how long a Lease lasts that is not renewed; 0: without Leases; default 15",
+    "PHOTON_LEASE_NAMESPACE": "where the Lease of an operator of all namespaces is; default kube-system",
     "PHOTON_LOG_LEVEL": "debug, info, warning or error; default info",
     "PHOTON_AGGREGATOR_URL": "where an aggregator answers; default http://{address}:8080",
 }
@@ -53,8 +55,9 @@ class Settings:
     ``operator_namespace``: that it runs in, if in one. ``ca_config_map``: in the namespace of the job, with the key
     ca.crt; ``ca_bundle``: what ``ca_file`` holds, where the operator makes a ConfigMap for each job instead.
     ``network_policy``: None for no policies. ``poll_seconds``: how often an aggregator is asked for its status;
-    ``status_seconds``: how often a status is written of which only figures differ, at most. ``aggregator_url``: its
-    address; ``{address}`` is the pod's.
+    ``status_seconds``: how often a status is written of which only figures differ, at most.
+    ``lease_seconds``, ``lease_namespace``: see cluster.leadership. ``aggregator_url``: its address; ``{address}`` is
+    the pod's.
     """
 
     namespaces: tuple[str, ...] = ()
@@ -74,6 +77,8 @@ class Settings:
     http_port: int = 8080
     poll_seconds: float = 5.0
     status_seconds: float = 30.0
+    lease_seconds: float = 15.0
+    lease_namespace: str = "kube-system"
     log_level: int = logging.INFO
     aggregator_url: str = "http://{address}:8080"
 
@@ -109,6 +114,8 @@ class Settings:
             http_port=int(_number("HTTP_PORT", text("HTTP_PORT", str(default.http_port)), 0, 65535)),
             poll_seconds=_number("POLL_SECONDS", text("POLL_SECONDS", str(default.poll_seconds)), 0.1, 3600),
             status_seconds=_number("STATUS_SECONDS", text("STATUS_SECONDS", str(default.status_seconds)), 0.0, 3600),
+            lease_seconds=_number("LEASE_SECONDS", text("LEASE_SECONDS", str(default.lease_seconds)), 0.0, 300),
+            lease_namespace=text("LEASE_NAMESPACE", default.lease_namespace),
             log_level=_level(text("LOG_LEVEL", "info")),
             aggregator_url=text("AGGREGATOR_URL", default.aggregator_url),
         )

@@ -248,6 +248,12 @@ OPERATOR_JOBS: Final = Metric(
 OPERATOR_API_REQUESTS: Final = Metric(
     "photon_operator_api_requests_total", "counter", "Requests to the Kubernetes API.", "verb"
 )
+OPERATOR_LEADER: Final = Metric(
+    "photon_operator_leader",
+    "gauge",
+    "1 if this operator holds the Lease of a watched namespace, 0 if it stands by; empty for the whole cluster.",
+    "watched_namespace",
+)
 OPERATOR_REFUSED: Final = Metric(
     "photon_operator_namespace_refused",
     "gauge",
@@ -255,7 +261,7 @@ OPERATOR_REFUSED: Final = Metric(
     "watched_namespace",
 )
 OPERATOR_LAST_RECONCILE: Final = Metric(
-    "photon_operator_last_reconcile_timestamp_seconds", "gauge", "When a reconcile last ended well."
+    "photon_operator_last_reconcile_timestamp_seconds", "gauge", "When a reconcile last ended well, or stood by."
 )
 
 

@@ -15,7 +15,8 @@ PEM = "-----BEGIN CERTIFICATE-----"
 
 # --set arguments, and words that the message must hold.
 SCHEMA = [
-    (["operator.replicas=2"], ["/operator", "additional properties 'replicas' not allowed"]),
+    (["operator.replica=2"], ["/operator", "additional properties 'replica' not allowed"]),
+    (["operator.leaseSeconds=5"], ["/operator/leaseSeconds", "minimum"]),
     (["seaweed.enabled=true"], ["additional properties 'seaweed' not allowed"]),
     (["watchNamespaces=team-a"], ["/watchNamespaces", "want array"]),
     (["watchNamespaces={Team_A}"], ["/watchNamespaces/0", "'Team_A' does not match pattern"]),

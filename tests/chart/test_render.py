@@ -76,9 +76,17 @@ def test_services_and_policies_select_the_pods_that_they_are_for(chart: Chart, v
         assert len(selected) == 1, service["metadata"]["name"]
 
 
-def test_one_operator_is_never_two(chart: Chart) -> None:
-    spec = named(chart.render(), "Deployment", OPERATOR)["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+def test_several_operators_are_never_evicted_together(chart: Chart) -> None:
+    objects = chart.render()
+    spec = named(objects, "Deployment", OPERATOR)["spec"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert not of_kind(objects, "PodDisruptionBudget"), "with one, it would keep a node from being drained"
+    objects = chart.render("--set", "operator.replicas=2")
+    assert named(objects, "Deployment", OPERATOR)["spec"]["replicas"] == 2
+    budget = named(objects, "PodDisruptionBudget", OPERATOR)["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert budget["selector"] == spec["selector"]
 
 
 def test_the_operator_is_told_its_images_and_settings(chart: Chart) -> None:

@@ -54,7 +54,7 @@ def test_with_named_namespaces_nothing_is_granted_beyond_them(chart: Chart) -> N
     objects = chart.render(values=NAMESPACED)
     assert not [item["kind"] for item in objects if item["kind"].startswith("Cluster")]
     roles = of_kind(objects, "Role")
-    assert [role["metadata"]["namespace"] for role in roles] == ["team-a", "team-b"]
+    assert {role["metadata"]["namespace"] for role in roles} == {"team-a", "team-b"}
     for binding in of_kind(objects, "RoleBinding"):
         assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "photon-operator", "namespace": NAMESPACE}]
         assert binding["roleRef"]["kind"] == "Role"
@@ -71,7 +71,8 @@ def test_the_operator_is_granted_what_it_needs_and_no_wildcard(chart: Chart) -> 
     assert everywhere["pods"] == {"list", "watch", "delete"}, "pods are the Jobs' to make"
     assert everywhere["secrets"] == {"get", "create", "patch"}, "each by its name"
     assert "create" not in everywhere["federatedtrainingjobs"], "jobs are the user's to make"
-    assert granted(of_kind(chart.render(values=NAMESPACED), "Role")[0]) == everywhere
+    several = of_kind(chart.render(values=NAMESPACED), "Role")
+    assert granted(next(role for role in several if role["metadata"]["name"] == "photon-operator")) == everywhere
     assert everywhere.pop("federatedtrainingjobs/finalizers") == {"update"}, "for owner references that block deletion"
     assert not any("update" in verbs for verbs in everywhere.values()), "it applies, and never replaces"
 
@@ -88,6 +89,19 @@ def test_jobs_are_judged_at_admission_where_the_chart_has_rights_on_the_whole_cl
 def test_without_policies_there_are_no_rights_for_them(chart: Chart) -> None:
     objects = chart.render("--set", "networkPolicy.enabled=false")
     assert "networkpolicies" not in granted(named(objects, "ClusterRole", "photon-operator"))
+
+
+def test_of_leases_it_may_hold_its_own_and_see_those_of_others(chart: Chart) -> None:
+    whole, several = chart.render(), chart.render(values=NAMESPACED)
+    (role,) = of_kind(whole, "Role")
+    assert role["metadata"]["namespace"] == "kube-system"
+    held = [(rule["resources"], rule.get("resourceNames"), rule["verbs"]) for rule in role["rules"]]
+    own = (["leases"], ["photon-operator-cluster"], ["get", "update"])
+    assert held == [(["leases"], None, ["create"]), own]
+    assert granted(named(whole, "ClusterRole", "photon-operator-leases")) == {"leases": {"list"}}
+    roles = [role for role in of_kind(several, "Role") if role["metadata"]["name"] == "photon-operator-leases"]
+    assert [role["metadata"]["namespace"] for role in roles] == ["team-a", "team-b"]
+    assert roles[0]["rules"][1]["resourceNames"] == ["photon-operator"]
 
 
 def test_metadata_services_are_reached_only_where_the_administrator_says(chart: Chart) -> None:

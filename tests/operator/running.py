@@ -54,6 +54,7 @@ class Operator:
             "PHOTON_HTTP_PORT": str(self.port),
             "PHOTON_POLL_SECONDS": "0.5",
             "PHOTON_STATUS_SECONDS": "0.5",
+            "PHOTON_LEASE_SECONDS": "2",
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,8 +98,9 @@ class Operator:
         return httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
 
     def requests(self) -> float:
-        """Requests to the API server so far, by its own count."""
-        return self._count("photon_operator_api_requests_total")
+        """Requests to the API server so far, by its own count, but for those about Leases."""
+        leases = 'photon_operator_api_requests_total{verb="lease"}'
+        return self._count("photon_operator_api_requests_total") - self._count(leases)
 
     def reconciles(self) -> float:
         """How often it reconciled a job so far."""

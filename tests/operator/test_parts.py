@@ -335,6 +335,7 @@ def test_metrics_have_the_names_that_dashboards_know() -> None:
     metrics = OperatorMetrics(cache)
     metrics.requested("get")
     metrics.refused("team-b", yes=True)
+    metrics.leads("team-b", yes=True)
     metrics.reconciled(0.01, None)
     metrics.reconciled(0.01, "ApiError")
     text = generate_latest(metrics.registry).decode()

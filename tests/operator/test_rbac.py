@@ -30,6 +30,7 @@ NOT_SEEN: Final = {
     ("delete", "pods"),
     *(("get", resource) for resource in ("jobs", "persistentvolumeclaims", "networkpolicies")),
     ("update", "federatedtrainingjobs/finalizers"),
+    ("create", "leases"),  # it may be there of an operator before
 }
 # What every account may: find out what the API server serves.
 DISCOVERY: Final = ("/api", "/version", "/openapi")
@@ -63,7 +64,7 @@ def granted(objects: list[Object]) -> set[tuple[str, str]]:
     return {
         (verb, resource)
         for role in of_kind(objects, "Role", "ClusterRole")
-        if role["metadata"]["name"] == "photon-operator"
+        if role["metadata"]["name"] in ("photon-operator", "photon-operator-leases")
         for rule in role["rules"]
         for resource in rule["resources"]
         for verb in rule["verbs"]
@@ -93,6 +94,7 @@ def test_the_operator_asks_for_all_that_it_is_granted_and_for_nothing_else(
     install_crd(kube)
     kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     kube.apply(*of_kind(rendered, "ServiceAccount", "ClusterRole", "ClusterRoleBinding"), namespace=NAMESPACE)
+    kube.apply(*of_kind(rendered, "Role", "RoleBinding"), namespace="kube-system")
     (container,) = named(rendered, "Deployment", "photon-operator")["spec"]["template"]["spec"]["containers"]
     told = {
         name: value

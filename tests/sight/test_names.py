@@ -49,6 +49,7 @@ def test_the_operator_serves_what_is_declared_for_it() -> None:
     metrics = OperatorMetrics(Cache())
     metrics.requested("patch")
     metrics.refused("team-b", yes=True)
+    metrics.leads("team-b", yes=True)
     metrics.reconciled(0.01, "ApiException")
     found = {
         sample.name: set(sample.labels) - {"le"} for family in metrics.registry.collect() for sample in family.samples

@@ -5,6 +5,8 @@
     client             the requests to the API server
     apply              carries out a plan
     cache              jobs, children and pods as the watches told them
+    lease              one Lease, and whether this operator holds it
+    leadership         which namespaces this operator may write to
     lists              lists all of the watched namespaces, again and again
     token_secrets      the Secrets of tokens, read by name
     work_queue         which job is due when

@@ -25,6 +25,7 @@ PAGE: Final = 500
 # A field that the API server does not know is an error, not a warning that no one reads.
 _STRICT: Final = (("fieldValidation", "Strict"),)
 EVENT: Final = "Event"
+LEASE: Final = "Lease"
 # The cause that the API server names when it takes nothing new because the namespace is being deleted.
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
 
@@ -37,6 +38,7 @@ _RESOURCES: Final[Mapping[str, tuple[str, str]]] = {
     EVENT: ("/api/v1", "events"),
     JOB: ("/apis/batch/v1", "jobs"),
     NETWORK_POLICY: ("/apis/networking.k8s.io/v1", "networkpolicies"),
+    LEASE: ("/apis/coordination.k8s.io/v1", "leases"),
     KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
 }
 
@@ -57,6 +59,13 @@ class ApiError(OperatorError):
     def refuses(self) -> bool:
         """Whether asking again is of no use until something is changed: not allowed, or not as it must be."""
         return self.status in (400, 403, 422)
+
+
+class NotLeader(OperatorError):
+    """Another operator may be looking after this namespace: nothing was written."""
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(f"another operator may be looking after {namespace}")
 
 
 class NoKubernetes(OperatorError, UserError):
@@ -84,11 +93,21 @@ def connect() -> kubernetes.client.ApiClient:
 
 
 class Api:
-    """Blocking and thread-safe. ``on_request`` is told the verb of every request."""
+    """Blocking and thread-safe. ``on_request`` is told the verb of every request. ``check`` is asked before every one
+    that writes, with the namespace: it raises where that must not be. ``seconds``: the time limit of each."""
 
-    def __init__(self, client: kubernetes.client.ApiClient, *, on_request: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        client: kubernetes.client.ApiClient,
+        *,
+        on_request: Callable[[str], None],
+        check: Callable[[str], None] = lambda _: None,
+        seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         self._client = client
         self._on_request = on_request
+        self._check = check
+        self._seconds = seconds
 
     def get(self, kind: str, namespace: str, name: str) -> Object | None:
         """The object; None when there is none."""
@@ -135,6 +154,16 @@ class Api:
         """Make an object that must not be there yet; an ApiError 409 when it is."""
         query = [("fieldManager", names.MANAGER), *_STRICT]
         return self._call("create", "POST", _path(body["kind"], namespace), query, body)
+
+    def replace(self, namespace: str, body: Object) -> Object:
+        """Put an object in place of the version that it says; an ApiError 409 when there is another by now."""
+        path = _path(body["kind"], namespace, body["metadata"]["name"])
+        return self._call("update", "PUT", path, [("fieldManager", names.MANAGER)], body)
+
+    def named(self, kind: str, name: str) -> list[Object]:
+        """All objects of this name, one of each namespace that has one."""
+        query = [("fieldSelector", f"metadata.name={name}")]
+        return list(self._call("list", "GET", _path(kind, None), query).get("items") or ())
 
     def set_metadata(self, kind: str, namespace: str, name: str, metadata: Object) -> Object:
         """Merge into the metadata of an object."""
@@ -264,6 +293,8 @@ class Api:
         body: Any = None,
         content: str = "application/json",
     ) -> dict[str, Any]:
+        if method != "GET":
+            self._check(_namespace(path))
         self._on_request(verb)
         headers = {"Accept": "application/json", "Content-Type": content}
         method, url, headers, _, _ = self._client.param_serialize(
@@ -276,7 +307,7 @@ class Api:
             # The client writes JSON itself, a string as a JSON string. YAML, of which JSON is a part,
             # it sends as it is.
             body=json.dumps(body) if content.endswith("yaml") else body,
-            _request_timeout=TIMEOUT_SECONDS,
+            _request_timeout=self._seconds,
         )
         data: bytes = answer.read()  # type: ignore[no-untyped-call]
         if not 200 <= answer.status < 300:
@@ -289,6 +320,10 @@ def _path(kind: str, namespace: str | None, name: str | None = None) -> str:
     root, plural = _RESOURCES[kind]
     within = f"/namespaces/{quote(namespace)}" if namespace is not None else ""
     return f"{root}{within}/{plural}" + (f"/{quote(name)}" if name is not None else "")
+
+
+def _namespace(path: str) -> str:
+    return path.partition("/namespaces/")[2].partition("/")[0]
 
 
 def _refusal(data: bytes) -> tuple[str, frozenset[str]]:
