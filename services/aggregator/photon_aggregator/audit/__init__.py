@@ -15,6 +15,7 @@
     models       the files of models, and the merge made again
     members      records of members, and who was left out of plans
     signatures   of commits by the hub, of updates and evaluations by members
+    log          the log of the door, and the heads of it that were signed
     evaluations  evaluations, and ends that they decided
     foreign      objects that no release of Photon writes
 """
