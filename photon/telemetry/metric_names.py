@@ -164,6 +164,32 @@ DOOR_MEMBERS: Final = _job(
     "photon_door_members", "gauge", "Participants at other institutions by where they stand.", "state"
 )
 
+# --- the gate of an institution that joins ----------------------------------------------------------------------------
+
+GATE_HUB_UP: Final = _job("photon_gate_hub_up", "gauge", "1 when the hub has answered the last request.")
+GATE_LAST_CONTACT: Final = _job("photon_gate_last_contact_timestamp_seconds", "gauge", "When the hub last answered.")
+GATE_SESSION_EXPIRES: Final = _job(
+    "photon_gate_session_expires_timestamp_seconds", "gauge", "When the session with the hub has to be renewed."
+)
+GATE_HUB_FAILURES: Final = _job(
+    "photon_gate_hub_failures_total",
+    "counter",
+    "Requests to the hub that it did not answer as a hub does, by what failed, of this process.",
+    "reason",
+)
+GATE_BYTES: Final = _job(
+    "photon_gate_bytes_total", "counter", "Bytes that crossed the border, of this process.", "direction", "kind"
+)
+GATE_REFUSALS: Final = _job(
+    "photon_gate_refusals_total",
+    "counter",
+    "What was not let across the border, or refused by the hub, by reason, of this process.",
+    "reason",
+)
+GATE_POLICY_REFUSED: Final = _job(
+    "photon_gate_policy_refused", "gauge", "1 when the institution's policy refuses the task at hand."
+)
+
 # --- exchange ---------------------------------------------------------------------------------------------------------
 
 PARTICIPANT_BYTES_UP: Final = _participant("photon_participant_bytes_up_total", "counter", "Bytes it sent.")
@@ -270,6 +296,11 @@ def all_metrics() -> Iterator[Metric]:
     return (value for value in list(globals().values()) if isinstance(value, Metric))
 
 
+def gate_metrics() -> Iterator[Metric]:
+    """Those that only a gate serves, beside some of an aggregator's."""
+    return (metric for metric in all_metrics() if metric.startswith("photon_gate_"))
+
+
 def operator_metrics() -> Iterator[Metric]:
-    """Those that the operator serves; the others are an aggregator's."""
+    """Those that the operator serves; the others are an aggregator's or a gate's."""
     return (metric for metric in all_metrics() if metric.startswith("photon_operator_"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from photon.api.status import JoinReason
 from photon.protocol.messages import FinishTask, PartsRequest, Progress, UpdateSubmission
 from photon.protocol.records import Evaluation, HeldOutResult, HeldOutSums, Part, UpdateManifest, UpdateMetrics
+from photon.telemetry.metric_names import gate_metrics
 from photon.trust import statements
 from photon_gate.hub.errors import Declined
 from photon_gate.program import Gate
@@ -67,6 +69,11 @@ def test_a_cohort_that_is_too_small_is_declined_and_the_next_task_is_taken(
 ) -> None:
     gate.border.common.policy = gate.border.common.policy.model_copy(update={"min_cohort": 3})
     hub.task, hub.cohort = hub.train(), 2
+    # It is there before anything was refused, or Prometheus would not see the first one.
+    before = httpx.get(f"{site.address}/metrics", trust_env=False).text
+    assert 'photon_gate_refusals_total{job="radiology",reason="PolicyRefused"} 0.0' in before
+    served = set(re.findall(r"^# TYPE (photon_gate_\w+)", before, re.MULTILINE))
+    assert served == {str(metric) for metric in gate_metrics()}
     assert gate.border.task(0, None) is None
     assert hub.bodies("v1/state")[-1] == {"state": "Declined", "reason": "PolicyRefused"}
     metrics = httpx.get(f"{site.address}/metrics", trust_env=False).text

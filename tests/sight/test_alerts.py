@@ -27,12 +27,15 @@ def rules(path: Path) -> list[dict[str, Any]]:
 def test_there_is_one_for_every_trouble() -> None:
     assert [path.stem for path in ALERTS] == [
         "bucket-failing",
+        "hub-silent",
         "job-stalled",
         "loss-diverging",
         "merge-slow",
         "operator-not-reconciling",
         "participant-missing",
+        "policy-refused",
         "quorum-lost",
+        "session-refused",
         "updates-refused",
     ]
     assert {path.name for path in CASES.glob("*.yaml")} == {path.name for path in ALERTS}
@@ -70,14 +73,17 @@ def test_every_metric_and_label_of_an_alert_is_in_the_code(path: Path) -> None:
 
 def test_every_name_in_the_runbooks_is_in_the_code() -> None:
     declared = {name for metric in names.all_metrics() for name in metric.series()}
-    panels = (ROOT / "manifests" / "dashboards" / "job.json").read_text()
+    boards = ROOT / "manifests" / "dashboards"
+    panels = (boards / "job.json").read_text() + (boards / "gate.json").read_text()
     for path in (ROOT / "docs" / "runbooks").glob("*.md"):
         text = path.read_text()
         assert set(re.findall(r"\bphoton_[a-z_]+\b", text)) <= declared, path
         for line in text.splitlines():
             if "ashboard" in line:
                 for title in re.findall(r"\*([A-Z][^*]+)\*", line):
-                    assert title == "Job" or f'"title": "{title}"' in panels, f"{path}: there is no panel {title}"
+                    assert title in ("Job", "Gate") or f'"title": "{title}"' in panels, (
+                        f"{path}: there is no panel {title}"
+                    )
 
 
 @pytest.mark.sight

@@ -12,21 +12,25 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from photon.api.placement import StorageSpec
 from photon.store.objects import ObjectStore
 from photon.telemetry import metric_names as names
+from photon_gate.hub.errors import HubUnreachable
 from tests.aggregator.border.hub import Hub
 from tests.aggregator.border.site import Site
 from tests.aggregator.fake_worker import job_document, write_round_zero
+from tests.gate.hub import ScriptedHub, institution_of
+from tests.gate.site import HEADERS
 from tests.operator.running import JOB, Lab, Operator, until
 from tests.sight.prometheus import Prometheus, Target, scraping
 from tests.sight.running import LiveRun
 from tools.cluster.kube import Kube
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "dashboards"
-FILES = ["job.json", "institution.json", "operator.json"]
+FILES = ["job.json", "institution.json", "gate.json", "operator.json"]
 # What a dashboard's variables stand for in the run of these tests.
 VARIABLES = {"namespace": ".*", "job": "tiny", "participant": "east", "operator": ".*", "__rate_interval": "60s"}
 # How far back Prometheus is asked: all of what it has seen.
@@ -92,7 +96,8 @@ def test_panels_do_not_overlap(name: str) -> None:
 def test_uids_titles_and_variables() -> None:
     documents = {name: load(name) for name in FILES}
     uids = {document["uid"] for document in documents.values()}
-    assert uids == {"photon-job", "photon-institution", "photon-operator"}, "links hold them: they never change"
+    # Links hold them: they never change.
+    assert uids == {"photon-job", "photon-institution", "photon-gate", "photon-operator"}
     for document in documents.values():
         variables = [variable["name"] for variable in document["templating"]["list"]]
         assert variables[:3] == ["datasource", "namespace", "job"]
@@ -158,6 +163,26 @@ def test_panels_of_the_door_return_data_of_a_job_with_a_door(
             assert len(expected) == 4
             for title, expr in expected.items():
                 prometheus.until(lambda expr=expr: any(values(prometheus, expr)), title)
+
+
+@pytest.mark.sight
+def test_panels_of_a_gate_return_data_of_a_gate(tmp_path: Path) -> None:
+    """One whose hub went away after it had offered a task that the policy refuses, and a model was relayed."""
+    with ScriptedHub() as hub:
+        site = institution_of(hub, tmp_path / "north")
+        with site.gate() as gate:
+            gate.membership.step()
+            with Prometheus(tmp_path, scraping([Target(name="gates", url=site.address)])) as prometheus:
+                prometheus.until(lambda: bool(prometheus.query(names.GATE_HUB_UP)), "the gate is not scraped")
+                httpx.get(f"{site.address}/v1/task?wait_seconds=0", headers=HEADERS, trust_env=False)
+                gate.standing.crossed("in", "model", 10_000)
+                gate.standing.refusal("PolicyRefused")
+                gate.standing.away(HubUnreachable("Timeout", "no answer"))
+                expected = [(title, expr) for _, title, expr in queries("gate.json")]
+                assert len(expected) == 11
+                for title, expr in expected:
+                    asked = filled(expr).replace('"tiny"', '"radiology"')
+                    prometheus.until(lambda asked=asked: bool(values(prometheus, asked)), title)
 
 
 def values(prometheus: Prometheus, expr: str) -> list[float]:

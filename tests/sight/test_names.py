@@ -22,6 +22,7 @@ BOUNDED = {
     "outcome",
     "state",
     "direction",
+    "kind",
     "version",
     "model",
     "route",

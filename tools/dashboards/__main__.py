@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tools.dashboards import institution, job, operator
+from tools.dashboards import gate, institution, job, operator
 
 DASHBOARDS: Final[dict[str, Callable[[], dict[str, Any]]]] = {
     "job.json": job.build,
     "institution.json": institution.build,
+    "gate.json": gate.build,
     "operator.json": operator.build,
 }
 

@@ -39,6 +39,7 @@ class Standing:
     failure: Exception | None = None
     wake: Event = field(default_factory=Event)
     refusals: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
     bytes: Counter[tuple[str, str]] = field(default_factory=Counter)
     _lock: Lock = field(default_factory=Lock)
 
@@ -58,6 +59,8 @@ class Standing:
     def away(self, error: Exception) -> None:
         """The hub does not answer."""
         self.up = False
+        with self._lock:
+            self.failures[getattr(error, "where", "Away")] += 1
         self.is_at(JoinReason.HUB_UNREACHABLE.value, str(error))
 
     def refusal(self, reason: str) -> None:

@@ -372,6 +372,11 @@ class HubClient:
         )
         return envelope.decode()
 
+    def session_seconds(self) -> float | None:
+        """How long the session is used from now on; None without one."""
+        left = self._until - self._clock()
+        return left if left > 0 else None
+
     def sign(self, statement: statements.Statement) -> str:
         """The envelope of a statement of this institution."""
         return statement.seal(self._identity).decode()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from photon.api.status import JoinReason
 from photon.errors import PhotonError
 from photon.protocol.border import BorderReason
+
+# Where a request can fail, as HubUnreachable says.
+UNREACHABLE: Final = (*("DNS", "Proxy", "TLS", "Refused", "Timeout", "Broken", "Page", "Away", "NotReady", "Session"),)
 
 
 class HubUnreachable(PhotonError):

@@ -54,7 +54,11 @@ def create_app(border: Border, tokens: Tokens, *, job: str) -> FastAPI:
     def status() -> JobStatus:
         return status_of(standing, conditions, participant=participant, key=border.client.key)
 
-    registry = registry_of(GateCollector(standing, status, job, participant))
+    def session() -> float | None:
+        left = border.client.session_seconds()
+        return None if left is None else standing.now() + left
+
+    registry = registry_of(GateCollector(standing, status, job, participant, session))
     app.add_middleware(Bounds, tokens=tokens)
     _errors(app, border)
 

@@ -10,32 +10,38 @@ from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from photon.api.status import JobStatus, ParticipantState
+from photon.api.status import JobStatus, JoinReason, ParticipantState
+from photon.protocol.messages import RefusalReason
 from photon.telemetry import metric_names as names
 from photon.telemetry.metric_names import JOB, PARTICIPANT, Metric
 from photon_gate.guard.standing import Standing
+from photon_gate.hub.errors import UNREACHABLE
 
-HUB_UP: Final = Metric("photon_gate_hub_up", "gauge", "1 when the hub has answered the last request.", JOB)
-LAST_CONTACT: Final = Metric("photon_gate_last_contact_timestamp_seconds", "gauge", "When the hub last answered.", JOB)
-BYTES: Final = Metric(
-    "photon_gate_bytes_total", "counter", "Bytes that crossed the border, of this process.", JOB, "direction", "kind"
-)
-REFUSALS: Final = Metric(
-    "photon_gate_refusals_total", "counter", "What was not let across, of this process.", JOB, "reason"
-)
-POLICY_REFUSED: Final = Metric(
-    "photon_gate_policy_refused", "gauge", "1 when the institution's policy refuses the task at hand.", JOB
-)
 # Of a participant that was heard in these seconds the worker is up.
 HEARD_SECONDS: Final = 15.0
+# All values are there from the start, or a first increase would not be seen.
+REASONS: Final = (
+    *(reason.value for reason in RefusalReason),
+    *(JoinReason.POLICY_REFUSED.value, JoinReason.HUB_NOT_TRUSTED.value),
+    *("GrantRefused", "TooMuch", "UnknownRound", "WrongEvaluation", "WrongParts"),
+)
 KINDS: Final = (("in", "model"), ("out", "part"), ("out", "update"), ("out", "evaluation"))
 
 
 class GateCollector(Collector):
     """All metrics of one gate."""
 
-    def __init__(self, standing: Standing, status: Callable[[], JobStatus], job: str, participant: str) -> None:
+    def __init__(
+        self,
+        standing: Standing,
+        status: Callable[[], JobStatus],
+        job: str,
+        participant: str,
+        session: Callable[[], float | None],
+    ) -> None:
+        """``session``: when it has to be renewed, in seconds since the epoch; None without one."""
         self._standing = standing
+        self._session = session
         self._status = status
         self._job = job
         self._participant = participant
@@ -45,11 +51,14 @@ class GateCollector(Collector):
         standing, status = self._standing, self._status()
         own, said = status.participants[0], standing.progress
         seen = standing.worker_seen
-        yield self._one(HUB_UP, standing.up)
-        yield self._one(LAST_CONTACT, standing.last_contact)
-        yield self._rows(BYTES, [(pair, standing.bytes[pair]) for pair in KINDS])
-        yield self._rows(REFUSALS, [((reason,), count) for reason, count in sorted(standing.refusals.items())])
-        yield self._one(POLICY_REFUSED, standing.policy_refused)
+        yield self._one(names.GATE_HUB_UP, standing.up)
+        yield self._one(names.GATE_LAST_CONTACT, standing.last_contact)
+        yield self._rows(names.GATE_BYTES, [(pair, standing.bytes[pair]) for pair in KINDS])
+        yield self._one(names.GATE_SESSION_EXPIRES, self._session())
+        yield self._rows(names.GATE_HUB_FAILURES, [((reason,), standing.failures[reason]) for reason in UNREACHABLE])
+        refused = sorted({*REASONS, *standing.refusals})
+        yield self._rows(names.GATE_REFUSALS, [((reason,), standing.refusals[reason]) for reason in refused])
+        yield self._one(names.GATE_POLICY_REFUSED, standing.policy_refused)
         yield self._one(names.ROUND, status.round)
         yield self._one(names.ROUNDS, status.rounds)
         yield self._one(names.FINISHED, standing.finish is not None)
