@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from photon.api.status import JobReason
 from photon_operator.children.kinds import JOB, POD
 from photon_operator.decide.nodes import MARGIN_SECONDS
-from tests.operator.world import ABSENT, World, said
+from tests.operator.world import ABSENT, World, job_object, said
 
 
 def test_the_aggregator_of_a_lost_node_starts_elsewhere() -> None:
@@ -71,6 +73,24 @@ def test_a_worker_of_a_lost_node_is_left_alone_and_the_message_says_what_to_do()
     told = len(world.events)
     world.after(86400)
     assert len(world.events) == told
+
+
+@pytest.mark.parametrize(("job", "waits"), [("first-worker-north", True), ("first-aggregator", False)])
+def test_a_job_whose_data_is_to_be_deleted_says_which_node_keeps_it(job: str, waits: bool) -> None:
+    raw = job_object()
+    raw["spec"]["storage"]["deletionPolicy"] = "Delete"
+    world = World(raw).training()
+    world.lose_node(job)
+    # The API server keeps the Job until its pod has ended.
+    world.children[JOB][job]["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    world.raw["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    plan = world.settle()
+    assert plan.again_in_seconds is not None
+    world.after(60 + MARGIN_SECONDS)
+    assert world.state[1] == "NodeLost"
+    assert "its data is not deleted yet: the node gpu-7 does not answer" in world.message
+    assert bool([pod for pod in world.pods if pod["spec"].get("nodeName") == "gpu-7"]) is waits
+    assert world.settle().changes_nothing
 
 
 def test_a_worker_that_is_heard_has_no_lost_node() -> None:

@@ -15,11 +15,11 @@ from photon.api.status import ClusterReason, ConditionType, JobStatus
 from photon_operator.children import names
 from photon_operator.children.build import Children
 from photon_operator.children.kinds import CONFIG_MAP, JOB
-from photon_operator.decide import closing, diagnosis, parts
+from photon_operator.decide import closing, diagnosis, nodes, parts
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import Observed, ObservedJob
-from photon_operator.decide.plan import Apply, Delete, KubeEvent, Plan
+from photon_operator.decide.plan import Apply, Delete, KubeEvent, Plan, joined
 from photon_operator.errors import InvalidPod
 
 # What the API server refuses is retried after this long.
@@ -43,8 +43,7 @@ def leave(observed: Observed, children_of: Callable[[], Children | None], before
     jobs = observed.jobs()
     others = [work for work in jobs.values() if not work.ended and work.name != names.cleanup(name)]
     if others:
-        deletes = [Delete(kind=JOB, name=w.name, uid=w.uid) for w in others if not w.deleting]
-        return Plan(delete=tuple(deletes))
+        return _stop(observed, others, before)
     cleanup = jobs.get(names.cleanup(name))
     refused = "; ".join(observed.refused.values())
     if cleanup is None:
@@ -71,6 +70,20 @@ def leave(observed: Observed, children_of: Callable[[], Children | None], before
     )
     why = Diagnosis(reason=found.reason, message=f"{message}: {found.message}{hint}")
     return _say(observed, before, why)
+
+
+def _stop(observed: Observed, others: list[ObservedJob], before: JobStatus) -> Plan:
+    """Delete the Jobs that may still write, and say which node keeps one of them from going."""
+    now, single = observed.now, {make(observed.job["metadata"]["name"]) for make in (names.init, names.aggregator)}
+    plans = [Plan(delete=(Delete(kind=JOB, name=w.name, uid=w.uid),)) for w in others if not w.deleting]
+    plans += [nodes.release(work, now) for work in others if work.deleting and work.name in single]
+    plan = joined([*plans, *(nodes.patience(work, now) for work in others)])
+    gone = next((pod for work in others if (pod := nodes.lost(work, now))), None)
+    if gone is None:
+        return plan
+    why = Diagnosis(reason=ClusterReason.NODE_LOST, message=f"its data is not deleted yet: {nodes.sentence(gone)}")
+    said = _say(observed, before, why)
+    return replace(plan, status=said.status, events=said.events)
 
 
 def _of_what_stays(cleanup: ObservedJob) -> tuple[KubeEvent, ...]:
