@@ -101,9 +101,9 @@ def test_the_operator_asks_for_all_that_it_is_granted_and_for_nothing_else(
         for name, value in environment(container).items()
         if name in ("PHOTON_NETWORK_POLICY", "PHOTON_SERVICE_ACCOUNT")
     }
-    operator = Operator(
-        as_operator(kube, tmp_path), tmp_path / "operator.log", PHOTON_AGGREGATOR_URL=aggregators.url, **told
-    )
+    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----\n")
+    told |= {"PHOTON_AGGREGATOR_URL": aggregators.url, "PHOTON_CA_FILE": str(tmp_path / "ca.crt")}
+    operator = Operator(as_operator(kube, tmp_path), tmp_path / "operator.log", **told)
     with kube.fresh_namespace(labels=RESTRICTED, prefix="rbac") as inside:
         lab = Lab(inside)
         try:
@@ -131,6 +131,7 @@ def lives(lab: Lab, aggregators: Aggregators, operator: Operator) -> None:
     lab.run("first-job-aggregator")
     aggregators.says(said("Running", JobReason.TRAINING, round=2, committed=1))
     lab.until_state("Running", "Training")
+    assert lab.kube.get("configmap/first-job-ca")["data"]["ca.crt"], "in whatever namespace the job is"
     assert lab.names("networkpolicies") >= {"first-job-pods", "first-job-aggregator", "first-job-worker-north"}
     # What somebody edits of a policy or a claim is put right.
     lab.kube.kubectl("patch", "networkpolicy", "first-job-pods", "--type=merge", "-p", '{"spec":{"egress":[{}]}}')

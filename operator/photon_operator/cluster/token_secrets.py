@@ -12,7 +12,7 @@ from typing import Final
 from photon_operator.children import names
 from photon_operator.children.kinds import SECRET, Object
 from photon_operator.cluster.cache import Cache, Key
-from photon_operator.decide import conditions
+from photon_operator.decide import conditions, repair
 from photon_operator.decide.observed import owner_uid
 
 READ_AGAIN_SECONDS: Final = 600.0
@@ -32,7 +32,8 @@ class TokenSecrets:
         if (job.get("spec") or {}).get("managedBy") not in (None, names.OURS):
             return False
         before = conditions.stored_status(job)
-        if conditions.finished(before) is not None and conditions.seen(before, metadata.get("generation", 0)):
+        ended = conditions.finished(before) and conditions.seen(before, metadata.get("generation", 0))
+        if ended and repair.acted_on(job, before) == before.observed_retry:
             return False
         uid, at = self._read_at.get(key, ("", 0.0))
         if uid != metadata["uid"] or self._clock() - at >= READ_AGAIN_SECONDS:
