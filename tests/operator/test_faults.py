@@ -226,9 +226,10 @@ def test_a_worker_that_is_tried_again_is_in_trouble_until_it_is_heard() -> None:
 def test_conditions_are_those_that_hold_or_held() -> None:
     world = World()
     world.settle()
-    assert [c.type for c in world.status.conditions] == ["Pending"]
+    assert [c.type for c in world.status.conditions] == ["Pending", "Ready", "Reconciling"]
     world.training()
     assert [(c.type, c.status, c.reason) for c in world.status.conditions] == [
         ("Pending", "False", "Running"),
         ("Running", "True", "Training"),
+        ("Ready", "True", "Training"),
     ]

@@ -160,7 +160,7 @@ def test_a_status_of_a_later_release_is_understood_as_far_as_it_goes() -> None:
     jobs = copy.deepcopy(world.children[JOB])
     world.settle()
     held = [c for c in world.raw["status"]["conditions"] if c["status"] == "True"]
-    assert [(c["type"], c["reason"]) for c in held] == [("Complete", "RoundsDone")]
+    assert [(c["type"], c["reason"]) for c in held] == [("Complete", "RoundsDone"), ("Ready", "RoundsDone")]
     assert world.children[JOB] == jobs
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from photon.api.document import parse
 from photon.api.status import (
     Condition,
+    ConditionType,
     JobReason,
     JobStatus,
     ParticipantState,
@@ -299,13 +300,18 @@ class World:
     @property
     def state(self) -> tuple[str, str]:
         """The condition that holds, and its reason; exactly one must."""
-        (found,) = [c for c in self.status.conditions if c.status == "True"]
+        found = self._holds()
         return found.type, found.reason
 
     @property
     def message(self) -> str:
-        (found,) = [c for c in self.status.conditions if c.status == "True"]
-        return found.message
+        return self._holds().message
+
+    def _holds(self) -> Condition:
+        held = [c for c in self.status.conditions if c.status == "True"]
+        (found,) = [c for c in held if c.type in set(ConditionType)]
+        assert found is held[0], "what follows of it comes after it"
+        return found
 
     def person(self, name: str) -> ParticipantStatus:
         return next(p for p in self.status.participants if p.name == name)

@@ -18,5 +18,6 @@
     disruptions  pods that were stopped where they ran: counted, bounded
     containers   what the containers beside our program say
     reasons      states and reasons: which become events, with which messages
+    readiness    Ready, Reconciling, Stalled: for tools that know any object
     conditions   the status: one condition that holds, figures, participants
 """

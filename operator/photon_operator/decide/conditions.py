@@ -25,6 +25,7 @@ from photon_operator.children.kinds import Object
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import timestamp
 from photon_operator.decide.plan import KubeEvent
+from photon_operator.decide.readiness import readiness
 from photon_operator.decide.reasons import (
     AT_WORK,
     CLUSTER_REASONS,
@@ -97,8 +98,9 @@ def _said(status: JobStatus | None) -> JobStatus | None:
 
 
 def holding(status: JobStatus) -> Condition | None:
-    """The condition that is true."""
-    return next((c for c in status.conditions if c.status == "True"), None)
+    """The job's condition that is true."""
+    own = set(ConditionType)
+    return next((c for c in status.conditions if c.status == "True" and c.type in own), None)
 
 
 def finished(status: JobStatus) -> Condition | None:
@@ -121,10 +123,10 @@ def seen(status: JobStatus, generation: int) -> bool:
 
 def ended_as_before(status: JobStatus, generation: int, problem: str | None = None) -> JobStatus:
     """The status of a job that has ended, after an edit that changes nothing, or that cannot be: ``problem``."""
-    conditions = []
+    conditions, holds = [], holding(status)
     for each in status.conditions:
         message = each.message.partition(NOT_APPLIED)[0]
-        if problem is not None and each.status == "True":
+        if problem is not None and each is holds:
             message = f"{message[: _MESSAGE // 2]}{NOT_APPLIED}{problem}"[:_MESSAGE]
         conditions.append(each.model_copy(update={"message": message, "observed_generation": generation}))
     return status.model_copy(update={"conditions": conditions, "observed_generation": generation})
@@ -138,7 +140,8 @@ def since(status: JobStatus, kind: ConditionType) -> str | None:
 def with_condition(
     figures: JobStatus, before: JobStatus, kind: ConditionType, why: Diagnosis, *, now: float, generation: int
 ) -> JobStatus:
-    """``figures`` with ``kind`` as the one condition that holds, beside those that once held."""
+    """``figures`` with ``kind`` as the one condition that holds, beside those that once held and what follows for tools
+    that know no jobs."""
     conditions = []
     for each in ConditionType:
         known = next((c for c in before.conditions if c.type == each), None)
@@ -157,6 +160,8 @@ def with_condition(
                 observed_generation=generation,
             )
         )
+    holds = next(c for c in conditions if c.type == kind)
+    conditions += readiness(holds, before.conditions, timestamp(now))
     return figures.model_copy(update={"conditions": conditions, "observed_generation": generation})
 
 
