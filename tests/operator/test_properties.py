@@ -32,7 +32,7 @@ def some_job(draw: Any, world: World, *, alive: bool = True) -> str | None:
 @st.composite
 def steps(draw: Any) -> str:
     kinds = "run fail succeed mistake disrupt unschedulable says edit suspend participant delete lose time down"
-    return str(draw(st.sampled_from(kinds.split())))
+    return str(draw(st.sampled_from(f"{kinds} evict node queue admit preempt".split())))
 
 
 def step(kind: str, world: World, draw: Any) -> None:
@@ -53,6 +53,19 @@ def step(kind: str, world: World, draw: Any) -> None:
         case "disrupt" if has_pod:
             world.end_pod(str(job), 143, disrupted="spot")
             world.add_pod(str(job))
+        case "evict" if has_pod:
+            for _ in range(draw(st.sampled_from([1, 4, 10]))):
+                world.end_pod(str(job), 143)
+                world.add_pod(str(job))
+        case "node" if has_pod:
+            world.lose_node(str(job))
+        case "queue":
+            queue = draw(st.sampled_from(["gpus", "cpus", None]))
+            world.raw["metadata"]["labels"] = {names.KUEUE_QUEUE: queue} if queue is not None else {}
+        case "admit" if job is not None and world.children[JOB][job]["spec"].get("suspend"):
+            world.admit(job)
+        case "preempt" if job is not None:
+            world.preempt(job)
         case "unschedulable" if has_pod:
             world.unschedulable(str(job))
         case "says" if "first-aggregator" in world.jobs():
@@ -136,6 +149,10 @@ def cooperate(world: World) -> None:
         job = world.children[JOB][name]
         if "status" in job:
             continue
+        if job["spec"].get("suspend"):
+            world.admit(name)
+        # A node that was lost answers again.
+        world.pods = [pod for pod in world.pods if "deletionTimestamp" not in pod["metadata"]]
         if not any(p["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"] for p in world.pods):
             world.add_pod(name)
         if name == "first-init":
