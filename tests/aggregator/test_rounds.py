@@ -12,6 +12,7 @@ from photon.protocol.messages import RefusalReason
 from photon.protocol.views import Stage
 from photon_aggregator.rounds import assignment
 from photon_aggregator.rounds.events import (
+    Admitted,
     Ahead,
     Closed,
     Evaluated,
@@ -148,6 +149,41 @@ def test_a_decided_round_whose_updates_do_not_come_is_merged_at_the_deadline_whi
     machine.send(Tick(at=machine.at))
     assert machine.stage is Stage.MERGE
     assert machine.state.outcome is None
+
+
+def test_an_update_that_was_handed_in_before_the_deadline_counts_however_long_its_check_takes() -> None:
+    machine = Machine(settings(("east", "north", "south", "west"), quorum=2))
+    plan = machine.opened()
+    machine.admit("east", plan)
+    machine.admit("north", plan)
+    machine.at += 9.0
+    machine.submit("south", plan)
+    machine.at = 1100.0
+    machine.send(Tick(at=machine.at))
+    assert machine.stage is Stage.TRAIN
+    wake = next_wake(machine.state)
+    assert wake is None or wake > machine.at, "it does not look at the clock again and again"
+    machine.at += 5.0
+    machine.submit("west", plan)  # too late: it is not waited for
+    machine.send(Admitted(at=machine.at, round=1, admission=admission("south", plan)))
+    assert machine.stage is Stage.MERGE
+    assert [one.participant for one in machine.last(Merge).admissions] == ["east", "north", "south"]
+
+
+def test_a_check_that_ends_badly_after_the_deadline_holds_the_round_up_no_longer() -> None:
+    machine = Machine(settings(quorum=2))
+    plan = machine.opened()
+    machine.admit("east", plan)
+    machine.admit("north", plan)
+    machine.submit("south", plan)
+    machine.at = 1101.0
+    machine.send(Tick(at=machine.at))
+    assert machine.stage is Stage.TRAIN
+    refused = digest(manifest("south", plan))
+    why = RefusalReason.NOT_FINITE
+    machine.send(UpdateRefused(at=machine.at, round=1, participant="south", digest=refused, reason=why, message="NaN"))
+    machine.send(Tick(at=machine.at))
+    assert [one.participant for one in machine.last(Merge).admissions] == ["east", "north"]
 
 
 def test_without_a_quorum_the_deadline_fails_a_job_that_does_not_wait_and_says_who_was_missing_and_why() -> None:

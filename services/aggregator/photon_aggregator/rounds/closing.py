@@ -52,6 +52,10 @@ def maybe_close(state: JobState, at: float) -> Step:
         )
         if not overdue and not waited:
             return state, []
+        in_time = open_round.under_check(state.deadline(open_round))
+        if open_round.quorum_at is not None and not waited and in_time:
+            # How long a check takes is not its sender's time.
+            return state, []
     if open_round.quorum_at is None and open_round.missing and able:
         return _without_quorum(state, open_round, at)
     return _close(state, open_round, head, open_round.admissions, at)
@@ -60,7 +64,7 @@ def maybe_close(state: JobState, at: float) -> Step:
 def _without_quorum(state: JobState, open_round: OpenRound, at: float) -> Step:
     """The deadline is over and the quorum is not there: wait for it, or fail, as the job says."""
     if state.settings.when_quorum_lost is WhenQuorumLost.FAIL:
-        if any(submission.check is CheckState.CHECKING for submission in open_round.submissions.values()):
+        if open_round.under_check():
             return state, []
         if state.scanned_at >= state.deadline(open_round):
             return end(state, quorum_lost(state, open_round, at), at)

@@ -111,7 +111,8 @@ def next_wake(state: JobState) -> float | None:
     """When the machine wants a Tick; None while only events can change anything."""
     times: list[float] = []
     if state.stage is Stage.TRAIN and state.open is not None and state.away is None:
-        if not state.open.overdue:
+        # A check under way holds the end up, and has an event of its own.
+        if not state.open.overdue and not state.open.under_check():
             times.append(state.deadline(state.open))
         if state.open.quorum_at is not None and state.settings.grace_seconds is not None:
             times.append(state.open.quorum_at + state.settings.grace_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -121,9 +122,11 @@ class RoundSettings:
 class Submission:
     """The latest update of a participant in the open round.
 
-    ``refusal_seen``: it has read the refusal. ``checks``: of updates of this participant in this round, this one's too.
+    ``at``: when it was handed in. ``refusal_seen``: it has read the refusal. ``checks``: of updates of this participant
+    in this round, this one's too.
     """
 
+    at: float = 0.0
     digest: str
     check: CheckState
     admission: Admission | None = None
@@ -168,6 +171,10 @@ class OpenRound:
         """All that was admitted, sorted by participant: the order of merging."""
         found = (self.submissions[name].admission for name in sorted(self.submissions))
         return tuple(admission for admission in found if admission is not None)
+
+    def under_check(self, by: float = math.inf) -> bool:
+        """Whether the check of an update is under way that was handed in by then."""
+        return any(one.check is CheckState.CHECKING and one.at <= by for one in self.submissions.values())
 
     def takes(self, participant: str) -> bool:
         """Whether an update of ``participant`` can still count."""

@@ -39,7 +39,7 @@ def submitted(state: JobState, event: Submitted | ManifestFound) -> Step:
         if before.digest == event.digest and not _may_differ_now(before, event):
             return state, []
         checks += before.checks
-    submission = Submission(digest=event.digest, check=CheckState.CHECKING, checks=checks)
+    submission = Submission(at=event.at, digest=event.digest, check=CheckState.CHECKING, checks=checks)
     check = CheckUpdate(
         plan=open_round.plan,
         plan_digest=open_round.plan_digest,

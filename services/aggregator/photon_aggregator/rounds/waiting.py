@@ -64,6 +64,7 @@ def jumped(state: JobState, seconds: float) -> JobState:
             opened_at=open_round.opened_at + seconds,
             counts_from=moved(open_round.counts_from),
             quorum_at=moved(open_round.quorum_at),
+            submissions={name: replace(one, at=one.at + seconds) for name, one in open_round.submissions.items()},
         )
     return replace(
         state,
