@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from photon.api.status import JoinReason
-from photon.protocol.messages import FinishTask
+from photon.protocol.messages import FinishTask, Progress
 from photon.trust import statements
 from photon.trust.keys import Identity
+from photon_gate.clocks import Clocks
+from photon_gate.hub.errors import Declined
 from photon_gate.program import Gate
 from tests.gate.hub import SHA, ScriptedHub, bent, ends
 from tests.gate.site import HEADERS, Institution
@@ -177,3 +179,24 @@ def test_a_commit_that_was_not_signed_yet_is_asked_for_again(hub: ScriptedHub, g
     hub.commits = [hub.commit(0, SHA["zero"], None), hub.commit(1, SHA["one"], SHA["zero"])]
     gate.membership.step()
     assert gate.standing.last_commit == SHA["one"]
+
+
+def test_a_hub_that_asks_for_patience_is_not_asked_until_then(hub: ScriptedHub, site: Institution) -> None:
+    now = [1000.0]
+    with site.gate(Clocks(steady=lambda: now[0])) as gate:
+        gate.membership.step()
+        hub.refuse("v1/progress", 429, "TooManyRequests", Retry_After="30")
+        said = Progress(task_id="train-00001", phase="train")
+        with pytest.raises(Declined) as met:
+            gate.border.progress(said)
+        assert (met.value.status, met.value.retry_after) == (429, 30)
+        now[0] += 20
+        with pytest.raises(Declined) as met:
+            gate.border.progress(said)
+        assert met.value.retry_after == 10
+        assert len(hub.bodies("v1/progress")) == 1
+        hub.headers = {}
+        assert gate.membership.step() == 5.0
+        hub.bend.clear()
+        now[0] += 10
+        assert gate.border.progress(said).cancel is False

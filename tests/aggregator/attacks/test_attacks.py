@@ -7,7 +7,7 @@ A8, signed false evaluations, is in test_beyond_rounds.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
@@ -109,10 +109,20 @@ def _soon(one: Site) -> httpx.Response:
 
 
 def test_a2_guessing_ends(hub: Hub) -> None:
-    token = hub.invite("north")
+    token, now = hub.invite("north"), [100.0]
+    hub.clock = lambda: now[0]
     with hub.running():
-        for _ in range(21):
-            site(hub, "north", f"phi_{token[4:12]}.{'A' * 43}").enroll()
+        site(hub, "north").hello()
+        for number in range(21):
+            wrong = site(hub, "north", f"phi_{token[4:12]}.{'A' * 43}")
+            body = wrong.enrolment().model_dump(mode="json", by_alias=True)
+            answer = wrong.http.post(f"{hub.url}/v1/enrolment", json=body)
+            # Five at once, then one each twelve seconds.
+            assert (answer.status_code, "Retry-After" in answer.headers) == (
+                (429, True) if number == 5 else (401, False)
+            )
+            if number >= 4:
+                now[0] += 12.0 if number != 4 else 0.0
         locked = site(hub, "north", token).enroll()
         assert reason(locked) == "InvitationUnknown"
         assert "renew" in locked.json()["error"]["message"]
@@ -261,6 +271,43 @@ def test_a9_floods_and_large_bodies_end_at_the_door(hub: Hub) -> None:
         # One that asks too much takes nothing from the others, and nothing from the inside.
         assert south.http.get(f"{hub.url}/v1/participant").status_code == 200
         assert running.get("/v1/status")["rounds"] == 3
+
+
+def test_a9_an_institution_and_a_stranger_have_rates(hub: Hub) -> None:
+    now = [100.0]
+    hub.clock = lambda: now[0]
+
+    def answers(count: int, ask: Callable[[], httpx.Response]) -> list[int]:
+        return [ask().status_code for _ in range(count)]
+
+    with open_round(hub) as (running, north, south, _task), httpx.Client(trust_env=False) as stranger:
+        now[0] += 60.0
+
+        def look() -> httpx.Response:
+            return north.http.get(f"{hub.url}/v1/participant")
+
+        assert answers(41, look) == [200] * 40 + [429]
+        assert look().headers["Retry-After"] == "1"
+        now[0] += 1.0
+        assert answers(11, look) == [200] * 10 + [429]
+        assert south.http.get(f"{hub.url}/v1/participant").status_code == 200
+
+        def hello() -> httpx.Response:
+            return stranger.get(f"{hub.url}/v1/hello", params={"nonce": "0" * 32})
+
+        now[0] += 60.0
+        assert answers(41, hello) == [200] * 40 + [429]
+        now[0] += 1.0
+        assert answers(6, hello) == [200] * 5 + [429]
+        # Sessions: of those that signed. A stranger who names north uses up nothing of it.
+        now[0] += 60.0
+        thief = site(hub, "north")
+        challenge = north.hello()
+        assert answers(8, lambda: thief.session(challenge)) == [403] * 8
+        signed = [north.session() for _ in range(5)]
+        assert {one.status_code for one in signed} == {200}
+        refused = running.text("/metrics")
+        assert 'photon_door_refusals_total{job="test",reason="TooManyRequests"} 5.0' in refused
 
 
 def test_a10_a_participant_learns_nothing_of_others(hub: Hub) -> None:

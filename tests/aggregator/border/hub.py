@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ class Hub:
     identity: Identity = field(default_factory=Identity.new)
     tokens: dict[str, str] = field(default_factory=dict)
     linger_seconds: float = 5.0
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.access = self.folder / "access.json"
@@ -65,6 +66,7 @@ class Hub:
             access=self.access,
             outside=self.store,
             registry=app.state.registry,
+            clock=self.clock,
         )
         return DoorServer(border=border, bound=self.bound.dup(), linger_seconds=self.linger_seconds)
 

@@ -37,17 +37,23 @@ _HEADERS: Final[Mapping[ErrorReason, Mapping[str, str]]] = {
 
 
 class ApiError(AggregatorError):
-    """A request that fails as a whole, with a reason and a sentence for people; ``status``: not that of the reason."""
+    """A request that fails as a whole, with a reason and a sentence for people.
 
-    def __init__(self, reason: ErrorReason, message: str, status: int | None = None) -> None:
+    ``status``: not that of the reason. ``retry_after``: seconds until another attempt makes sense.
+    """
+
+    def __init__(
+        self, reason: ErrorReason, message: str, status: int | None = None, *, retry_after: int | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.status = status
+        self.retry_after = retry_after
 
     def response(self) -> JSONResponse:
         """The answer."""
-        return error_response(self.reason, self.message, self.status)
+        return error_response(self.reason, self.message, self.status, retry_after=self.retry_after)
 
 
 class NotRead(ApiError):
@@ -69,9 +75,12 @@ def error_body(reason: ErrorReason, message: str) -> dict[str, object]:
     return reply.model_dump(mode="json", by_alias=True)
 
 
-def error_response(reason: ErrorReason, message: str, status: int | None = None) -> JSONResponse:
+def error_response(
+    reason: ErrorReason, message: str, status: int | None = None, *, retry_after: int | None = None
+) -> JSONResponse:
     """An ErrorReply with the status of its reason, or ``status``."""
-    return JSONResponse(error_body(reason, message), status_code=status or STATUS[reason], headers=_HEADERS.get(reason))
+    headers = {**_HEADERS.get(reason, {}), **({"Retry-After": str(retry_after)} if retry_after is not None else {})}
+    return JSONResponse(error_body(reason, message), status_code=status or STATUS[reason], headers=headers)
 
 
 def install(app: FastAPI) -> None:

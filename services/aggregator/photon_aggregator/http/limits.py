@@ -7,7 +7,7 @@ update a round.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 # Of one part in a manifest or a parts request, every number at its longest.
@@ -52,26 +52,44 @@ def body_seconds(size_bytes: int, *, least: float) -> float:
     return least + size_bytes / SLOWEST_BYTES_PER_SECOND
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What one sender may ask for."""
+
+    per_second: float = REQUESTS_PER_SECOND
+    burst: float = BURST
+    at_once: int = REQUESTS_AT_ONCE
+    updates_at_once: int = UPDATES_AT_ONCE
+
+
+INSIDE: Final = Rates()
+
+
 @dataclass(slots=True, kw_only=True)
 class Allowance:
     """What one sender has in use, and a token bucket of its requests. ``at``: monotonic seconds."""
 
     at: float
-    tokens: float = BURST
+    rates: Rates = INSIDE
+    tokens: float = field(init=False)
     requests: int = 0
     updates: int = 0
 
+    def __post_init__(self) -> None:
+        self.tokens = self.rates.burst
+
     def begin(self, *, update: bool, now: float) -> str | None:
         """Count a request that begins; what is wrong, in a sentence, when it is one too many."""
-        self.tokens = min(BURST, self.tokens + max(0.0, now - self.at) * REQUESTS_PER_SECOND)
+        rates = self.rates
+        self.tokens = min(rates.burst, self.tokens + max(0.0, now - self.at) * rates.per_second)
         self.at = now
         if self.tokens < 1.0:
-            return f"more than {REQUESTS_PER_SECOND:g} requests a second"
+            return f"more than {rates.per_second:g} requests a second"
         self.tokens -= 1.0
-        if self.requests >= REQUESTS_AT_ONCE:
-            return f"more than {REQUESTS_AT_ONCE} requests at a time"
-        if update and self.updates >= UPDATES_AT_ONCE:
-            return f"more than {UPDATES_AT_ONCE} updates at a time"
+        if self.requests >= rates.at_once:
+            return f"more than {rates.at_once} requests at a time"
+        if update and self.updates >= rates.updates_at_once:
+            return f"more than {rates.updates_at_once} updates at a time"
         self.requests += 1
         self.updates += update
         return None

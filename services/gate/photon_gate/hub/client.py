@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -141,6 +142,8 @@ class HubClient:
         self._token = checked_token(token)
         self._clock = clock
         self._lock = Lock()
+        # Until when the hub wants no more of a kind of requests.
+        self._quiet: dict[str, float] = {}
         self._session = ""
         self._opened = self._until = float("-inf")
         self._short = 0
@@ -416,11 +419,16 @@ class HubClient:
         params: Mapping[str, str] | None = None,
         limit: int = SMALL,
     ) -> Answer:
+        self._patient(kind := path.rpartition("/")[2])
         # Three: the first session had ended unseen, and the second may be ended by what ended that one.
         for last in (False, False, True):
             session = self._current()
             try:
                 return self._asked(method, path, body=body, params=params, session=session, limit=limit)
+            except Declined as declined:
+                if declined.status == 429:
+                    self._quiet[kind] = self._clock() + (declined.retry_after or 1.0)
+                raise
             except SessionEnded as ended:
                 with self._lock:
                     if session == self._session:
@@ -428,6 +436,13 @@ class HubClient:
                 if last:
                     raise HubUnreachable("Session", f"the hub ends sessions at once: {ended}") from ended
         raise AssertionError
+
+    def _patient(self, kind: str) -> None:
+        """Raises Declined: the hub asked for a pause of such requests, which is not over."""
+        left = self._quiet.get(kind, float("-inf")) - self._clock()
+        if left > 0:
+            said = f"the hub asked for no {kind} for another {left:.0f} s"
+            raise Declined(429, ErrorReason.TOO_MANY_REQUESTS.value, said, retry_after=math.ceil(left))
 
     def _asked(
         self,

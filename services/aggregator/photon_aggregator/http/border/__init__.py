@@ -6,6 +6,7 @@
     app        routes, errors and bounds put together; the base path
     door       what the routes work with
     guard      who speaks, decided from the headers alone: sessions
+    rates      how often an address, an institution, an invitation may ask
     sessions   challenges and sessions, in memory
     roster     who is a member: records in the bucket, and the wishes of access.json
     enrolling  a site's first words: enrollment, session, rotation, leaving

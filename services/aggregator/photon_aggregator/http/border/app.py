@@ -28,6 +28,7 @@ from photon_aggregator.http.border.door import BorderDoor
 from photon_aggregator.http.border.enrolling import Reception
 from photon_aggregator.http.border.guard import BorderGuard
 from photon_aggregator.http.border.hub import Hub
+from photon_aggregator.http.border.rates import ByAddress
 from photon_aggregator.http.border.roster import Roster
 from photon_aggregator.http.border.sessions import Sessions
 from photon_aggregator.http.border.watch import Watch
@@ -53,14 +54,19 @@ class Border:
         outside: ObjectStore,
         registry: CollectorRegistry,
         body_seconds: float = BODY_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``access``: access.json. ``outside``: the store as institutions reach it. ``registry``: for its metrics."""
+        """``access``: access.json. ``outside``: the store as institutions reach it. ``registry``: for its metrics.
+
+        ``clock``: monotonic seconds, for sessions and rates.
+        """
         self._engine = engine
         self._identity = identity
         self._access = access
         self._outside = outside
         self._door: BorderDoor | None = None
-        self._sessions = Sessions(clock=time.monotonic)
+        self._clock = clock
+        self._sessions = Sessions(clock=clock)
         self.base = f"/jobs/{job_name(engine.job)}"
         counted = Counted(_Below(self.base, self._application(status, body_seconds)), self.base)
         self.app: ASGIApp = counted
@@ -80,11 +86,11 @@ class Border:
             log=DoorLog(engine.store, clock=engine.clock),
         )
         roster = Roster(engine.store, hub, engine.state.settings.remote, clock=engine.clock)
-        reception = Reception(hub=hub, roster=roster, sessions=self._sessions, now=engine.clock)
+        reception = Reception(hub=hub, roster=roster, sessions=self._sessions, now=engine.clock, clock=self._clock)
         watch = Watch(engine, reception, self._access)
         # Open to requests only once it is known who is a member.
         await watch.first()
-        self._door = BorderDoor(hub=hub, reception=reception, watch=watch, outside=self._outside)
+        self._door = BorderDoor(hub=hub, reception=reception, watch=watch, outside=self._outside, clock=self._clock)
         await watch.run()
 
     def _members(self) -> Iterable[Member]:
@@ -105,11 +111,12 @@ class Border:
             engine=engine,
             tokens=Tokens({}),
             read_token=ReadToken(None, everyone=False),
-            clock=time.monotonic,
+            clock=self._clock,
             body_seconds=body_seconds,
             sessions=self._sessions,
         )
         app.add_middleware(Door, guard=guard)
+        app.add_middleware(ByAddress, clock=self._clock)
         app.add_middleware(SecurityHeaders)
         app.include_router(routes.router)
         return app

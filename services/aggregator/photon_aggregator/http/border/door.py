@@ -13,6 +13,7 @@ from photon.store.objects import ObjectStore
 from photon.trust.members import Member
 from photon_aggregator.http.border.enrolling import Reception
 from photon_aggregator.http.border.hub import Hub
+from photon_aggregator.http.border.rates import UPDATE, Buckets
 from photon_aggregator.http.border.watch import Watch
 from photon_aggregator.http.errors import ApiError
 from photon_aggregator.rounds.state import CHECKS_A_ROUND
@@ -27,8 +28,16 @@ class BorderDoor:
     watch: Watch
     outside: ObjectStore
     clock: Callable[[], float] = time.monotonic
+    _updates: Buckets = field(init=False)
     _read_at: float = float("-inf")
     _signatures: dict[str, tuple[int, set[str]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._updates = Buckets(rate=UPDATE, clock=self.clock)
+
+    def pace_update(self, round_number: int, participant: str) -> None:
+        """Raises ApiError: the participant hands in the update of this round too often."""
+        self._updates.take(f"{participant}/{round_number}", f"too many attempts to hand in round {round_number}")
 
     def member(self, participant: str) -> Member:
         """Where it stands; it has a session, so it is one."""

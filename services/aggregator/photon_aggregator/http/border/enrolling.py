@@ -30,6 +30,7 @@ from photon.trust.members import Member, MemberKind
 from photon.trust.statements import Leave, Session, verify, verify_enrolment, verify_rotation
 from photon_aggregator.http.border.errors import Denied
 from photon_aggregator.http.border.hub import Hub
+from photon_aggregator.http.border.rates import ENROLMENT, SESSION, Buckets
 from photon_aggregator.http.border.roster import Roster
 from photon_aggregator.http.border.sessions import Sessions
 
@@ -50,13 +51,20 @@ _STATES: Final = {
 
 @dataclass(slots=True, kw_only=True)
 class Reception:
-    """``now``: seconds since the epoch, for the end of invitations."""
+    """``now``: seconds since the epoch, for the end of invitations. ``clock``: monotonic seconds, for rates."""
 
     hub: Hub
     roster: Roster
     sessions: Sessions
     now: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.monotonic
+    _enrolments: Buckets = field(init=False)
+    _opened: Buckets = field(init=False)
     _failures: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._enrolments = Buckets(rate=ENROLMENT, clock=self.clock)
+        self._opened = Buckets(rate=SESSION, clock=self.clock)
 
     def enroll(self, request: EnrolmentRequest) -> tuple[Member, str]:
         """A key for a participant; where it stands then, and the nonce to repeat. Blocking.
@@ -115,6 +123,9 @@ class Reception:
                 "restart the aggregator",
             )
         held = entry.invitation
+        if held is not None and token is not None and token[4:12] == held.id:
+            # Only who has seen the invitation knows its id, so strangers do not keep the institution out.
+            self._enrolments.take(held.id, f"too many attempts to use the invitation of {name}")
         if token is None or held is None or not hmac.compare_digest(sha256_hex(token.encode()), held.sha256):
             self._failures[name] = self._failures.get(name, 0) + 1
             raise Denied(
@@ -140,6 +151,8 @@ class Reception:
             )
         if member.state is not MemberState.ACTIVE:
             raise Denied(*_STATES[member.state])
+        # Counted once the signature holds, or anyone could use up the sessions of another.
+        self._opened.take(member.participant, f"too many sessions of {member.participant}")
         return self.sessions.open(member.participant), member
 
     def rotate(self, name: str, request: RotateRequest) -> Member:

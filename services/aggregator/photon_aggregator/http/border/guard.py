@@ -13,6 +13,7 @@ from photon_aggregator.http.auth import MAX_TOKEN_LENGTH
 from photon_aggregator.http.border.sessions import Sessions
 from photon_aggregator.http.door import Guard
 from photon_aggregator.http.errors import ApiError
+from photon_aggregator.http.limits import Allowance, Rates
 
 ANYONE: Final = frozenset({"/v1/hello", "/v1/enrolment", "/v1/session"})
 MEMBERS: Final = re.compile(
@@ -20,6 +21,10 @@ MEMBERS: Final = re.compile(
 )
 # Everybody who has shown no session shares one allowance.
 _STRANGERS: Final = ""
+# A gate has a long poll, an update that is checked, a report and a look at the job under way, and those of a gate
+# before it that was killed.
+MEMBER: Final = Rates(per_second=10.0, burst=40.0, at_once=8, updates_at_once=2)
+STRANGERS: Final = Rates(per_second=50.0, burst=200.0, at_once=64)
 _SIGNED: Final = re.compile(r"/v1/(enrolment|session|cosign|leave|keys|state)")
 
 
@@ -50,6 +55,14 @@ class BorderGuard(Guard):
         if scheme.lower() != "bearer" or not 0 < len(token) <= MAX_TOKEN_LENGTH:
             raise ApiError(ErrorReason.UNAUTHENTICATED, "needs 'Authorization: Bearer SESSION'")
         return self.sessions.participant(token.strip())
+
+    def allowance(self, name: str) -> Allowance:
+        """Of a member, or that of all strangers together, whose addresses are counted before (rates)."""
+        known = self.allowances.get(name)
+        if known is None:
+            rates = MEMBER if name != _STRANGERS else STRANGERS
+            known = self.allowances[name] = Allowance(at=self.clock(), rates=rates)
+        return known
 
     def body_limit(self, method: str, path: str) -> int:
         """Most bytes of a body: what the worker protocol allows, and an envelope."""

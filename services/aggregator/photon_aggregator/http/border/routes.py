@@ -210,6 +210,7 @@ async def update(
     if open_round is not None and open_round.round == round and participant in open_round.plan.cohort:
         door.count_signature(round, participant, request.submission.manifest)
         await engine.in_thread(lambda: evidence.keep_update(engine.store, door.hub, member, round, request))
+        door.pace_update(round, participant)
     else:
         # The round may open in a moment: the signature is kept when the same is posted again.
         wait_seconds = 0.0
