@@ -129,6 +129,7 @@ class Controller:
         for key in self.cache.jobs():
             if key[0] not in found:
                 self._poller.forget(key)
+                self._secrets.stale(key)
             elif key[0] in gained:
                 self._queue.wake(key)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from photon.api.job import RETRY
 from photon.api.status import JobReason
-from photon_operator.children import names
 from photon_operator.children.kinds import SECRET
 from photon_operator.cluster.cache import Cache
 from photon_operator.cluster.token_secrets import READ_AGAIN_SECONDS, TokenSecrets
@@ -86,12 +86,20 @@ def test_none_of_a_job_that_has_ended_or_is_another_controllers() -> None:
     ended = said("Complete", JobReason.ROUNDS_DONE, round=10, committed=10)
     bench.job["status"] = as_json(ended.model_copy(update={"observed_generation": 1, "document_digest": "0" * 64}))
     assert not bench.due, "a thousand finished jobs cost no request at a start"
-    bench.job["metadata"]["annotations"] = {names.RETRY: "1"}
+    bench.job["metadata"]["annotations"] = {RETRY: "1"}
     assert bench.due, "it is to be tried again"
     bench.job["metadata"] |= {"annotations": {}, "generation": 2}
     assert bench.due, "it was edited, and may go on"
     bench.job["spec"]["managedBy"] = "example.org/other"
     assert not bench.due
+
+
+def test_it_is_read_again_when_another_operator_may_have_written_it() -> None:
+    bench = Bench()
+    bench.read(secret())
+    bench.secrets.stale(KEY)
+    assert bench.due
+    assert bench.known is not None, "until then it is what is known"
 
 
 def test_nothing_is_kept_of_a_job_that_is_gone() -> None:

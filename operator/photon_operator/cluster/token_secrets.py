@@ -1,7 +1,8 @@
 """The Secrets of jobs' tokens, read one by one: the operator may neither list nor watch Secrets.
 
-Before a reconcile that needs it the Secret of the job is read, unless it is known: once after the operator's start, and
-again after ten minutes, so that one which a person removed is made again. What our own applies answer counts as read.
+Before a reconcile that needs it the Secret of the job is read, unless it is known: once after the operator began to
+look after the job, and again after ten minutes, so that one which a person removed is made again. What our own applies
+answer counts as read.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class TokenSecrets:
             self._cache.drop(SECRET, known)
         if found is not None:
             self._cache.put(SECRET, found)
+
+    def stale(self, key: Key) -> None:
+        """Another operator may have written it since: it is read before it is used again."""
+        self._read_at.pop(key, None)
 
     def forget(self, key: Key) -> None:
         """The job is gone, and its Secret goes with it."""
