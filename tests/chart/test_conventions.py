@@ -16,7 +16,7 @@ from tests.chart.rendering import CHART, NAMESPACE, Chart, Object, environment, 
 pytestmark = pytest.mark.timeout(1500)
 
 OPENSHIFT = ("--api-versions", "security.openshift.io/v1")
-ELSEWHERE = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "NetworkPolicy"}
+ELSEWHERE = {"CustomResourceDefinition"}
 EVERYTHING: dict[str, Any] = {
     "commonLabels": {"team": "platform"},
     "commonAnnotations": {"example.org/owner": "ann"},
