@@ -146,3 +146,10 @@ def test_rendered_twice_it_is_the_same(chart: Chart, tmp_path: Path) -> None:
     values.write_text(yaml.safe_dump(EVERYTHING))
     render = ("template", "photon", str(CHART), "--namespace", NAMESPACE, "--values", str(values))
     assert chart.helm(*render) == chart.helm(*render)
+
+
+def test_services_have_addresses_of_ipv4_and_ipv6_where_the_cluster_has_both(chart: Chart) -> None:
+    objects = chart.render("--set", "seaweedfs.enabled=true,seaweedfs.listenAddress=::")
+    assert {item["spec"]["ipFamilyPolicy"] for item in of_kind(objects, "Service")} == {"PreferDualStack"}
+    (store,) = named(objects, "StatefulSet", "photon-seaweedfs")["spec"]["template"]["spec"]["containers"]
+    assert "-s3.ip.bind=::" in store["command"]

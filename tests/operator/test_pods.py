@@ -80,11 +80,11 @@ def test_programs_find_the_files_and_addresses_that_they_are_told_of() -> None:
     assert aggregator["command"][:5] == [
         "photon-aggregator",
         *("--job", "/etc/photon/job/job.json"),
-        *("--listen", "0.0.0.0:8080"),
+        *("--listen", "[::]:8080"),
     ]
     assert "--stop-when-done" in aggregator["command"]
     listening = aggregator["command"].index("--metrics-listen") + 1
-    assert aggregator["command"][listening] == "0.0.0.0:8081"
+    assert aggregator["command"][listening] == "[::]:8081"
     assert {port["name"]: port["containerPort"] for port in aggregator["ports"]} == {"http": 8080, "metrics": 8081}
     assert "http://first-aggregator.lab.svc:8080" in worker["command"]
     assert worker["command"][worker["command"].index("--work-dir") + 1] == "/var/lib/photon"
@@ -92,6 +92,12 @@ def test_programs_find_the_files_and_addresses_that_they_are_told_of() -> None:
         volumes = {v["name"] for v in template(world, job)["volumes"]}
         assert {m["name"] for m in container(world, job)["volumeMounts"]} == volumes
         assert env(world, job)["PHOTON_TERMINATION_LOG"] == "/dev/termination-log"
+
+
+def test_services_have_addresses_of_both_kinds_where_the_cluster_has_them() -> None:
+    services = make({"nodes": 2}, local={"strategy": "FSDP"}).children[SERVICE]
+    assert len(services) == 2
+    assert {body["spec"]["ipFamilyPolicy"] for body in services.values()} == {"PreferDualStack"}
 
 
 def test_secrets_are_named_and_never_copied() -> None:

@@ -47,6 +47,7 @@ class Maker:
         spec: dict[str, Any] = {
             "selector": names.labels(self.job, role.value, participant),
             "ports": [{**port, "targetPort": port["port"], "protocol": "TCP"}],
+            "ipFamilyPolicy": "PreferDualStack",
         }
         if headless:  # nodes find each other before they are ready
             spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}

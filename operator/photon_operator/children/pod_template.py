@@ -58,8 +58,9 @@ def launch_context(job: str, namespace: str, participants: list[str]) -> LaunchC
     return LaunchContext(
         job_path=f"{JOB_FOLDER}/{JOB_FILE}",
         tokens_path=f"{TOKENS_FOLDER}/{DIGESTS_FILE}",
-        listen=f"0.0.0.0:{names.AGGREGATOR_PORT}",
-        metrics_listen=f"0.0.0.0:{names.METRICS_PORT}",
+        # Every address, in clusters of IPv4, of IPv6 and of both.
+        listen=f"[::]:{names.AGGREGATOR_PORT}",
+        metrics_listen=f"[::]:{names.METRICS_PORT}",
         aggregator_url=f"http://{names.aggregator(job)}.{namespace}.svc:{names.AGGREGATOR_PORT}",
         work_dir=WORK_FOLDER,
         rendezvous={name: _rendezvous(names.worker(job, name), namespace) for name in participants},

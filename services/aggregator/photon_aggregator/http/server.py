@@ -46,6 +46,8 @@ class _Server(uvicorn.Server):
 def listen(address: str, *, inherited: str | None = None, option: str = "--listen") -> socket.socket:
     """A listening socket for ``host:port`` (port 0: any free one); ``option`` is what errors call it.
 
+    ``[::]`` is every address, of IPv4 as well; of IPv4 alone where the machine has no IPv6.
+
     ``inherited`` is the number of an open socket that listens there already: a launcher's, which keeps the address
     over restarts.
 
@@ -58,9 +60,13 @@ def listen(address: str, *, inherited: str | None = None, option: str = "--liste
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise ListenError(f"{option} {address}: needs HOST:PORT, for example 127.0.0.1:8080")
     host = host.removeprefix("[").removesuffix("]")
+    if host == "::" and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if host == "::":
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
         bound.bind((host, int(port)))
         bound.listen(1024)
