@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages cluster-programs check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores demo-join chaos soak fuzz fuzz-input sweep clean
+.PHONY: help setup demo run test test-sight sight-packages test-cluster cluster-up cluster-down cluster-packages cluster-programs check format generate pins bench bench-merge bench-worker bench-operator bench-page bench-sight bench-long bench-evaluation bench-gate bench-audit stores demo-join chaos soak try-kueue fuzz fuzz-input sweep clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -153,6 +153,9 @@ bench-audit: $(STAMP) ## An audit beside plain reads of the same bytes plus the 
 
 bench-operator: $(STAMP) ## A thousand jobs before one operator: reconcile latency, API requests, memory
 	$(BIN)/python -m benchmarks.operator
+
+try-kueue: $(STAMP) ## A job in the queues of the real Kueue controller (root; builds Kueue with Go, which takes many minutes once)
+	$(BIN)/python -m benchmarks.kueue
 
 fuzz-input: $(STAMP) ## 5,000 mutations of the files of each reader and of job documents
 	$(BIN)/python -m tools.fuzz_input
