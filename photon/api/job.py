@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from photon.api.base import ApiModel, CelRule, Name, ShortText
 from photon.api.model import ModelSpec
 from photon.api.participation import EvaluationSpec, ParticipationSpec, StopSpec
-from photon.api.placement import AggregatorSpec, Participant, StorageSpec
+from photon.api.placement import AggregatorSpec, ClaimRetentionSpec, Participant, StorageSpec
 from photon.api.status import JobStatus
 from photon.api.training import ExchangeSpec, LocalSpec, OuterSpec, ParallelStrategy
 
@@ -60,6 +60,14 @@ class JobSpec(ApiModel):
     ttl_seconds_after_finished: Annotated[
         int | None,
         Field(ge=0, le=10**9, description="In a cluster: seconds after completion until the job is deleted."),
+    ] = None
+    # Omitted when unset: nothing that programs need.
+    persistent_volume_claim_retention_policy: Annotated[
+        ClaimRetentionSpec | None,
+        Field(
+            exclude_if=lambda value: value is None,
+            description="In a cluster: whether volume claims of workers are deleted before the job is. Default: no.",
+        ),
     ] = None
     managed_by: Annotated[
         ShortText | None,

@@ -194,6 +194,32 @@ class AccessMode(StrEnum):
     READ_WRITE_MANY = "ReadWriteMany"
 
 
+class ClaimRetention(StrEnum):
+    """What becomes of the volume claims of workers."""
+
+    RETAIN = "Retain"
+    DELETE = "Delete"
+
+
+class ClaimRetentionSpec(ApiModel):
+    """When the volume claims of workers are deleted before the job itself is, as a StatefulSet has it."""
+
+    when_finished: Annotated[
+        ClaimRetention,
+        Field(
+            description="Whether the claims are deleted when the job is complete. More rounds then start with a fresh "
+            "state of the optimizer. The claims of a failed job are always kept."
+        ),
+    ] = ClaimRetention.RETAIN
+    when_removed: Annotated[
+        ClaimRetention,
+        Field(
+            description="Whether the claim of a participant is deleted when the participant is removed from the job. "
+            "Retain: if it is added again, it continues with its state of the optimizer."
+        ),
+    ] = ClaimRetention.RETAIN
+
+
 class WorkDirSpec(ApiModel):
     """The folder of a worker's local checkpoints, cached models and data. Of a run on one machine: in its folder."""
 

@@ -346,6 +346,12 @@ def test_participants_come_and_go(lab: Lab, aggregators: Aggregators) -> None:
     assert {k: v for k, v in after.items() if k in ("north.token", "south.token")} == {
         k: v for k, v in before.items() if k in ("north.token", "south.token")
     }
-    lab.edit("first-job", participants=people)
+    claims = lab.names("pvc")
+    smaller = [{**p, "worker": {**p["worker"], "workDir": {"size": "1Gi"}}} for p in people]
+    lab.edit("first-job", participants=smaller)
     until(lambda: "first-job-worker-east" not in lab.names(), "it left")
+    kept = ("events", "--field-selector", "reason=ClaimKept,involvedObject.name=first-job")
+    until(lambda: len(lab.kube.items(*kept)) == 2, "a claim cannot shrink")
+    assert lab.state()[1] != "PodRefused", "and the API server was not asked to"
+    assert lab.names("pvc") == claims, "its claim is kept for its return"
     until(lambda: "east.token" not in lab.kube.get("secret/first-job-tokens")["data"], "its token is void")

@@ -278,6 +278,7 @@ def test_the_digests_of_the_examples_are_those_that_are_checked_in() -> None:
 ASIDE: Final = {
     *("aggregator", "participants", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished", "managedBy"),
     *("storage.credentialsSecretRef", "storage.deletionPolicy"),
+    "persistentVolumeClaimRetentionPolicy",
 }
 
 

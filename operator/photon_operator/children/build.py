@@ -207,7 +207,10 @@ def make_children(inputs: ChildrenInputs) -> Children:
 
 def _document(job: FederatedTrainingJob) -> dict[str, Any]:
     """What the programs load: the job with every default, nothing of Kubernetes' own."""
-    return job.model_dump(mode="json", by_alias=True, exclude={"status": True, "metadata": {"labels", "annotations"}})
+    own = {"persistent_volume_claim_retention_policy"}
+    return job.model_dump(
+        mode="json", by_alias=True, exclude={"status": True, "metadata": {"labels", "annotations"}, "spec": own}
+    )
 
 
 def _room(model: ModelSpec) -> str:

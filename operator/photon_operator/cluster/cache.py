@@ -190,7 +190,8 @@ def _slim(kind: str, raw: Object) -> Object:
     elif kind == SERVICE:
         slim["spec"] = {"selector": (raw.get("spec") or {}).get("selector")}
     elif kind == CLAIM:
-        slim["spec"] = {"resources": (raw.get("spec") or {}).get("resources") or {}}
+        claim: Mapping[str, Any] = raw.get("spec") or {}
+        slim["spec"] = {key: claim[key] for key in ("resources", "storageClassName", "accessModes") if key in claim}
     else:
         slim |= {key: raw[key] for key in ("data", "spec", "status") if key in raw}
     shared: Object = _shared(slim)

@@ -8,6 +8,7 @@
     parts        the parts of its plan: which children are applied, adopted, deleted
     deleting     for a job that was deleted
     closing      for a job whose namespace is being deleted
+    claims       the volume claims of workers: what stays of them, and when they go
     repair       what is tried again after an edit, or when it is asked for
     queues       whether queues hold what a round needs
     clock        when a job started, and what is left of its deadline

@@ -8,10 +8,10 @@ from typing import Any, Final
 from photon.api.status import ClusterReason
 from photon.protocol.canonical import digest
 from photon_operator.children import names, pinned
-from photon_operator.children.build import Children, as_large_as
+from photon_operator.children.build import Children
 from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, SECRET, SERVICE
+from photon_operator.decide import claims, diagnosis, disruptions, queues
 from photon_operator.decide import conditions as statuses
-from photon_operator.decide import diagnosis, disruptions, queues
 from photon_operator.decide.diagnosis import Diagnosis
 from photon_operator.decide.observed import Observed, ObservedJob, owner_uid
 from photon_operator.decide.plan import Adopt, Apply, Delete, Plan, joined
@@ -113,35 +113,26 @@ def workers(situation: Situation) -> Plan:
             known = observed.child(CLAIM, children.claims[name]["metadata"]["name"])
             if known is not None and known["metadata"].get("deletionTimestamp"):
                 continue
-            plans.append(_claim(situation, name, known))
+            plans.append(keep(observed, claims.wanted(situation, name, known)))
         work = situation.workers[name]
         if work is not None and not work.deleting and _is_over(situation, name, work):
             plans.append(_delete(work))
         else:
             plans.append(place(observed, work, body))
-    return joined([*plans, _leavers(situation)])
-
-
-def _claim(situation: Situation, participant: str, known: Mapping[str, Any] | None) -> Plan:
-    body: Mapping[str, Any] = situation.children.claims[participant]
-    worker = next(p.worker for p in situation.job.spec.participants if p.name == participant)
-    if known is not None and worker is not None and worker.work_dir.size is None:
-        body = as_large_as(known, body)
-    return keep(situation.observed, body)
+    return joined([*plans, _leavers(situation), claims.leavers(situation)])
 
 
 def _leavers(situation: Situation) -> Plan:
-    """What belongs to participants that no longer take part."""
+    """What belongs to participants that no longer take part, but for their claims."""
     children = situation.children
     kept = {body["metadata"]["name"] for body in (*children.workers.values(), *children.worker_services.values())}
-    claims = {body["metadata"]["name"] for body in children.claims.values()}
     return Plan(
         delete=tuple(
             Delete(kind=kind, name=name, uid=found["metadata"]["uid"])
-            for kind in (JOB, SERVICE, CLAIM)
+            for kind in (JOB, SERVICE)
             for name, found in situation.observed.children.get(kind, {}).items()
             if (found["metadata"].get("labels") or {}).get(names.ROLE) == "worker"
-            and name not in (claims if kind == CLAIM else kept)
+            and name not in kept
             and not found["metadata"].get("deletionTimestamp")
         )
     )

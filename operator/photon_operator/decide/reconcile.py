@@ -24,7 +24,7 @@ from photon_operator.children import build, names, pinned
 from photon_operator.children.build import Children, ChildrenInputs
 from photon_operator.children.inherited import inherited
 from photon_operator.children.kinds import JOB, SECRET, Object
-from photon_operator.decide import clock, closing, parts, reasons, repair
+from photon_operator.decide import claims, clock, closing, parts, reasons, repair
 from photon_operator.decide import conditions as statuses
 from photon_operator.decide.active import decide
 from photon_operator.decide.deleting import leave
@@ -217,6 +217,8 @@ def _finished(observed: Observed, job: FederatedTrainingJob, children: Children,
         plans.append(parts.stop(jobs))
     elif any(not work.ended for work in jobs):
         plans.append(Plan(again_in_seconds=at + LEAVE_SECONDS - observed.now))
+    if ended.type == ConditionType.COMPLETE:
+        plans.append(claims.after_completion(observed, job.spec, jobs))
     return _plan(joined(plans), before, status)
 
 
@@ -254,8 +256,8 @@ def _active(observed: Observed, job: FederatedTrainingJob, children: Children, b
     )
     if plan.status is None:
         return plan
-    unknown = () if statuses.seen(before, generation) else _of_unknown_fields(observed.job)
-    return replace(plan, events=(*repair.said(observed.job, before), *unknown, *plan.events))
+    edit = () if statuses.seen(before, generation) else (*_of_unknown_fields(observed.job), *claims.said(situation))
+    return replace(plan, events=(*repair.said(observed.job, before), *edit, *plan.events))
 
 
 def _of_unknown_fields(raw: Object) -> list[KubeEvent]:
