@@ -17,6 +17,7 @@ _FIELDS: Final = {
     "egress": "V1NetworkPolicyEgressRule",
     "aggregatorFrom": "V1NetworkPolicyPeer",
     "metricsFrom": "V1NetworkPolicyPeer",
+    "namespaces": "scalar",
 }
 
 
@@ -27,11 +28,14 @@ class NetworkSettingsError(OperatorError, UserError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSettings:
     """``egress``: rules for all pods of jobs, such as DNS and storage. ``aggregator_from``: peers, other than a job's
-    own workers, that reach its aggregator. ``metrics_from``: peers that read its metrics. As Kubernetes has them."""
+    own workers, that reach its aggregator. ``metrics_from``: peers that read its metrics. As Kubernetes has them.
+    ``namespaces``: where the chart restricted job pods before operators did: a job that runs there loses nothing by
+    policies of its own."""
 
     egress: tuple[Mapping[str, Any], ...] = ()
     aggregator_from: tuple[Mapping[str, Any], ...] = ()
     metrics_from: tuple[Mapping[str, Any], ...] = ()
+    namespaces: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, text: str) -> NetworkSettings | None:
@@ -52,6 +56,7 @@ class NetworkSettings:
             egress=tuple(_with_protocols(rule) for rule in document.get("egress") or ()),
             aggregator_from=tuple(document.get("aggregatorFrom") or ()),
             metrics_from=tuple(document.get("metricsFrom") or ()),
+            namespaces=frozenset(map(str, document.get("namespaces") or ())),
         )
 
 

@@ -12,7 +12,7 @@ from photon_operator.children import names
 from photon_operator.children.kinds import JOB, NETWORK_POLICY
 from photon_operator.network_settings import NetworkSettings, NetworkSettingsError
 from photon_operator.settings import Settings
-from tests.operator.world import World, job_object
+from tests.operator.world import SUSPENDED, World, job_object, words
 
 OPERATOR: Final = {"app.kubernetes.io/component": "operator"}
 PROMETHEUS: Final = {"app": "prometheus"}
@@ -147,7 +147,7 @@ def test_other_settings_change_the_policies_and_no_pod() -> None:
     """As an upgrade from a chart with policies for whole namespaces: jobs that run get theirs, and go on."""
     running = world(settings=Settings()).training(round=2, committed=1)
     before = {name: job["metadata"]["uid"] for name, job in running.children[JOB].items()}
-    running.settings = SETTINGS
+    running.settings = Settings(network_policy=NetworkSettings.of('{"namespaces": ["lab"]}'))
     running.settle()
     assert set(running.children[NETWORK_POLICY]) == {"first-pods", "first-aggregator"}
     running.settings = Settings(network_policy=NetworkSettings.of("{}"))
@@ -156,6 +156,26 @@ def test_other_settings_change_the_policies_and_no_pod() -> None:
     assert [rule["ports"][0]["port"] for rule in egress] == [8080], "only its aggregator"
     assert {name: job["metadata"]["uid"] for name, job in running.children[JOB].items()} == before
     assert running.state == ("Running", "Training")
+
+
+def test_pods_that_nothing_restricted_are_not_cut_off_by_an_upgrade() -> None:
+    """Where the chart had no policies, as in other namespaces than its own, storage may be at any port."""
+    running = world(settings=Settings()).training(round=2, committed=1)
+    running.settings = SETTINGS
+    running.settle()
+    assert NETWORK_POLICY not in running.children
+    running.edit(suspend=True)
+    running.settle()
+    running.succeed("first-aggregator", words(SUSPENDED))
+    running.settle()
+    assert NETWORK_POLICY not in running.children, "its workers are still those of before"
+    running.after(61)
+    running.edit(suspend=False)
+    running.settle()
+    assert set(running.children[NETWORK_POLICY]) == {"first-pods", "first-aggregator"}, "before its new pods"
+    running.children[NETWORK_POLICY].clear()
+    running.settle()
+    assert set(running.children[NETWORK_POLICY]) == {"first-pods", "first-aggregator"}, "its pods know them"
 
 
 def test_a_policy_that_somebody_edited_or_removed_is_made_again() -> None:
@@ -181,7 +201,10 @@ def test_the_policy_of_a_participant_goes_with_it() -> None:
     [
         ("{", "PHOTON_NETWORK_POLICY is not JSON"),
         ("[]", "PHOTON_NETWORK_POLICY must be a JSON object"),
-        ('{"ingress": []}', "PHOTON_NETWORK_POLICY.ingress: unknown; it has egress, aggregatorFrom, metricsFrom"),
+        (
+            '{"ingress": []}',
+            ".ingress: unknown; it has egress, aggregatorFrom, metricsFrom, namespaces",
+        ),
         ('{"egress": {}}', "PHOTON_NETWORK_POLICY.egress: must be a list"),
         ('{"egress": [{"too": []}]}', "PHOTON_NETWORK_POLICY.egress[0].too: unknown; it has ports, to"),
         (

@@ -83,7 +83,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $operator := include "photon.ownPods" (dict "root" . "component" "operator") | fromJson -}}
 {{- $from := concat (list $operator) ($policy.aggregatorFrom | default list) -}}
 {{- $egress = concat $egress ($policy.extraEgress | default list) -}}
-{{- dict "egress" $egress "aggregatorFrom" $from "metricsFrom" ($policy.metricsFrom | default list) | toJson -}}
+{{- $before := $policy.namespaces | default .Values.watchNamespaces | default (list .Release.Namespace) -}}
+{{- dict "egress" $egress "aggregatorFrom" $from "metricsFrom" ($policy.metricsFrom | default list) "namespaces" $before | toJson -}}
 {{- end -}}
 {{- end -}}
 

@@ -113,7 +113,13 @@ def make_children(inputs: ChildrenInputs) -> Children:
         storage_secret=spec.storage.credentials_secret_ref,
         inherited=inputs.inherited,
     )
-    maker = Maker(job=name, uid=inputs.uid, from_round=inputs.committed_rounds, inherited=inputs.inherited)
+    maker = Maker(
+        job=name,
+        uid=inputs.uid,
+        from_round=inputs.committed_rounds,
+        inherited=inputs.inherited,
+        restricted=settings.network_policy is not None,
+    )
     workers = {p.name: p.worker for p in spec.participants if p.worker is not None}
     launch = pod_template.launch_context(name, namespace, list(workers))
     plan = {process.name: process for process in processes(job, launch)}

@@ -28,6 +28,9 @@ FROM_ROUND: Final = f"{GROUP}/from-round"
 # Of a Job, ROUND:COUNT: pods of it that were stopped by the time that this round was committed (decide/disruptions).
 DISRUPTIONS: Final = f"{GROUP}/disruptions"
 
+# At a Job whose pods have been under the NetworkPolicies of their job from the beginning.
+RESTRICTED: Final = f"{GROUP}/restricted"
+
 # Keeps a deleted job until what it wrote is deleted too (spec.storage.deletionPolicy); no other job has it.
 FINALIZER: Final = f"{GROUP}/data"
 

@@ -18,12 +18,14 @@ from photon_operator.children.kinds import API_VERSIONS, CLAIM, JOB, SERVICE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
-    """Makes the objects of one job. ``from_round``: rounds that were committed by now."""
+    """Makes the objects of one job. ``from_round``: rounds that were committed by now. ``restricted``: its pods are
+    under NetworkPolicies from the beginning."""
 
     job: str
     uid: str
     from_round: int
     inherited: Inherited = field(default_factory=Inherited)
+    restricted: bool = False
 
     def any(
         self, kind: str, name: str, body: dict[str, Any], *, role: str | None = None, participant: str | None = None
@@ -96,6 +98,7 @@ class Maker:
         made["metadata"]["annotations"] |= {
             names.SPEC_HASH: depends,
             names.FROM_ROUND: str(self.from_round),
+            **({names.RESTRICTED: "true"} if self.restricted else {}),
         }
         if kueue and names.KUEUE_QUEUE in kueue:
             asked = filter(None, (kueue[names.KUEUE_QUEUE], kueue.get(names.KUEUE_PRIORITY)))

@@ -63,14 +63,24 @@ def document(situation: Situation) -> Plan:
 
 def shared(observed: Observed, children: Children) -> Plan:
     """What all pods of the job need before they are made: who may talk to them, and whose certificates they trust."""
-    bodies = [*children.policies.values(), *([children.authority] if children.authority is not None else [])]
     known = observed.children.get(NETWORK_POLICY, {})
+    policies = () if _unrestricted(observed, known) else children.policies.values()
+    bodies = [*policies, *([children.authority] if children.authority is not None else [])]
     gone = [
         Delete(kind=NETWORK_POLICY, name=name, uid=found["metadata"]["uid"])
         for name, found in known.items()
         if name not in children.policies and not found["metadata"].get("deletionTimestamp")
     ]
     return joined([*(keep(observed, body) for body in bodies), Plan(delete=tuple(gone))])
+
+
+def _unrestricted(observed: Observed, known: Mapping[str, Any]) -> bool:
+    """Whether pods run that no policy restricted so far: to restrict them now could cut them off from their storage."""
+    settings, namespace = observed.settings.network_policy, observed.job["metadata"]["namespace"]
+    if known or settings is None or namespace in settings.namespaces:
+        return False
+    running = (work.job["metadata"] for work in observed.jobs().values() if not work.ended)
+    return any(names.RESTRICTED not in (metadata.get("annotations") or {}) for metadata in running)
 
 
 def place(observed: Observed, work: ObservedJob | None, body: Mapping[str, Any]) -> Plan:
