@@ -27,7 +27,7 @@ def test_a_field_that_leaves_is_no_free_text_and_is_explained(message: Message, 
 
 def test_the_sheet_names_what_is_inside_signed_statements() -> None:
     text = sheet()
-    for field in ("envelope: manifest", "envelope: result", "envelopes[]: keys.<name>", "task.model.files[].url"):
+    for field in ("envelope: manifest", "envelope: result", "envelopes[]: key", "task.model.files[].url"):
         assert f"| `{field}` |" in text
 
 

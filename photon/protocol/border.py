@@ -1,4 +1,4 @@
-"""The conversation of an institution's gate with the hub's door ("border" 1): JSON over HTTPS, outbound from the gate.
+"""The conversation of a gate with the hub's door ("border" 1 and 2): JSON over HTTPS, outbound from the institution.
 
 Paths are below the door's base, ``https://HOST/.../jobs/NAMESPACE/NAME``. An envelope is a signed statement
 (photon.trust), sent as text so that its bytes stay as they were signed.
@@ -38,7 +38,10 @@ from photon.protocol.messages import Task, UpdateSubmission
 from photon.protocol.ranges import Count, Seconds
 from photon.protocol.records import Evaluation
 
-PROTOCOL: Final = 1
+# The newest that this release speaks, and all: gates and hubs of the release before go on. With 2, tasks and commits
+# are signed as Task2 and Commit2: the end of a job says whether it failed, and no commit names other institutions.
+PROTOCOL: Final = 2
+PROTOCOLS: Final = (1, 2)
 PROTOCOL_HEADER: Final = "Photon-Protocol"
 VERSION_HEADER: Final = "Photon-Version"
 SESSION_SECONDS: Final = 900
@@ -126,7 +129,7 @@ class SessionReply(ApiModel):
 
 
 class BorderTask(ApiModel):
-    """``envelope``: Task, signed by the hub, of the same task."""
+    """``envelope``: Task2, signed by the hub, of the same task; in a session of protocol 1, Task."""
 
     task: Task
     envelope: EnvelopeText
@@ -147,7 +150,8 @@ class BorderEvaluation(ApiModel):
 
 
 class CommitsReply(ApiModel):
-    """``envelopes``: Commit, signed by the hub, in the order of rounds."""
+    """``envelopes``: Commit2, signed by the hub, in the order of rounds; in a session of protocol 1, Commit with no
+    other key than the asking institution's."""
 
     envelopes: Annotated[list[EnvelopeText], Field(max_length=MAX_COMMITS)]
 

@@ -43,11 +43,12 @@ class Statement(ApiModel):
     """What every kind has: its name."""
 
     KIND: ClassVar[str]
+    VERSION: ClassVar[int] = 1
 
     @classmethod
     def payload_type(cls) -> str:
         """The media type that is signed together with the payload."""
-        return f"application/vnd.photon.{cls.KIND}.v1+json"
+        return f"application/vnd.photon.{cls.KIND}.v{cls.VERSION}+json"
 
     def seal(self, *signers: Identity) -> bytes:
         """The envelope, signed by each."""
@@ -200,8 +201,38 @@ class Task(Statement):
         return self
 
 
+class Task2(Task):
+    """Hub: do this. As Task, and a task to finish says whether the job has ``failed``."""
+
+    VERSION = 2
+    failed: Annotated[bool | None, Field(exclude_if=_unset)] = None
+
+    @model_validator(mode="after")
+    def _says_whether_it_failed(self) -> Self:
+        if (self.failed is None) == (self.kind == "finish"):
+            raise ValueError("failed belongs to a task to finish")
+        return self
+
+
+class Commit2(Statement):
+    """Hub, to one institution: the model of the round, and by which ``key`` the update of that ``participant`` was
+    signed that the round took. Other institutions are not named."""
+
+    KIND = "commit"
+    VERSION = 2
+    job: Sha256
+    round: Count
+    commit: Sha256
+    previous: Annotated[Sha256 | None, Field(exclude_if=_unset)] = None
+    participant: Name
+    key: Annotated[KeyId | None, Field(exclude_if=_unset)] = None
+    version: Version
+    audit_size: Count
+    audit_head: Sha256
+
+
 class Commit(Statement):
-    """Hub: the model of the round, and by which keys its updates were signed."""
+    """Hub: the model of the round, and by which keys its updates were signed. In the bucket, for audits."""
 
     KIND = "commit"
     job: Sha256
@@ -215,7 +246,7 @@ class Commit(Statement):
 
 
 KINDS: Final[tuple[type[Statement], ...]] = (
-    Enrolment, Session, Update, Evaluation, Leave, Rotate, Cosign, Hello, Membership, Task, Commit,
+    Enrolment, Session, Update, Evaluation, Leave, Rotate, Cosign, Hello, Membership, Task, Task2, Commit2, Commit,
 )  # fmt: skip
 S = TypeVar("S", bound=Statement)
 

@@ -56,6 +56,7 @@ class ScriptedHub(Proxy):
         self.origins = [STORE]
         self.task: Task | None = None
         self.cohort = 3
+        self.protocols = [1]
         self.round = 1
         self.finished = "Running"
         self.commits: list[str] = []
@@ -138,7 +139,11 @@ class ScriptedHub(Proxy):
             said |= {"plan": task.plan, "first_step": task.first_step, "local_steps": task.local_steps}
         if isinstance(task, FinishTask):
             said["reason"] = task.reason
-        return self.seal(statements.Task(**{**said, **changes}))
+        if max(self.protocols) < 2:
+            return self.seal(statements.Task(**{**said, **changes}))
+        if isinstance(task, FinishTask):
+            said["failed"] = task.failed
+        return self.seal(statements.Task2(**{**said, **changes}))
 
     def answer(self, path: str, query: dict[str, list[str]], body: dict[str, Any], session: str) -> tuple[int, Any]:
         if path == "v1/hello":
@@ -147,7 +152,7 @@ class ScriptedHub(Proxy):
                 challenge="ab" * 16,
                 job=self.job,
                 job_name="default/test",
-                protocols=[1],
+                protocols=self.protocols,
                 version="0.1.0",
                 object_origins=self.origins,
                 audit_size=len(self.log),

@@ -23,7 +23,7 @@ from tests.gate.site import HEADERS, Institution
     [
         ({"nonce": "0" * 32}, JoinReason.HUB_NOT_TRUSTED, "nonce of its hello"),
         ({"job_name": "default/other"}, JoinReason.HUB_NOT_TRUSTED, "jobName"),
-        ({"protocols": [2, 3]}, JoinReason.VERSION_SKEW, "speaks protocols 2, 3, this gate"),
+        ({"protocols": [3, 4]}, JoinReason.VERSION_SKEW, r"speaks protocols 3, 4, this gate \(.*\) 1, 2"),
         ({"object_origins": ["https://elsewhere.example"]}, JoinReason.HUB_NOT_TRUSTED, "https://elsewhere.example"),
     ],
 )
@@ -200,3 +200,40 @@ def test_a_hub_that_asks_for_patience_is_not_asked_until_then(hub: ScriptedHub, 
         hub.bend.clear()
         now[0] += 10
         assert gate.border.progress(said).cancel is False
+
+
+def test_a_failed_job_does_not_pass_for_a_complete_one(hub: ScriptedHub, site: Institution) -> None:
+    """Whether it failed is signed: a proxy that reads TLS cannot turn it round, nor ask for the form of before."""
+    hub.protocols, hub.round, hub.finished = [1, 2], 3, "Failed"
+    hub.task = FinishTask(id="finish", reason="QuorumLost", message="too few updates", failed=True)
+    commit = {"job": hub.job, "round": 0, "commit": SHA["zero"], "participant": "north", "version": "0.2.0"}
+    hub.commits = [hub.seal(statements.Commit2(**commit, audit_size=0, audit_head="0" * 64))]
+
+    def bend(status: int, body: Any) -> tuple[int, Any]:
+        return status, bent(body, task=bent(body["task"], failed=False))
+
+    hub.bend["v1/task"] = bend
+    with site.gate() as gate:
+        gate.membership.step()
+        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "failed of its task is 'False', not 'True'")
+
+    plain = {"job": hub.job, "participant": "north", "id": "finish", "kind": "finish", "round": 3, "base": SHA["zero"]}
+    before = statements.Task(**plain, cohort_size=0, reason="QuorumLost")
+    hub.bend["v1/task"] = lambda status, body: bend(status, bent(body, envelope=hub.seal(before)))
+    with site.gate() as gate:
+        gate.membership.step()
+        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "the hub is not trusted: its task ")
+    hub.bend.clear()
+    with site.gate() as gate:
+        gate.membership.step()
+        gate.membership.step()
+        assert gate.standing.finish is not None
+        assert gate.standing.finish.failed
+
+
+def test_a_commit_as_it_is_signed_for_another_ends_the_gate(hub: ScriptedHub, site: Institution) -> None:
+    hub.protocols = [1, 2]
+    commit = {"job": hub.job, "round": 0, "commit": SHA["zero"], "participant": "south", "version": "0.2.0"}
+    hub.commits = [hub.seal(statements.Commit2(**commit, audit_size=0, audit_head="0" * 64))]
+    with site.gate() as gate:
+        ends(gate.membership.step, JoinReason.HUB_NOT_TRUSTED, "a commit as it is signed for south")

@@ -8,6 +8,7 @@ from photon.api.status import MemberState
 from photon.trust.keys import Identity
 from photon.trust.statements import (
     Commit,
+    Commit2,
     Cosign,
     Enrolment,
     Evaluation,
@@ -18,6 +19,7 @@ from photon.trust.statements import (
     Session,
     Statement,
     Task,
+    Task2,
     TaskFile,
     Update,
 )
@@ -48,6 +50,14 @@ STATEMENTS: Final[tuple[Statement, ...]] = (
     Task(
         job=SHA, participant="st-mary", id="train-00003", kind="train", round=3, base=SHA, cohort_size=4, plan=SHA,
         first_step=60, local_steps=20, files=[TaskFile(name="model.safetensors", size_bytes=100, sha256=SHA)],
+    ),
+    Task2(
+        job=SHA, participant="st-mary", id="finish", kind="finish", round=3, base=SHA, cohort_size=0,
+        reason="QuorumLost", failed=True,
+    ),
+    Commit2(
+        job=SHA, round=3, commit=SHA, previous=SHA, participant="st-mary", key=SITE.key.id, version="0.2.0",
+        audit_size=7, audit_head=SHA,
     ),
     Commit(
         job=SHA, round=3, commit=SHA, previous=SHA, keys={"st-mary": SITE.key.id}, version="0.2.0", audit_size=7,

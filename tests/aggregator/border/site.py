@@ -30,12 +30,14 @@ NONCE = "0123456789abcdef" * 2
 
 @dataclass
 class Site(FakeWorker):
-    """``urls``: the door's. ``hub``: its key. ``invitation``: the token."""
+    """``urls``: the door's. ``hub``: its key. ``invitation``: the token. ``protocol``: 1 for one of
+    the release before."""
 
     hub: Key | None = None
     identity: Identity = field(default_factory=Identity.new)
     invitation: str | None = None
     job_name: str = "default/test"
+    protocol: int = PROTOCOL
     envelopes: list[str] = field(default_factory=list)
 
     def hello(self) -> statements.Hello:
@@ -56,7 +58,7 @@ class Site(FakeWorker):
                 "participant": self.name,
                 "public_key": self.identity.key.text,
                 "version": "0.2.0",
-                "protocol": PROTOCOL,
+                "protocol": self.protocol,
                 "nonce": NONCE,
                 **changes,
             }
@@ -79,7 +81,7 @@ class Site(FakeWorker):
                 "participant": self.name,
                 "challenge": hello.challenge,
                 "version": "0.2.0",
-                "protocol": PROTOCOL,
+                "protocol": self.protocol,
                 **changes,
             }
         )

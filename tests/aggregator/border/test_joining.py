@@ -69,7 +69,7 @@ def test_what_was_signed_is_kept_beside_the_records(hub: Hub) -> None:
     said = statements.verify(hub.store.get(keys.commit_signature(3)), statements.Commit, hub.identity.key)
     assert said.commit == digest(last)
     assert said.keys == {one.name: one.identity.key.id for one in sites}
-    task = statements.verify(sites[0].envelopes[0].encode(), statements.Task, hub.identity.key)
+    task = statements.verify(sites[0].envelopes[0].encode(), statements.Task2, hub.identity.key)
     assert (task.kind, task.round, task.participant) == ("train", 1, "north")
 
 

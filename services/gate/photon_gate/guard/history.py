@@ -34,7 +34,9 @@ class History:
             for said, envelope in found:
                 if said.job != self.common.client.job:
                     raise not_trusted("it signs commits of another job as those of this one")
-                own = said.keys.get(self.common.client.participant)
+                if said.participant != self.common.client.participant:
+                    raise not_trusted(f"it shows a commit as it is signed for {said.participant}")
+                own = said.key
                 if own is not None and not self._owned(own) and self.common.memory.update(said.round) is not None:
                     raise not_trusted(f"round {said.round} has an update of this institution with the key {own}")
                 self.common.memory.follows(said)

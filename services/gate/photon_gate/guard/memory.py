@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from photon.files import write_atomic
 from photon.protocol.messages import TrainTask
 from photon.trust.log import NOTHING
-from photon.trust.statements import Commit
+from photon.trust.statements import Commit2
 from photon_gate.hub.checks import not_trusted
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Memory:
                 self._seen.job = job
                 self._write()
 
-    def follows(self, said: Commit) -> None:
+    def follows(self, said: Commit2) -> None:
         """A commit that the hub signed, after the one before it. Raises Contradiction: it is of another history."""
         with self._lock:
             if said.round != self._seen.checked + 1:

@@ -15,7 +15,6 @@ from photon_gate.guard.memory import Behind
 from photon_gate.guard.passes import Passes
 from photon_gate.guard.presence import Presence
 from photon_gate.hub.checks import of_task as same_task
-from photon_gate.hub.checks import signed
 from photon_gate.ledger.entries import Direction
 
 
@@ -53,7 +52,7 @@ class Tasks:
         if found is None:
             return None
         offered, headers = found
-        said = signed(offered.envelope, statements.Task, self.common.client.hub)
+        said = self.common.client.signed_task(offered.envelope)
         same_task(said, offered.task, job=self.common.client.job, participant=self.common.client.participant)
         notes = TRAINING_NOTES if TRAINING_NOTES in headers.get(ACCEPTS.lower(), "") else ""
         task = self._allowed(said, offered.task)

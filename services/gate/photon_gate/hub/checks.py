@@ -39,6 +39,13 @@ def same(what: str, *fields: tuple[str, object, object]) -> None:
             raise not_trusted(f"{name} of its {what} is {str(found)[:80]!r}, not {str(expected)[:80]!r}")
 
 
+def shown(said: statements.Commit, participant: str) -> statements.Commit2:
+    """A commit in the form of the release before, as one institution needs it."""
+    return statements.Commit2.model_validate(
+        said.model_dump(exclude={"keys"}) | {"participant": participant, "key": said.keys.get(participant)}
+    )
+
+
 def of_task(said: statements.Task, task: Task, *, job: str, participant: str) -> None:
     """Raises Contradiction: the task is not the one that was signed, for this participant of this job."""
     same(
@@ -50,6 +57,8 @@ def of_task(said: statements.Task, task: Task, *, job: str, participant: str) ->
     )
     if isinstance(task, FinishTask):
         same("task", ("reason", task.reason, said.reason))
+        if isinstance(said, statements.Task2):
+            same("task", ("failed", task.failed, said.failed))
         return
     files = [TaskFile(name=f.file.name, size_bytes=f.file.size_bytes, sha256=f.file.sha256) for f in task.model.files]
     training = isinstance(task, TrainTask)

@@ -18,7 +18,7 @@ from photon.api.join import JoinSpec
 from photon.api.learning import LearningJob
 from photon.api.status import JoinReason, MemberState
 from photon.protocol.border import (
-    PROTOCOL,
+    PROTOCOLS,
     BorderEvaluation,
     BorderReason,
     BorderTask,
@@ -50,7 +50,7 @@ from photon.protocol.messages import (
 from photon.trust import statements
 from photon.trust.keys import Identity, Key
 from photon.version import release
-from photon_gate.hub.checks import not_trusted, same, signed
+from photon_gate.hub.checks import not_trusted, same, shown, signed
 from photon_gate.hub.errors import Awaiting, Contradiction, Declined, HubUnreachable, NotEnrolled, SessionEnded
 from photon_gate.hub.exchange import LARGE, SMALL, Answer, Exchange
 
@@ -128,6 +128,8 @@ class HubClient:
         self.key = identity.key
         self.job = ""
         self.version = ""
+        # What hello promised, which is what the next session speaks; and what the present one does.
+        self._spoken = self.protocol = PROTOCOLS[0]
         self._join = join
         self._identity = self._wanted = identity
         self._previous = list(previous)
@@ -165,11 +167,12 @@ class HubClient:
             )
         said = signed(reply.envelope, statements.Hello, self.hub)
         same("hello", ("nonce", said.nonce, nonce), ("jobName", said.job_name, self.job_name))
-        if PROTOCOL not in said.protocols:
+        spoken = set(PROTOCOLS) & set(said.protocols)
+        if not spoken:
             raise Contradiction(
                 JoinReason.VERSION_SKEW,
                 f"the hub ({said.version}) speaks protocols {', '.join(map(str, said.protocols))}, this gate "
-                f"({release()}) {PROTOCOL}: the older side must be upgraded",
+                f"({release()}) {', '.join(map(str, PROTOCOLS))}: the older side must be upgraded",
             )
         allowed = {self._join.origin, *self._join.objects}
         foreign = sorted(set(said.object_origins) - allowed)
@@ -180,7 +183,7 @@ class HubClient:
             )
         if self.job:
             same("hello", ("job", said.job, self.job))
-        self.job, self.version = said.job, said.version
+        self.job, self.version, self._spoken = said.job, said.version, max(spoken)
         self.log = Shown(size=said.audit_size, head=said.audit_head, seen=seen)
         return said
 
@@ -219,7 +222,7 @@ class HubClient:
             participant=self.participant,
             public_key=identity.key.text,
             version=release(),
-            protocol=PROTOCOL,
+            protocol=self._spoken,
             nonce=nonce,
         ).seal(identity)
         request = EnrolmentRequest(public_key=identity.key.text, envelope=envelope.decode(), token=self._token)
@@ -288,13 +291,13 @@ class HubClient:
             participant=self.participant,
             challenge=challenge,
             version=release(),
-            protocol=PROTOCOL,
+            protocol=self._spoken,
         ).seal(identity)
         request = SessionRequest(participant=self.participant, envelope=envelope.decode())
         reply = self._parsed(SessionReply, self._asked("POST", "v1/session", body=request))
         self._opened = self._clock()
         self._until = self._opened + reply.valid_seconds - min(RENEW_SECONDS, reply.valid_seconds / 2)
-        self._session = reply.session
+        self._session, self.protocol = reply.session, self._spoken
 
     def learning(self) -> JobForWorkers:
         """The job, whose digest the hub signed. Raises Contradiction: another, or one that this release cannot read."""
@@ -340,11 +343,20 @@ class HubClient:
         """Hand in a signed evaluation."""
         self._member("POST", f"v1/rounds/{evaluation.evaluation.round}/evaluation", body=evaluation)
 
-    def commits(self, after: int) -> list[tuple[statements.Commit, str]]:
-        """What the hub signed of the commits after a round, with the envelopes."""
+    def commits(self, after: int) -> list[tuple[statements.Commit2, str]]:
+        """What the hub signed of the commits after a round for this institution, with the envelopes."""
         answer = self._member("GET", "v1/commits", params={"after": str(after)}, limit=COMMITS)
         reply = self._parsed(CommitsReply, answer)
-        return [(signed(envelope, statements.Commit, self.hub), envelope) for envelope in reply.envelopes]
+        if self.protocol < 2:
+            return [
+                (shown(signed(envelope, statements.Commit, self.hub), self.participant), envelope)
+                for envelope in reply.envelopes
+            ]
+        return [(signed(envelope, statements.Commit2, self.hub), envelope) for envelope in reply.envelopes]
+
+    def signed_task(self, envelope: str) -> statements.Task:
+        """The hub's statement of a task, in the form that it promised. Raises Contradiction."""
+        return signed(envelope, statements.Task2 if self.protocol >= 2 else statements.Task, self.hub)
 
     def log_digests(self, after: int) -> list[str]:
         """Digests of entries of the door's log after number ``after``: some of them, in their order."""

@@ -16,7 +16,7 @@ from photon.api.access import AccessEntry
 from photon.api.join import Access, Approval
 from photon.api.status import MemberState
 from photon.protocol.border import (
-    PROTOCOL,
+    PROTOCOLS,
     BorderReason,
     EnrolmentRequest,
     LeaveRequest,
@@ -36,6 +36,7 @@ from photon_aggregator.http.border.sessions import Sessions
 
 T = TypeVar("T")
 
+_SPOKEN: Final = ", ".join(map(str, PROTOCOLS))
 # A token has 256 random bits; this only keeps the log readable.
 MAX_FAILURES: Final = 20
 _STATES: Final = {
@@ -77,9 +78,9 @@ class Reception:
         said = _holds(lambda: verify_enrolment(request.envelope.encode(), key))
         self._for_us(said.audience, "audience", self.hub.id)
         self._for_us(said.job_name, "jobName", self.hub.job_name)
-        if said.protocol != PROTOCOL:
+        if said.protocol not in PROTOCOLS:
             raise Denied(
-                BorderReason.VERSION_SKEW, f"the hub speaks protocol {PROTOCOL}, this institution {said.protocol}"
+                BorderReason.VERSION_SKEW, f"the hub speaks protocols {_SPOKEN}, this institution {said.protocol}"
             )
         name = said.participant
         entry, member = self.roster.entry(name), self.roster.members.get(name)
@@ -145,15 +146,15 @@ class Reception:
         self._for_us(said.job, "job", self.hub.job)
         self._for_us(said.participant, "participant", member.participant)
         self.sessions.answered(said.challenge)
-        if said.protocol != PROTOCOL:
+        if said.protocol not in PROTOCOLS:
             raise Denied(
-                BorderReason.VERSION_SKEW, f"the hub speaks protocol {PROTOCOL}, this institution {said.protocol}"
+                BorderReason.VERSION_SKEW, f"the hub speaks protocols {_SPOKEN}, this institution {said.protocol}"
             )
         if member.state is not MemberState.ACTIVE:
             raise Denied(*_STATES[member.state])
         # Counted once the signature holds, or anyone could use up the sessions of another.
         self._opened.take(member.participant, f"too many sessions of {member.participant}")
-        return self.sessions.open(member.participant), member
+        return self.sessions.open(member.participant, said.protocol), member
 
     def rotate(self, name: str, request: RotateRequest) -> Member:
         """Another key for a member. Blocking; raises Denied, StoreError."""

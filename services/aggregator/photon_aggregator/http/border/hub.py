@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from photon.protocol.border import PROTOCOL, HelloReply
+from photon.protocol.border import PROTOCOLS, HelloReply
 from photon.protocol.messages import FinishTask, Task, TrainTask
 from photon.trust import statements
 from photon.trust.keys import Identity
@@ -38,7 +38,7 @@ class Hub:
             challenge=challenge,
             job=self.job,
             job_name=self.job_name,
-            protocols=[PROTOCOL],
+            protocols=list(PROTOCOLS),
             version=release(),
             object_origins=list(self.origins),
             audit_size=size,
@@ -55,8 +55,8 @@ class Hub:
             )
         )
 
-    def task(self, task: Task, participant: str, *, head: Head, cohort_size: int) -> str:
-        """A task as it was given to ``participant``."""
+    def task(self, task: Task, participant: str, *, head: Head, cohort_size: int, protocol: int) -> str:
+        """A task as it was given to ``participant``, who speaks ``protocol``."""
         said: dict[str, object] = {"job": self.job, "participant": participant, "id": task.id, "kind": task.kind}
         if isinstance(task, FinishTask):
             said |= {"round": head.round, "base": head.digest, "cohort_size": 0, "reason": task.reason}
@@ -65,7 +65,21 @@ class Hub:
             said |= {"round": task.round, "base": task.model.commit, "cohort_size": cohort_size, "files": files}
         if isinstance(task, TrainTask):
             said |= {"plan": task.plan, "first_step": task.first_step, "local_steps": task.local_steps}
-        return self._sealed(statements.Task.model_validate(said))
+        if protocol < 2:
+            return self._sealed(statements.Task.model_validate(said))
+        if isinstance(task, FinishTask):
+            said["failed"] = task.failed
+        return self._sealed(statements.Task2.model_validate(said))
+
+    def commit_for(self, participant: str, signed: bytes, protocol: int) -> str:
+        """A signed commit as ``participant`` is shown it: without keys of others. Raises TrustError."""
+        said = statements.verify(signed, statements.Commit, self.identity.key)
+        own = said.keys.get(participant)
+        if protocol < 2:
+            keys = {} if own is None else {participant: own}
+            return self._sealed(said.model_copy(update={"keys": keys}))
+        shown = said.model_dump(exclude={"keys"}) | {"participant": participant, "key": own}
+        return self._sealed(statements.Commit2.model_validate(shown))
 
     def commit(self, head: Head, keys: dict[str, str]) -> bytes:
         """A commit; ``keys``: by which key each update of another institution was signed."""

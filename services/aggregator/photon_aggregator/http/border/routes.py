@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -43,6 +44,7 @@ from photon.protocol.messages import (
 )
 from photon.store import keys
 from photon.store.errors import NotFound
+from photon.trust.errors import TrustError
 from photon.trust.log import LogKind
 from photon_aggregator.actions.grant import grant
 from photon_aggregator.errors import PartsError
@@ -53,6 +55,8 @@ from photon_aggregator.http.dependencies import AsideDep, ContextDep, EngineDep,
 from photon_aggregator.http.errors import ApiError
 from photon_aggregator.http.routers import worker
 from photon_aggregator.rounds.events import Heartbeat
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1")
 
@@ -133,7 +137,9 @@ async def task(
     cohort = len(state.open.plan.cohort) if state.open is not None else 0
     size = cohort if reply.task.kind == "train" else sum(state.eligible(n) for n in state.settings.participants)
     given = _for_outside(reply.task)
-    return BorderTask(task=given, envelope=door.hub.task(given, participant, head=head, cohort_size=size))
+    protocol = door.reception.sessions.protocol(participant)
+    envelope = door.hub.task(given, participant, head=head, cohort_size=size, protocol=protocol)
+    return BorderTask(task=given, envelope=envelope)
 
 
 def _for_outside(task: Task) -> Task:
@@ -239,8 +245,9 @@ async def evaluation(
 
 
 @router.get("/commits")
-async def commits(engine: EngineDep, after: After = -1) -> CommitsReply:
-    """What the hub signed of the commits after a round."""
+async def commits(engine: EngineDep, participant: ParticipantDep, door: DoorDep, after: After = -1) -> CommitsReply:
+    """What the hub signed of the commits after a round; of updates, only the asking institution's."""
+    protocol = door.reception.sessions.protocol(participant)
     head = engine.state.head
     last = min(head.round if head is not None else -1, after + MAX_COMMITS)
 
@@ -248,8 +255,12 @@ async def commits(engine: EngineDep, after: After = -1) -> CommitsReply:
         found = []
         for number in range(after + 1, last + 1):
             try:
-                found.append(engine.store.get(keys.commit_signature(number)).decode())
+                signed = engine.store.get(keys.commit_signature(number))
+                found.append(door.hub.commit_for(participant, signed, protocol))
             except NotFound:
+                break
+            except TrustError as error:
+                logger.error("%s: %s", keys.commit_signature(number), error)
                 break
         return found
 

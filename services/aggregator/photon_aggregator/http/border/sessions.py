@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from photon.protocol.border import CHALLENGE_SECONDS, SESSION_SECONDS, BorderReason
+from photon.protocol.border import CHALLENGE_SECONDS, PROTOCOLS, SESSION_SECONDS, BorderReason
 from photon.protocol.canonical import sha256_hex
 from photon_aggregator.http.border.errors import Denied
 
@@ -26,6 +26,7 @@ class Sessions:
     _challenges: OrderedDict[str, float] = field(default_factory=OrderedDict)
     _names: dict[str, tuple[str, float]] = field(default_factory=dict)
     _newest: dict[str, str] = field(default_factory=dict)
+    _protocols: dict[str, int] = field(default_factory=dict)
     _ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def challenge(self) -> str:
@@ -50,14 +51,19 @@ class Sessions:
         now = self.clock()
         return sum(now <= until for _, until in self._names.values())
 
-    def open(self, participant: str) -> str:
-        """A session of ``participant``; the one before it ends."""
+    def open(self, participant: str, protocol: int) -> str:
+        """A session of ``participant``, who speaks ``protocol``; the one before it ends."""
         self.drop(participant)
         token = secrets.token_urlsafe(32)
         digest = sha256_hex(token.encode())
         self._names[digest] = (participant, self.clock() + SESSION_SECONDS)
         self._newest[participant] = digest
+        self._protocols[participant] = protocol
         return token
+
+    def protocol(self, participant: str) -> int:
+        """What the participant speaks in its session."""
+        return self._protocols.get(participant, PROTOCOLS[0])
 
     def drop(self, participant: str) -> None:
         """End the session of a participant, if it has one."""
