@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
 from photon.api import pod_fields
@@ -17,6 +18,45 @@ from photon_operator.errors import OperatorError
 VARIABLE: Final = "PHOTON_JOB_DEFAULTS"
 # Who a container runs as where no cluster decides it; the images are made for this user.
 USER: Final[Mapping[str, int]] = {"runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001}
+
+
+class Profile(StrEnum):
+    """A Pod Security Standard."""
+
+    RESTRICTED = "restricted"
+    BASELINE = "baseline"
+    PRIVILEGED = "privileged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSecurity:
+    """The profile that pods of jobs must keep to, by namespace; ``default`` in all others."""
+
+    default: Profile = Profile.RESTRICTED
+    namespaces: Mapping[str, Profile] = field(default_factory=dict)
+
+    def of(self, namespace: str) -> Profile:
+        return self.namespaces.get(namespace, self.default)
+
+    @classmethod
+    def parse(cls, given: Any) -> PodSecurity:
+        """Raises DefaultsError: A profile is unknown."""
+        if not isinstance(given, dict) or not isinstance(given.get("namespaces") or {}, dict):
+            raise DefaultsError("jobs.podSecurity: must be {default: PROFILE, namespaces: {NAMESPACE: PROFILE}}")
+        return cls(
+            default=_profile("default", given.get("default") or Profile.RESTRICTED),
+            namespaces={
+                name: _profile(f"namespaces.{name}", value) for name, value in (given.get("namespaces") or {}).items()
+            },
+        )
+
+
+def _profile(at: str, value: Any) -> Profile:
+    try:
+        return Profile(value)
+    except ValueError as error:
+        known = ", ".join(each.value for each in Profile)
+        raise DefaultsError(f"jobs.podSecurity.{at}: {value!r} is no profile; there are {known}") from error
 
 
 class DefaultsError(OperatorError, UserError):
@@ -31,7 +71,7 @@ class JobDefaults:
     object and every pod. ``inherited_metadata``: ``labels`` and ``annotations`` that objects take over from their job:
     keys, or beginnings of keys and ``*``. ``resources``: ``requests`` and ``limits`` of every container.
     ``pod_template_patch``: applied before that of the job. ``security_context``: user and groups; empty where the
-    cluster assigns them.
+    cluster assigns them. ``pod_security``: what no patch may take pods below.
     """
 
     extra_env: Sequence[Mapping[str, Any]] = ()
@@ -45,6 +85,7 @@ class JobDefaults:
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pod_template_patch: Mapping[str, Any] = field(default_factory=dict)
     security_context: Mapping[str, int] = field(default_factory=lambda: dict(USER))
+    pod_security: PodSecurity = field(default_factory=PodSecurity)
 
     @classmethod
     def of(cls, given: Any) -> JobDefaults:
@@ -55,6 +96,8 @@ class JobDefaults:
         """
         if not isinstance(given, dict):
             raise DefaultsError(f"{VARIABLE} must be a JSON object, as the chart writes it of its value jobs")
+        given = dict(given)
+        security = PodSecurity.parse(given.pop("podSecurity", None) or {})
         unknown = sorted(set(given) - set(_FIELDS))
         if unknown:
             raise DefaultsError(f"{VARIABLE}: {unknown[0]} is unknown; there are {', '.join(sorted(_FIELDS))}")
@@ -62,7 +105,8 @@ class JobDefaults:
             for path, problem in pod_fields.misshapen(value, _FIELDS[name][1]):
                 raise DefaultsError(f"jobs.{spell((name, *path))}: {problem}")
         # A null takes a value of the chart away.
-        return cls(**{_FIELDS[name][0]: _without_null(value) for name, value in given.items() if value is not None})
+        known = {_FIELDS[name][0]: _without_null(value) for name, value in given.items() if value is not None}
+        return cls(**known, pod_security=security)
 
 
 _FIELDS: Final[Mapping[str, tuple[str, str]]] = {

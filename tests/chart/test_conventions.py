@@ -90,6 +90,8 @@ def test_the_operator_reads_what_the_chart_says_of_jobs(chart: Chart, everything
     assert defaults.inherited_metadata["labels"] == wanted["inheritedMetadata"]["labels"]
     assert (defaults.resources, defaults.pod_template_patch) == (wanted["resources"], wanted["podTemplatePatch"])
     assert defaults.priority_class_name == "low"
+    given = settings(chart.render("--set", "jobs.podSecurity.namespaces.hpc=privileged")).job_defaults
+    assert [given.pod_security.of(name).value for name in ("hpc", "lab")] == ["privileged", "restricted"]
     usual = settings(chart.render()).job_defaults
     assert replace(usual, inherited_metadata={}) == Settings().job_defaults
 

@@ -26,7 +26,7 @@ LATER: Final = {
     *(name for name in CONTAINER if name.endswith(("-httpGet", "-tcpSocket"))),
 }
 
-Create = Callable[[dict[str, Any]], str | None]
+Create = Callable[..., str | None]
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,15 @@ def create(with_crd: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         chart = Chart(program=helm(4), home=tmp_path_factory.mktemp("helm"))
     except NoHelm as error:
         (pytest.fail if os.environ.get("PHOTON_TEST_REQUIRE") else pytest.skip)(str(error))
-    rendered = chart.render("--set", "jobs.serviceAccounts={cloud-reader}")
+    rendered = chart.render(
+        "--set", "jobs.serviceAccounts={cloud-reader},jobs.podSecurity.namespaces.default=privileged"
+    )
     with_crd.apply(*of_kind(rendered, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"))
     api = Api(with_crd.api(), on_request=lambda _: None)
     with with_crd.fresh_namespace(prefix="admission") as inside:
 
-        def attempt(worker: dict[str, Any]) -> str | None:
+        def attempt(worker: dict[str, Any], namespace: str = str(inside.namespace)) -> str | None:
             raw = job_object()
-            namespace = str(inside.namespace)
             raw["metadata"] = {"generateName": "job-", "namespace": namespace}
             raw["spec"]["suspend"] = True
             raw["spec"]["participants"][0]["worker"] |= copy.deepcopy(worker)
@@ -72,6 +73,16 @@ def test_service_accounts_are_those_of_the_list(create: Create) -> None:
         assert f"serviceAccountName: {account} is not among the service accounts that jobs may run as" in told
         assert "cloud-reader, default" in told
     assert create({"serviceAccountName": "cloud-reader"}) is None
+
+
+def test_a_namespace_of_another_profile_is_left_to_the_operator(create: Create, with_crd: Kube) -> None:
+    patch = {"spec": {"hostNetwork": True, "containers": [{"name": "worker", "securityContext": {"privileged": True}}]}}
+    assert "restricted Pod Security Standard" in str(create({"podTemplatePatch": patch}))
+    try:
+        assert create({"podTemplatePatch": patch}, "default") is None
+        assert "builder is not among the service accounts" in str(create({"serviceAccountName": "builder"}, "default"))
+    finally:
+        with_crd.kubectl("delete", "ftj", "--all", "--namespace", "default", "--wait=false")
 
 
 @pytest.mark.parametrize("kind", ["pod", *PLACES])

@@ -1,9 +1,10 @@
-"""The restricted Pod Security Standard on every pod of a job, also after the user's patch, and who it may act as.
+"""The Pod Security Standards on every pod of a job, also after the user's patch, and who it may act as.
 
-A patch may add containers, volumes and variables; it may not take a job's pods below the standard, nor give them the
-rights of a service account that the administrator did not allow. What it would lose is said by name.
+A job's pods are made to the restricted standard. A patch may add containers, volumes and variables; it may not take the
+pods below the profile that the administrator gives their namespace (restricted, unless it says otherwise), nor give
+them the rights of a service account that the administrator did not allow. What it would lose is said by name.
 
-Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/ (restricted, Linux). tests/cluster holds
+Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/ (Linux). tests/cluster holds
 this table to the test cases of k8s.io/pod-security-admission.
 """
 
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
+
+from photon_operator.job_defaults import Profile
 
 USER: Final = 10001
 
@@ -35,6 +38,11 @@ _PROJECTED: Final = frozenset({"clusterTrustBundle", "configMap", "downwardAPI",
 _VOLUMES: Final = frozenset(
     {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected"}
     | {"secret"}
+)
+# What the baseline standard lets a container add.
+_CAPABILITIES: Final = frozenset(
+    {"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP"}
+    | {"SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"}
 )
 _PROFILES: Final = ("RuntimeDefault", "Localhost")
 _SELINUX_TYPES: Final = ("", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
@@ -79,13 +87,17 @@ def with_basics(spec: Mapping[str, Any]) -> dict[str, Any]:
     return secured
 
 
-def violations(template: Mapping[str, Any]) -> list[str]:
-    """What of a pod template breaks the restricted standard, each as ``field: must be ...``."""
+def violations(template: Mapping[str, Any], profile: Profile = Profile.RESTRICTED) -> list[str]:
+    """What of a pod template breaks the standard ``profile``, each as ``field: must be ...``."""
     spec = template["spec"]
+    found = list(_never(spec))
+    if profile is Profile.PRIVILEGED:
+        return found
     return [
+        *found,
         *_annotations(template.get("metadata") or {}),
-        *_pod(spec),
-        *(text for kind in _CONTAINERS for text in _containers(spec, kind)),
+        *_pod(spec, profile),
+        *(text for kind in _CONTAINERS for text in _containers(spec, kind, profile)),
     ]
 
 
@@ -127,14 +139,24 @@ def _annotations(metadata: Mapping[str, Any]) -> Iterator[str]:
             yield f"metadata.annotations[{name}]: must be runtime/default or localhost/PROFILE"
 
 
-def _pod(spec: Mapping[str, Any]) -> Iterator[str]:
+def _never(spec: Mapping[str, Any]) -> Iterator[str]:
+    if spec.get("ephemeralContainers"):  # the API server says so too, of each Job, and less clearly
+        yield "spec.ephemeralContainers: is not allowed; use initContainers, or kubectl debug while the pod runs"
+
+
+def _pod(spec: Mapping[str, Any], profile: Profile) -> Iterator[str]:
     context = spec.get("securityContext") or {}
-    yield from _context(context, "spec.securityContext")
+    restricted = profile is Profile.RESTRICTED
+    yield from _context(context, "spec.securityContext", profile)
     if (spec.get("os") or {}).get("name", "linux") != "linux":
         yield "spec.os.name: must be linux"
-    if context.get("runAsNonRoot") is not True and not _all_say(spec, lambda own: own.get("runAsNonRoot") is True):
+    if (
+        restricted
+        and context.get("runAsNonRoot") is not True
+        and not _all_say(spec, lambda own: own.get("runAsNonRoot") is True)
+    ):
         yield "spec.securityContext.runAsNonRoot: must be true"
-    if not _has_profile(context) and not _all_say(spec, _has_profile):
+    if restricted and not _has_profile(context) and not _all_say(spec, _has_profile):
         yield "spec.securityContext.seccompProfile.type: must be RuntimeDefault or Localhost"
     for sysctl in context.get("sysctls") or []:
         if sysctl.get("name") not in _SYSCTLS:
@@ -142,10 +164,9 @@ def _pod(spec: Mapping[str, Any]) -> Iterator[str]:
     for field in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(field):
             yield f"spec.{field}: must be false"
-    if spec.get("ephemeralContainers"):  # the API server says so too, of each Job, and less clearly
-        yield "spec.ephemeralContainers: is not allowed; use initContainers, or kubectl debug while the pod runs"
     for volume in spec.get("volumes") or []:
-        for kind in sorted(set(volume) - {"name"} - _VOLUMES):
+        kinds = set(volume) - {"name"} - _VOLUMES if restricted else set(volume) & {"hostPath"}
+        for kind in sorted(kinds):
             yield f"spec.volumes[{volume.get('name')}].{kind}: is not allowed; use a persistentVolumeClaim"
 
 
@@ -159,9 +180,9 @@ def _all_say(spec: Mapping[str, Any], holds: Any) -> bool:
     return bool(contexts) and all(holds(context) for context in contexts)
 
 
-def _context(context: Mapping[str, Any], at: str) -> Iterator[str]:
+def _context(context: Mapping[str, Any], at: str, profile: Profile) -> Iterator[str]:
     """What a pod's and a container's security context have in common."""
-    if context.get("runAsUser") == 0:
+    if profile is Profile.RESTRICTED and context.get("runAsUser") == 0:
         yield f"{at}.runAsUser: must not be 0"
     if (context.get("seccompProfile") or {}).get("type", _PROFILES[0]) not in _PROFILES:
         yield f"{at}.seccompProfile.type: must be RuntimeDefault or Localhost"
@@ -177,24 +198,28 @@ def _context(context: Mapping[str, Any], at: str) -> Iterator[str]:
             yield f"{at}.seLinuxOptions.{field}: must not be set"
 
 
-def _containers(spec: Mapping[str, Any], kind: str) -> Iterator[str]:
+def _containers(spec: Mapping[str, Any], kind: str, profile: Profile) -> Iterator[str]:
     for container in spec.get(kind) or []:
         at = f"spec.{kind}[{container.get('name')}]"
         context = container.get("securityContext") or {}
-        yield from _context(context, f"{at}.securityContext")
+        yield from _context(context, f"{at}.securityContext", profile)
         if context.get("privileged"):
             yield f"{at}.securityContext.privileged: must be false"
-        if context.get("allowPrivilegeEscalation") is not False:
-            yield f"{at}.securityContext.allowPrivilegeEscalation: must be false"
-        if context.get("runAsNonRoot") is False:
-            yield f"{at}.securityContext.runAsNonRoot: must be true"
+        capabilities = context.get("capabilities") or {}
+        added = set(capabilities.get("add") or [])
+        if profile is Profile.RESTRICTED:
+            if context.get("allowPrivilegeEscalation") is not False:
+                yield f"{at}.securityContext.allowPrivilegeEscalation: must be false"
+            if context.get("runAsNonRoot") is False:
+                yield f"{at}.securityContext.runAsNonRoot: must be true"
+            if "ALL" not in (capabilities.get("drop") or []):
+                yield f"{at}.securityContext.capabilities.drop: must hold ALL"
+            if added - {"NET_BIND_SERVICE"}:
+                yield f"{at}.securityContext.capabilities.add: must be empty"
+        elif added - _CAPABILITIES:
+            yield f"{at}.securityContext.capabilities.add: {', '.join(sorted(added - _CAPABILITIES))} is not allowed"
         if context.get("procMount", "Default") != "Default":
             yield f"{at}.securityContext.procMount: must be Default"
-        capabilities = context.get("capabilities") or {}
-        if "ALL" not in (capabilities.get("drop") or []):
-            yield f"{at}.securityContext.capabilities.drop: must hold ALL"
-        if set(capabilities.get("add") or []) - {"NET_BIND_SERVICE"}:
-            yield f"{at}.securityContext.capabilities.add: must be empty"
         if any(port.get("hostPort") for port in container.get("ports") or []):
             yield f"{at}.ports: hostPort is not allowed"
         handlers = {name: container.get(name) for name in _PROBES}

@@ -129,13 +129,14 @@ def pod_template(
     if context.inherited.annotations:
         template["metadata"]["annotations"] = dict(context.inherited.annotations)
     chart = "podTemplatePatch of the chart's jobs"
-    template = _patched(template, defaults.pod_template_patch, process.role, chart, settings, own)
+    template = _patched(template, defaults.pod_template_patch, process.role, chart, settings, own, context.namespace)
     if placement.service_account_name is not None:
         template["spec"]["serviceAccountName"] = placement.service_account_name
         template["spec"].pop("serviceAccount", None)
         for problem in pod_security.rights(template["spec"], settings.job_service_accounts, settings.service_account):
             raise InvalidPod(f"{field}.{problem.removeprefix('spec.')}")
-    return _patched(template, placement.pod_template_patch, process.role, f"{field}.podTemplatePatch", settings, own)
+    at = f"{field}.podTemplatePatch"
+    return _patched(template, placement.pod_template_patch, process.role, at, settings, own, context.namespace)
 
 
 def _patched(
@@ -145,6 +146,7 @@ def _patched(
     at: str,
     settings: Settings,
     labels: Mapping[str, str],
+    namespace: str,
 ) -> dict[str, Any]:
     """``template`` after the patch that ``at`` names; ``labels``: those that no patch may change."""
     if not patch:
@@ -168,9 +170,10 @@ def _patched(
     acting = pod_security.rights(merged["spec"], settings.job_service_accounts, settings.service_account)
     if acting:
         raise InvalidPod(f"{at}.{acting[0]}")
-    broken = pod_security.violations(merged)
+    profile = settings.job_defaults.pod_security.of(namespace)
+    broken = pod_security.violations(merged, profile)
     if broken:
-        raise InvalidPod(f"{at}.{broken[0]} (restricted Pod Security Standard)")
+        raise InvalidPod(f"{at}.{broken[0]} ({profile.value} Pod Security Standard)")
     return merged
 
 
