@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from photon.api.status import JobReason, JobStatus
+from photon.api.status import JobReason, JobStatus, ParticipantState
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon_operator.children.build import tokens_of
 from photon_operator.children.kinds import CONFIG_MAP, JOB, SECRET, SERVICE
@@ -123,6 +123,26 @@ def test_an_aggregator_that_fails_before_it_has_read_its_bucket_takes_no_figure_
     world.settle()
     assert world.state == ("Failed", "StorageFailed")
     assert (world.status.round, world.status.committed_rounds) == (4, 3)
+
+
+def test_a_round_that_waits_for_its_quorum_fails_nothing_and_warns_once() -> None:
+    raw = job_object()
+    raw["spec"] |= {"activeDeadlineSeconds": 5000, "participation": {"quorum": 1}}
+    world = World(raw).training()
+    states = {"north": ParticipantState.TRAINING, "south": ParticipantState.ABSENT}
+    for step in (120, 121):
+        world.now += 1000
+        message = f"round 1 has 0 of 1; missing: north (Training, step {step} of 500), south (Absent since noon)"
+        world.says(said("Running", JobReason.WAITING_FOR_QUORUM, message, states=states))
+        world.settle()
+        assert (world.state, world.message) == (("Running", "WaitingForQuorum"), message)
+    world.unschedulable("first-worker-south")
+    world.settle()
+    assert world.state == ("Running", "WaitingForQuorum")
+    assert world.message.startswith(f"{message}; Unschedulable: south: 0/1 nodes are available")
+    assert [event.type for event in world.events if event.reason == "WaitingForQuorum"] == ["Warning"]
+    world.after(4000)
+    assert world.state == ("Failed", "DeadlineExceeded")
 
 
 def test_a_loss_that_diverged_does_not_stop_the_status() -> None:

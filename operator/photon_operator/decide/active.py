@@ -213,7 +213,10 @@ def _standing(situation: Situation, *, initializing: bool = False) -> tuple[Conc
         if diagnoses and few and diagnoses[0].reason is not ClusterReason.QUEUED:
             why = diagnoses[0]
         else:
-            message = "; ".join(filter(None, [*map(str, diagnoses), queues.kept(situation)])) or said.message
+            # Who is missing is said beside why.
+            missing = said.message if said.reason == JobReason.WAITING_FOR_QUORUM else ""
+            told = filter(None, [missing, *map(str, diagnoses), queues.kept(situation)])
+            message = "; ".join(told) or said.message
             why = Diagnosis(reason=diagnosis.reason_of(said.reason), message=message)
     return Conclusion(kind=kind, why=why, diagnoses=situation.diagnoses), joined([patience, wait])
 
