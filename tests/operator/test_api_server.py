@@ -173,6 +173,12 @@ def test_raising_rounds_replaces_the_aggregator_when_the_old_one_is_gone(lab: La
     assert json.loads(config["data"]["job.json"])["spec"]["rounds"] == 20
 
 
+def unfinished(lab: Lab) -> set[str]:
+    """Names of the Jobs that have not completed."""
+    jobs = lab.kube.items("jobs")
+    return {job["metadata"]["name"] for job in jobs if not job.get("status", {}).get("completionTime")}
+
+
 def test_suspend_and_resume(lab: Lab, aggregators: Aggregators) -> None:
     train(lab, aggregators)
     lab.edit("first-job", suspend=True)
@@ -185,9 +191,7 @@ def test_suspend_and_resume(lab: Lab, aggregators: Aggregators) -> None:
         lab.end(name)
     lab.until_state("Suspended", "Suspended")
     lab.edit("first-job", suspend=False)
-    until(
-        lambda: not lab.kube.get("job/first-job-worker-north").get("status", {}).get("completionTime"), "a new worker"
-    )
+    until(lambda: "first-job-worker-north" in unfinished(lab), "a new worker; for a moment there is none")
     lab.run("first-job-worker-north")
     lab.run("first-job-aggregator")
     aggregators.says(said("Running", JobReason.TRAINING, round=3, committed=2))
