@@ -23,7 +23,7 @@ from photon_operator.cluster.client import Api, ApiError, NotLeader
 from photon_operator.cluster.leadership import Leadership
 from photon_operator.cluster.lists import Lists
 from photon_operator.cluster.memory import ChildrenCache, RetryMemory
-from photon_operator.cluster.pace import Brake, StatusPace
+from photon_operator.cluster.pace import Brake, EventPace, StatusPace
 from photon_operator.cluster.token_secrets import TokenSecrets
 from photon_operator.cluster.work_queue import WorkQueue
 from photon_operator.decide.observed import Observed
@@ -68,6 +68,7 @@ class Controller:
         self._memory = RetryMemory(time.monotonic)
         self._pace = StatusPace(time.monotonic, settings.status_seconds)
         self._brake = Brake(time.monotonic)
+        self._events = EventPace(time.monotonic)
         self._writing: set[Key] = set()
         self._children = ChildrenCache()
         self._secrets = TokenSecrets(cache, time.monotonic)
@@ -249,12 +250,16 @@ class Controller:
     async def _carry_out(self, key: Key, plan: Plan, job: Object) -> None:
         if plan.status is not None:
             self._writing.add(key)
+        plan = self._events.due(key, job["metadata"]["uid"], plan)
         children = self.cache.children(key)
         versions = {each.title: version_of(children[each.kind].get(each.name)) for each in plan.apply}
         try:
             done = await self._in_thread(partial(apply_plan, plan, job, self._api))
             self._take_in(key, plan, done, versions)
             self._close(key, job, closing=done.closing)
+        except Exception:
+            self._events.unsaid(key, plan)
+            raise
         finally:
             self._writing.discard(key)
         if plan.status is not None:
@@ -287,6 +292,7 @@ class Controller:
         self._memory.forget(key)
         self._pace.forget(key)
         self._brake.forget(key)
+        self._events.forget(key)
         self._children.forget(key)
         self._secrets.forget(key)
 

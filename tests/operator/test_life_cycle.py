@@ -287,7 +287,7 @@ def test_raising_the_rounds_of_a_complete_job_goes_on_with_it() -> None:
     world.settle()
     aggregator = world.children[JOB]["first-aggregator"]
     assert "status" not in aggregator, "a new one"
-    assert '"rounds": 20' in world.children[CONFIG_MAP]["first-job"]["data"]["job.json"]
+    assert '"rounds":20' in world.document
     assert all("status" not in world.children[JOB][name] for name in world.worker_jobs()), "workers come back"
 
 

@@ -19,9 +19,9 @@ from photon_operator.children.kinds import JOB, POD
 from photon_operator.cluster.apply import Applied
 from photon_operator.cluster.cache import Cache, Key
 from photon_operator.cluster.memory import READ_EVENTS_AGAIN_SECONDS, TRY_AGAIN_SECONDS, RetryMemory
-from photon_operator.cluster.pace import Brake, StatusPace
+from photon_operator.cluster.pace import AGAIN_SECONDS, EVENTS_BURST, Brake, EventPace, StatusPace
 from photon_operator.cluster.work_queue import WorkQueue
-from photon_operator.decide.plan import Apply, Plan
+from photon_operator.decide.plan import Apply, KubeEvent, Plan
 from photon_operator.metrics import OperatorMetrics
 from photon_operator.settings import Settings, SettingsError
 from tests.operator.world import World
@@ -308,6 +308,36 @@ def test_a_job_that_changes_again_and_again_is_slowed_down_and_no_other() -> Non
     assert brake.take(("lab", "second")) == 0.0
     now = 6.0
     assert [brake.take(FIRST) for _ in range(2)] == [0.0, 6.0]
+
+
+def test_an_event_is_counted_and_not_said_again_and_again() -> None:
+    now = 0.0
+    pace = EventPace(lambda: now)
+    flap = Plan(events=(KubeEvent(type="Warning", reason="ParticipantAbsent", message="north is not heard"),))
+    assert pace.due(FIRST, "u1", flap) == flap
+    assert [pace.due(FIRST, "u1", flap).events for _ in range(4)] == [()] * 4
+    assert pace.due(FIRST, "u2", flap) == flap, "it was deleted and made again"
+    now = AGAIN_SECONDS - 1
+    assert not pace.due(FIRST, "u2", flap).events
+    now = AGAIN_SECONDS
+    (event,) = pace.due(FIRST, "u2", flap).events
+    assert event.count == 2
+
+
+def test_of_one_job_few_events_are_said_altogether() -> None:
+    pace = EventPace(lambda: 0.0)
+    said = sum(
+        len(pace.due(FIRST, "u1", Plan(events=(KubeEvent(type="Normal", reason="R", message=str(number)),))).events)
+        for number in range(100)
+    )
+    assert said == EVENTS_BURST
+
+
+def test_an_event_that_could_not_be_said_is_said_later() -> None:
+    pace = EventPace(lambda: 0.0)
+    plan = Plan(events=(KubeEvent(type="Normal", reason="R", message="m"),))
+    pace.unsaid(FIRST, pace.due(FIRST, "u1", plan))
+    assert pace.due(FIRST, "u1", plan) == plan
 
 
 def test_events_are_not_read_again_and_again() -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from photon.api.status import JobReason
 from photon_operator.children import names
-from photon_operator.children.kinds import CONFIG_MAP
 from tests.operator.world import ABSENT, SUSPENDED, World, finish, job_object, said, words
 
 # --- suspending -------------------------------------------------------------------------------------------------------
@@ -18,7 +17,7 @@ def test_suspending_ends_at_a_round_boundary_and_resuming_goes_on() -> None:
     world.edit(suspend=True)
     world.settle()
     assert world.state == ("Running", "Suspending")
-    assert '"suspend": true' in world.children[CONFIG_MAP]["first-job"]["data"]["job.json"]
+    assert '"suspend":true' in world.document
     assert world.worker_jobs() == workers, "the round is brought to its end"
     world.run("first-aggregator")
     world.says(said("Running", JobReason.MERGING, round=4, committed=3))

@@ -127,7 +127,7 @@ def test_a_running_job_keeps_the_document_that_its_programs_can_read(monkeypatch
     assert "privacy" not in text
     world.edit(rounds=20)
     world.settle()
-    assert "privacy" in world.children[CONFIG_MAP]["first-job"]["data"]["job.json"]
+    assert "privacy" in world.document
 
 
 def test_a_new_job_with_fields_of_a_later_release_runs_and_says_what_is_ignored() -> None:

@@ -24,7 +24,7 @@ from photon.api.status import (
 from photon.exit_codes import EXIT_JOB_FAILED
 from photon.protocol.termination import Termination
 from photon_operator.children import names
-from photon_operator.children.kinds import JOB, POD
+from photon_operator.children.kinds import CONFIG_MAP, JOB, POD
 from photon_operator.cluster.memory import ChildrenCache
 from photon_operator.controller import make_token
 from photon_operator.decide.conditions import as_json
@@ -285,6 +285,12 @@ class World:
 
     def jobs(self) -> list[str]:
         return sorted(self.children.get(JOB, {}))
+
+    @property
+    def document(self) -> str:
+        """What the programs of the job read."""
+        (text,) = self.children[CONFIG_MAP][f"{self.name}-job"]["data"].values()
+        return str(text)
 
     def worker_jobs(self) -> list[str]:
         return [

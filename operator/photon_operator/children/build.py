@@ -103,7 +103,7 @@ def make_children(inputs: ChildrenInputs) -> Children:
     version = digest({"document": document, "suspend": spec.suspend})[:_MARK]
     digests = json.dumps({p: hashlib.sha256(t.encode()).hexdigest() for p, t in sorted(tokens.items())}, indent=1)
     digests_version = hashlib.sha256(digests.encode()).hexdigest()[:_MARK]
-    text = json.dumps(_document(job), indent=1)
+    text = json.dumps(_document(job), separators=(",", ":"))
     context = pod_template.PodContext(
         job=name,
         namespace=namespace,
@@ -140,9 +140,7 @@ def make_children(inputs: ChildrenInputs) -> Children:
 
     return Children(
         document=document,
-        config_map=maker.any(
-            CONFIG_MAP, names.config_map(name), {"data": {pod_template.JOB_FILE: text, context.job_key: text}}
-        ),
+        config_map=maker.any(CONFIG_MAP, names.config_map(name), {"data": {context.job_key: text}}),
         secret=maker.any(
             SECRET,
             names.tokens(name),
@@ -212,10 +210,21 @@ def make_children(inputs: ChildrenInputs) -> Children:
 
 
 def _document(job: FederatedTrainingJob) -> dict[str, Any]:
-    """What the programs load: the job with every default, nothing of Kubernetes' own."""
-    own = {"persistent_volume_claim_retention_policy"}
+    """What the programs load: the job with every default, nothing of Kubernetes' own. Patches of pods are not for
+    them, and 256 of those would not fit into a ConfigMap."""
+    patch = {"pod_template_patch"}
     return job.model_dump(
-        mode="json", by_alias=True, exclude={"status": True, "metadata": {"labels", "annotations"}, "spec": own}
+        mode="json",
+        by_alias=True,
+        exclude={
+            "status": True,
+            "metadata": {"labels", "annotations"},
+            "spec": {
+                "persistent_volume_claim_retention_policy": True,
+                "aggregator": patch,
+                "participants": {"__all__": {"worker": patch}},
+            },
+        },
     )
 
 

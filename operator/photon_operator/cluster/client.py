@@ -273,7 +273,7 @@ class Api:
             "reportingComponent": names.MANAGER,
             "firstTimestamp": stamp,
             "lastTimestamp": stamp,
-            "count": 1,
+            "count": event.count,
         }
         self._call("event", "POST", _path(EVENT, namespace), body=body)
 

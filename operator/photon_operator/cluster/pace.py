@@ -7,11 +7,16 @@ from dataclasses import replace
 from typing import Final
 
 from photon_operator.cluster.cache import Key
-from photon_operator.decide.plan import Plan
+from photon_operator.decide.plan import KubeEvent, Plan
 
 # Of one job: BURST plans that change something at once, then one every REFILL_SECONDS. A job's whole life has fewer.
 BURST: Final = 20
 REFILL_SECONDS: Final = 6.0
+AGAIN_SECONDS: Final = 600.0
+# As client-go's: of one job, 25 events and then one in five minutes.
+EVENTS_BURST: Final = 25
+EVENTS_REFILL_SECONDS: Final = 300.0
+_MOST_SAID: Final = 200
 
 
 class StatusPace:
@@ -71,3 +76,43 @@ class Brake:
 
     def forget(self, key: Key) -> None:
         self._buckets.pop(key, None)
+
+
+class EventPace:
+    """Says no event again within ``AGAIN_SECONDS``, but counts it, and few of one job altogether: a participant that
+    comes and goes every few seconds is seen in the status."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._brake = Brake(clock, burst=EVENTS_BURST, refill_seconds=EVENTS_REFILL_SECONDS)
+        self._said: dict[Key, dict[KubeEvent, tuple[float, int]]] = {}
+        self._uids: dict[Key, str] = {}
+
+    def due(self, key: Key, uid: str, plan: Plan) -> Plan:
+        """``plan`` with the events that are to be said now of the job of this uid."""
+        if not plan.events:
+            return plan
+        if self._uids.get(key) != uid:
+            self.forget(key)
+            self._uids[key] = uid
+        now, said, kept = self._clock(), self._said.setdefault(key, {}), []
+        for event in plan.events:
+            at, missed = said.get(event, (float("-inf"), 0))
+            if now - at < AGAIN_SECONDS or self._brake.take(key) > 0.0:
+                said[event] = at, missed + 1
+            else:
+                said[event] = now, 0
+                kept.append(replace(event, count=missed + 1))
+        while len(said) > _MOST_SAID:
+            del said[next(iter(said))]
+        return replace(plan, events=tuple(kept))
+
+    def unsaid(self, key: Key, plan: Plan) -> None:
+        """The events of a plan that ``due`` gave could not be said."""
+        for event in plan.events:
+            self._said.get(key, {}).pop(replace(event, count=1), None)
+
+    def forget(self, key: Key) -> None:
+        self._said.pop(key, None)
+        self._uids.pop(key, None)
+        self._brake.forget(key)

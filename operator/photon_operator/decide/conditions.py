@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -44,6 +45,9 @@ _STANDING: Final = (
 _MESSAGE: Final = 1024
 # Of a figure, significant: exact ones are in the bucket and in Prometheus.
 DIGITS: Final = 5
+# Of one kind, in one step; beyond that there is one, which shows the first.
+MOST_EVENTS: Final = 8
+_SHOWN_EVENTS: Final = 4
 
 
 def stored_status(job: Object) -> JobStatus:
@@ -253,7 +257,23 @@ def events(before: JobStatus, after: JobStatus, *, participant: str | None = Non
             why = ": ".join(filter(None, (person.reason, person.message)))
             text = f"{person.name}: {why}" if why else f"{person.name} is not heard"
             found.append(KubeEvent(type="Warning", reason="ParticipantAbsent", message=text))
-    return found
+    return _together(found)
+
+
+def _together(found: Sequence[KubeEvent]) -> list[KubeEvent]:
+    """One event for many of a kind: a job of 256 participants should not have 256 when it begins."""
+    kinds: dict[tuple[str, str], list[KubeEvent]] = {}
+    for event in found:
+        kinds.setdefault((event.type, event.reason), []).append(event)
+    made = []
+    for several in kinds.values():
+        if len(several) <= MOST_EVENTS:
+            made += several
+            continue
+        shown = "; ".join(event.message[:200] for event in several[:_SHOWN_EVENTS])
+        message = f"{len(several)} participants: {shown}; and {len(several) - _SHOWN_EVENTS} more"
+        made.append(replace(several[0], message=message))
+    return made
 
 
 def _of_stage(new: Condition) -> KubeEvent:

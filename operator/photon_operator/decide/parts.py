@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from photon.api.status import ClusterReason
 from photon.protocol.canonical import digest
-from photon_operator.children import names, pinned
+from photon_operator.children import names, pinned, pod_template
 from photon_operator.children.build import Children
 from photon_operator.children.kinds import CLAIM, CONFIG_MAP, JOB, NETWORK_POLICY, SECRET, SERVICE
 from photon_operator.decide import claims, diagnosis, disruptions, queues
@@ -51,12 +51,13 @@ def document(situation: Situation) -> Plan:
     known = observed.child(body["kind"], body["metadata"]["name"])
     generation = observed.job["metadata"].get("generation", 0)
     if known is not None and statuses.seen(situation.before, generation):
-        # What others added beside our keys is theirs.
-        data = {key: value for key, value in (known.get("data") or {}).items() if key in body["data"]}
+        # What others added beside our keys is theirs; an earlier release had the document by another key as well.
+        ours = {*body["data"], pod_template.JOB_FILE}
+        data = {key: value for key, value in (known.get("data") or {}).items() if key in ours}
         written = digest({"data": data})
         annotations = {**body["metadata"]["annotations"], names.APPLIED_HASH: written}
         intact = (known["metadata"].get("annotations") or {}).get(names.APPLIED_HASH) == written
-        if intact and data != body["data"] and set(data) == set(body["data"]):
+        if intact and data != body["data"] and set(data) >= set(body["data"]):
             body = {**body, "data": data, "metadata": {**body["metadata"], "annotations": annotations}}
     return keep(observed, body)
 

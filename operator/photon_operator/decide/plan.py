@@ -59,11 +59,15 @@ class Delete:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeEvent:
-    """An event at the job. ``outlives``: said at the namespace where that is being deleted and takes no events."""
+    """An event at the job, ``count`` times since it was last said.
+
+    ``outlives``: said at the namespace where that is being deleted and takes no events.
+    """
 
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    count: int = 1
     outlives: bool = False
 
 
