@@ -127,8 +127,10 @@ soak: $(STAMP) cluster-packages ## 50 short jobs on a real Kubernetes of two nod
 	$(BIN)/python -m tools.cluster prepare
 	$(BIN)/python -m tests.soak
 
-fuzz: $(STAMP) ## 10,000 mutations of what participants and strangers may send, against a real aggregator
+fuzz: $(STAMP) ## 10,000 mutations of what participants and strangers may send, and requests made from the routes' models
 	$(BIN)/python -m benchmarks.fuzz
+	PHOTON_FUZZ_INPUTS=10000 PHOTON_FUZZ_EXAMPLES=200 $(BIN)/python -m pytest -q --timeout 1800 \
+	  tests/fuzz/test_manifests.py tests/gate/test_described.py
 
 bench-sight: $(STAMP) ## What metrics, trackers and traces cost of a round
 	$(BIN)/python -m benchmarks.sight
