@@ -124,7 +124,13 @@ def lives(lab: Lab, aggregators: Aggregators, operator: Operator) -> None:
     several = {"nodes": 2, "data": {"uri": "s3://photon/data/north"}, "workDir": folder}
     people = [{"name": "north", "worker": several}, {"name": "south", "worker": {"data": {"uri": "s3://photon/south"}}}]
     people.append({"name": "east", "worker": several})
-    lab.apply(participants=people, local={"strategy": "FSDP"}, participation={"quorum": 2})
+    retention = {"whenRemoved": "Delete"}
+    lab.apply(
+        participants=people,
+        local={"strategy": "FSDP"},
+        participation={"quorum": 2},
+        persistentVolumeClaimRetentionPolicy=retention,
+    )
     lab.until_state("Pending", "Unschedulable")  # events were read
     lab.end("first-job-init")
     lab.run("first-job-worker-south")
