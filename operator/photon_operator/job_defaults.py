@@ -72,6 +72,7 @@ class JobDefaults:
     keys, or beginnings of keys and ``*``. ``resources``: ``requests`` and ``limits`` of every container.
     ``pod_template_patch``: applied before that of the job. ``security_context``: user and groups; empty where the
     cluster assigns them. ``pod_security``: what no patch may take pods below.
+    ``memory_by_model``: pods ask for memory by the size of the model where nothing else says how much.
     """
 
     extra_env: Sequence[Mapping[str, Any]] = ()
@@ -86,6 +87,7 @@ class JobDefaults:
     pod_template_patch: Mapping[str, Any] = field(default_factory=dict)
     security_context: Mapping[str, int] = field(default_factory=lambda: dict(USER))
     pod_security: PodSecurity = field(default_factory=PodSecurity)
+    memory_by_model: bool = True
 
     @classmethod
     def of(cls, given: Any) -> JobDefaults:
@@ -120,6 +122,7 @@ _FIELDS: Final[Mapping[str, tuple[str, str]]] = {
     "inheritedMetadata": ("inherited_metadata", "{[scalar]}"),
     "resources": ("resources", "V1ResourceRequirements"),
     "podTemplatePatch": ("pod_template_patch", pod_fields.POD_TEMPLATE),
+    "memoryByModel": ("memory_by_model", "scalar"),
     "securityContext": ("security_context", "V1PodSecurityContext"),
 }
 

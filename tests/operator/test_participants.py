@@ -131,7 +131,7 @@ def test_a_claim_that_exists_keeps_its_size_when_the_default_is_another(monkeypa
     """An upgrade of the operator must not ask storage that cannot grow to grow below a running job."""
     world = World()
     world.raw["spec"]["model"] = {"preset": "llama-7b"}
-    monkeypatch.setattr("photon_operator.children.build.BYTES_A_PARAMETER", 32)
+    monkeypatch.setattr("photon_operator.children.sizes.BYTES_A_PARAMETER", 32)
     world.training()
     before = copy.deepcopy(world.children[CLAIM])
     monkeypatch.undo()

@@ -135,7 +135,7 @@ def test_resources_and_places() -> None:
     assert spec["nodeSelector"] == {"pool": "gpu"}
     assert spec["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
     assert spec["priorityClassName"] == "low"
-    assert container(world, "first-init")["resources"]["requests"] == {"cpu": "2"}, "init is placed as the aggregator"
+    assert container(world, "first-init")["resources"]["requests"]["cpu"] == "2", "init is placed as the aggregator"
     assert container(world, "first-worker-south")["image"] == Settings().worker_image
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from photon_operator.children.build import BYTES_A_PARAMETER
+from photon_operator.children.sizes import BYTES_A_PARAMETER
 from photon_worker.round.checkpoint import Checkpoints
 from photon_worker.round.progress import TaskProgress
 

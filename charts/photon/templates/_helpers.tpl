@@ -162,7 +162,7 @@ annotations:
 {{- $user = dict -}}
 {{- end -}}
 {{- $all := pick $jobs "extraEnv" "extraEnvFrom" "nodeSelector" "tolerations" "priorityClassName" "labels" "annotations" "inheritedMetadata" "resources" "podTemplatePatch" -}}
-{{- $found := dict "securityContext" $user "podSecurity" $jobs.podSecurity -}}
+{{- $found := dict "securityContext" $user "podSecurity" $jobs.podSecurity "memoryByModel" $jobs.memoryByModel -}}
 {{- range $name, $value := $all -}}
 {{- if $value -}}
 {{- $_ := set $found $name $value -}}

@@ -10,6 +10,7 @@
     strategic_merge  patches as ``kubectl patch`` applies them
     network          who may talk to whom: NetworkPolicies of one job
     names            names, labels, annotations
+    sizes            memory and volumes by the size of the model
     inherited        labels and annotations of the chart and the job
     kinds            kinds of objects
 """

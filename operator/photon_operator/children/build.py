@@ -5,18 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from photon.api.job import FederatedTrainingJob
-from photon.api.model import ModelSpec
 from photon.api.placement import PodSettings, WorkDirType
-from photon.api.presets import most_parameters_of, parameters_of
 from photon.launch import AGGREGATOR, INIT, RENDEZVOUS_PORT, Process, Role, cleanup, processes, worker_name
 from photon.protocol.canonical import digest
-from photon_operator.children import names, pinned, pod_template
+from photon_operator.children import names, pinned, pod_template, sizes
 from photon_operator.children.inherited import Inherited
 from photon_operator.children.kinds import CONFIG_MAP, SECRET, Object
 from photon_operator.children.network import policies
@@ -24,11 +21,6 @@ from photon_operator.children.objects import Maker
 from photon_operator.settings import Settings
 
 _MARK: Final = 12
-# A worker's folder holds up to three checkpoints with AdamW's state (12 bytes a parameter each; the third while it is
-# written) and two global models, all fp32: 44 bytes, and what a file system takes for itself.
-BYTES_A_PARAMETER: Final = 48
-_SPARE_GIB: Final = 10
-_LEAST_GIB: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +104,8 @@ def make_children(inputs: ChildrenInputs) -> Children:
         digests_key=f"digests-{digests_version}.json",
         storage_secret=spec.storage.credentials_secret_ref,
         inherited=inputs.inherited,
+        parameters=sizes.parameters(spec.model),
+        room=sizes.room(spec.model),
     )
     maker = Maker(
         job=name,
@@ -196,7 +190,7 @@ def make_children(inputs: ChildrenInputs) -> Children:
             if worker.nodes > 1
         },
         claims={
-            participant: maker.claim(names.worker(name, participant), participant, worker, _room(spec.model))
+            participant: maker.claim(names.worker(name, participant), participant, worker, sizes.room(spec.model))
             for participant, worker in workers.items()
             if worker.work_dir.type is WorkDirType.CLAIM
         },
@@ -226,13 +220,6 @@ def _document(job: FederatedTrainingJob) -> dict[str, Any]:
             },
         },
     )
-
-
-def _room(model: ModelSpec) -> str:
-    """The size of a worker's claim, where the job says none."""
-    config = model.hf_config() or {}
-    parameters = parameters_of(config) or most_parameters_of(config) or 0
-    return f"{max(_LEAST_GIB, _SPARE_GIB + math.ceil(BYTES_A_PARAMETER * parameters / 2**30))}Gi"
 
 
 def as_large_as(known: Mapping[str, Any], body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from photon.api.placement import DataSpec, PodSettings, SecretRef, WorkDirType, 
 from photon.launch import RENDEZVOUS_PORT, LaunchContext, Process, Role, SecretSource
 from photon.protocol.owner import NAMESPACE_VARIABLE
 from photon.protocol.termination import TERMINATION_LOG
-from photon_operator.children import names, pod_security
+from photon_operator.children import names, pod_security, sizes
 from photon_operator.children.inherited import Inherited
 from photon_operator.children.strategic_merge import merge
 from photon_operator.errors import InvalidPod, PatchError
@@ -51,6 +51,8 @@ class PodContext:
     digests_key: str
     storage_secret: SecretRef | None
     inherited: Inherited = field(default_factory=Inherited)
+    parameters: int | None = None
+    room: str | None = None
 
 
 def launch_context(job: str, namespace: str, participants: list[str]) -> LaunchContext:
@@ -95,7 +97,7 @@ def pod_template(
         "imagePullPolicy": settings.image_pull_policy,
         "command": list(process.command),
         "env": list(_env(process, context, data).values()),
-        "resources": _resources(process, placement, settings),
+        "resources": _resources(process, placement, context),
         "securityContext": dict(pod_security.CONTAINER),
         "terminationMessagePath": TERMINATION_PATH,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -136,7 +138,10 @@ def pod_template(
         for problem in pod_security.rights(template["spec"], settings.job_service_accounts, settings.service_account):
             raise InvalidPod(f"{field}.{problem.removeprefix('spec.')}")
     at = f"{field}.podTemplatePatch"
-    return _patched(template, placement.pod_template_patch, process.role, at, settings, own, context.namespace)
+    patched = _patched(template, placement.pod_template_patch, process.role, at, settings, own, context.namespace)
+    limited = "memory" in container["resources"].get("limits", {})
+    estimate = None if limited else container["resources"]["requests"].get("memory")
+    return _unless_limited(patched, estimate, process.role)
 
 
 def _patched(
@@ -197,9 +202,10 @@ def _image(role: Role, placement: PodSettings, settings: Settings) -> str:
     return placement.image or (settings.worker_image if role is Role.WORKER else settings.aggregator_image)
 
 
-def _resources(process: Process, placement: PodSettings, settings: Settings) -> dict[str, Any]:
+def _resources(process: Process, placement: PodSettings, context: PodContext) -> dict[str, Any]:
     """Cores are asked for and not capped: a capped process is paused in mid-step. Memory is both. Of what the job says
-    nothing, the chart's defaults count."""
+    nothing, the chart's defaults count; of memory, at last, the size of the model."""
+    defaults = context.settings.job_defaults
     requests: dict[str, Any] = {"cpu": str(min(process.cpus, placement.resources.cpus))}
     limits: dict[str, Any] = {}
     if process.memory is not None:
@@ -208,9 +214,23 @@ def _resources(process: Process, placement: PodSettings, settings: Settings) -> 
         requests[placement.resources.gpu_resource] = limits[placement.resources.gpu_resource] = str(process.gpus)
     stated = set(requests)
     for own, kind in ((requests, "requests"), (limits, "limits")):
-        given = settings.job_defaults.resources.get(kind) or {}
+        given = defaults.resources.get(kind) or {}
         own |= {name: str(value) for name, value in given.items() if name not in stated}
+    if defaults.memory_by_model and "memory" not in {*requests, *limits}:
+        requests["memory"] = sizes.memory(process, context.parameters or 0)
     return {"requests": requests, **({"limits": limits} if limits else {})}
+
+
+def _unless_limited(template: dict[str, Any], estimate: Any, role: Role) -> dict[str, Any]:
+    """``template`` without the estimate of memory where a patch limits it: the limit is then what is asked for."""
+    for container in template["spec"]["containers"]:
+        resources = container.get("resources") or {}
+        requests = resources.get("requests") or {}
+        limited = container["name"] == role.value and "memory" in (resources.get("limits") or {})
+        if limited and estimate is not None and requests.get("memory") == estimate:
+            rest = {name: value for name, value in requests.items() if name != "memory"}
+            container["resources"] = {**resources, "requests": rest}
+    return template
 
 
 def _env(process: Process, context: PodContext, data: DataSpec | None) -> dict[str, dict[str, Any]]:
@@ -264,12 +284,14 @@ def _files(
     """Mounts and volumes."""
     role = process.role
     mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]
-    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
+    volumes: list[dict[str, Any]] = [
+        {"name": "tmp", "emptyDir": sizes.scratch({}, context.room if context.parameters else None)}
+    ]
     if isinstance(placement, WorkerSpec):
         mount, volume = _work_folder(process, placement, context.job)
         mounts += [mount, {"name": "shm", "mountPath": "/dev/shm"}]
         # The 64 MiB that a container gets are too little for collectives between processes.
-        volumes += [volume, {"name": "shm", "emptyDir": {"medium": "Memory"}}]
+        volumes += [volume, {"name": "shm", "emptyDir": sizes.scratch({"medium": "Memory"}, process.memory)}]
     else:
         mounts.append({"name": "job", "mountPath": JOB_FOLDER, "readOnly": True})
         items = [{"key": context.job_key, "path": JOB_FILE}]
@@ -293,7 +315,7 @@ def _work_folder(process: Process, worker: WorkerSpec, job: str) -> tuple[dict[s
     """Mount and volume of a worker's folder."""
     mount = {"name": "work", "mountPath": WORK_FOLDER}
     if worker.work_dir.type is WorkDirType.EMPTY_DIR:
-        return mount, {"name": "work", "emptyDir": {}}
+        return mount, {"name": "work", "emptyDir": sizes.scratch({}, worker.work_dir.size)}
     assert process.participant is not None, "a worker is a participant's"
     if process.nodes > 1:  # a folder for each of those that share the claim; the Job controller sets the variable
         mount["subPathExpr"] = "node-$(JOB_COMPLETION_INDEX)"
