@@ -123,8 +123,9 @@ class Controller:
         found = {namespace for namespace, _ in self.cache.jobs() if self._leadership.leads(namespace)}
         for namespace in found - self._led_since.keys():
             log.info("looking after the jobs in %s", namespace)
-        for namespace in self._led_since.keys() - found:
-            log.warning("no longer looking after the jobs in %s", namespace)
+        for namespace in self._led_since:
+            if not self._leadership.leads(namespace):
+                log.warning("no longer looking after the jobs in %s", namespace)
         gained = found - self._led_since.keys()
         self._led_since = {namespace: self._led_since.get(namespace, time.time()) for namespace in found}
         for key in self.cache.jobs():
@@ -220,7 +221,7 @@ class Controller:
     def _plan(self, key: Key, job: Object, *, closing: bool = False) -> Plan:
         children = self.cache.children(key)
         self._memory.is_ours(key, children)
-        retries = self._memory.of(key)
+        retries, now = self._memory.of(key), time.time()
         return reconcile(
             Observed(
                 job=job,
@@ -231,8 +232,8 @@ class Controller:
                 taken=retries.taken,
                 refused=retries.refused,
                 closing=closing or self._memory.is_closing(job["metadata"]["uid"]),
-                began=self._led_since.setdefault(key[0], time.time()),
-                now=time.time(),
+                began=self._led_since.get(key[0], now),
+                now=now,
                 settings=self._settings,
             ),
             new_token=make_token,
