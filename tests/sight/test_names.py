@@ -62,5 +62,5 @@ def test_the_operator_serves_what_is_declared_for_it() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
 def test_metrics_that_the_docs_name_exist(path: Path) -> None:
     declared = {name for metric in names.all_metrics() for name in metric.series()}
-    modules = {"photon_aggregator", "photon_worker", "photon_operator", "photon_commit"}
+    modules = {"photon_aggregator", "photon_gate", "photon_worker", "photon_operator", "photon_commit"}
     assert set(re.findall(r"\bphoton_[a-z_]+\b", path.read_text())) - modules <= declared
