@@ -1,7 +1,7 @@
 """A job of another institution: ``spec.join`` on this side, ``participants[].remote`` on the hub's.
 
 A document with ``spec.join`` has no model and no rounds: the hub has them. So it is a type of its own (JoinedJob), and
-what every other program reads keeps its fields. Not in the CRD yet, and no program acts on it yet.
+what every other program reads keeps its fields. Not in the CRD yet.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def retry(
     ] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig; default the current one.")] = None,
 ) -> None:
-    """Try a failed job in Kubernetes again, or the failed participants of a running one, without an edit."""
+    """Try what failed of a job in Kubernetes again."""
     from photon.cli.retry import ask
 
     for line in ask(job, namespace=namespace, context=context):

@@ -59,6 +59,7 @@ def test_a_bucket_that_holds_and_one_that_does_not(
     }  # fmt: skip
     assert set(report["figures"]) == {
         "rounds", "merges", "updates", "parts", "hashedBytes", "chainOnly", "leftovers", "signatures",
+        "logEntries",
     }  # fmt: skip
     told = run(environment, place, program="photon-aggregator")
     first, last = told.stdout.splitlines()

@@ -21,6 +21,7 @@ TEMPLATE = Path(__file__).parents[2] / "charts" / "photon" / "templates" / "oper
 OTHERWISE = {
     "PHOTON_CHILD_ENV": '{"HTTPS_PROXY": "http://proxy"}',
     "PHOTON_JOB_DEFAULTS": '{"nodeSelector": {"pool": "gpu"}}',
+    "PHOTON_NETWORK_POLICY": '{"egress": [], "aggregatorFrom": [], "metricsFrom": [], "namespaces": []}',
     "PHOTON_HTTP_PORT": "9090",
     "PHOTON_POLL_SECONDS": "7",
     "PHOTON_STATUS_SECONDS": "7",

@@ -130,6 +130,25 @@ _RECONCILING: Final = Row(
             least=0,
             queries=[Query(expr=total(rate(_of(names.OPERATOR_API_REQUESTS)), "verb"), legend="{{verb}}")],
         ),
+        Panel(
+            title="Leader",
+            description="1: this pod holds the Lease of a watched namespace (or of the cluster) and runs its jobs. "
+            "0: it stands by.",
+            unit="none",
+            width=12,
+            least=0,
+            most=1,
+            queries=[Query(expr=_of(names.OPERATOR_LEADER), legend="{{instance}} {{watched_namespace}}")],
+        ),
+        Panel(
+            title="Refused namespaces",
+            description="1: the operator may not read a namespace that it is told to watch. Its jobs do not run.",
+            unit="none",
+            width=12,
+            least=0,
+            most=1,
+            queries=[Query(expr=_of(names.OPERATOR_REFUSED), legend="{{watched_namespace}}")],
+        ),
     ],
 )
 
