@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,10 @@ PROGRAMS = ("photon_gate.main", "photon_gate.program", "photon_aggregator.main")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Before or after a call of ``where`` (``module:name`` or ``module:Class.name``), at its ``passing``-th time."""
+    """Before or after a call of ``where`` (``module:name`` or ``module:Class.name``), at its ``passing``-th time.
+
+    After: calls that raise do not count, such as one to a hub that is not ready yet.
+    """
 
     name: str
     where: str
@@ -59,31 +62,30 @@ def _mine(point: Point) -> None:
     owner: Any = importlib.import_module(module)
     for each in owners:
         owner = getattr(owner, each)
-    passings = iter(range(1, 10**9))
-    setattr(owner, name, _mined(getattr(owner, name), partial(next, passings), point))
+    setattr(owner, name, _mined(getattr(owner, name), point))
 
 
-def _mined(call: Callable[..., Any], passing: Callable[[], int], point: Point) -> Callable[..., Any]:
-    def die(after: bool, number: int) -> None:
-        if after is point.after and number == point.passing:
+def _mined(call: Callable[..., Any], point: Point) -> Callable[..., Any]:
+    passings = itertools.count(1)
+
+    def pass_by(*, after: bool) -> None:
+        if after is point.after and next(passings) == point.passing:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if inspect.iscoroutinefunction(call):
 
         async def later(*arguments: Any, **named: Any) -> Any:
-            number = passing()
-            die(False, number)
+            pass_by(after=False)
             result = await call(*arguments, **named)
-            die(True, number)
+            pass_by(after=True)
             return result
 
         return later
 
     def now(*arguments: Any, **named: Any) -> Any:
-        number = passing()
-        die(False, number)
+        pass_by(after=False)
         result = call(*arguments, **named)
-        die(True, number)
+        pass_by(after=True)
         return result
 
     return now
