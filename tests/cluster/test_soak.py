@@ -27,8 +27,9 @@ def test_jobs_end_as_their_documents_say_and_leave_nothing(
         width=2,
         spread=20,
         patience=400,
-        seed=4,
-        between=(8, 15),
+        seed=49,
+        # An operator acts some 20 s after one that was killed: its Lease runs out first.
+        between=(15, 30),
     )
     found = soak.run(print)
     assert found["problems"] == []

@@ -146,8 +146,5 @@ def tell(story: Story, job: SoakJob, commits: Commits, dice: random.Random) -> N
 def running(job: SoakJob) -> list[str]:
     """Pods of the job that have not ended."""
     label = f"photon.dev/job={job.name}"
-    listed = patiently(
-        lambda: job.kube.kubectl("get", "pods", "--selector", label, "--no-headers", "--ignore-not-found")
-    )
-    ended = ("Completed", "Error", "OOMKilled")
-    return [line.split()[0] for line in listed.splitlines() if line.split()[2] not in ended]
+    pods = patiently(lambda: job.kube.items("pods", "--selector", label))
+    return [pod["metadata"]["name"] for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
