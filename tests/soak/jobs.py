@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 AWAY_SECONDS: Final = 120.0
 POLL_SECONDS: Final = 2.0
+# How a job stands; Ready and the like follow from it.
+STANDING: Final = ("Pending", "Running", "Suspended", "Complete", "Failed")
 # What kubectl says when nothing answers, or not yet all of it; other refusals are the job's own.
 _AWAY: Final = (
     "connection refused",
@@ -86,7 +88,7 @@ class SoakJob:
     def condition(self) -> tuple[str, str, str]:
         """Type, reason and message of the condition that holds; empty where there is none."""
         for condition in self.get().get("status", {}).get("conditions", ()):
-            if condition["status"] == "True" and condition["type"] in ("Pending", "Running", "Complete", "Failed"):
+            if condition["status"] == "True" and condition["type"] in STANDING:
                 return condition["type"], condition["reason"], condition["message"]
         return "", "", ""
 
