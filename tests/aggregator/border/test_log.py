@@ -1,4 +1,4 @@
-"""The door's log: what happened, each entry linked to all before, whoever writes it and whatever crashes."""
+"""The door's log: what happened, each entry linked to all before it, also after a crash and with two writers."""
 
 from __future__ import annotations
 

@@ -5,5 +5,6 @@
     errors    what a request can meet: away, refused, or a contradiction that ends the gate
     exchange  one request: proxy, certificates, bounds and deadlines
     client    enrollment, sessions, and the requests of a member
+    answers   what an answer means: taken, or raised as what went wrong; pure
     checks    whether an answer is what the hub signed; pure
 """

@@ -50,8 +50,9 @@ from photon.protocol.messages import (
 from photon.trust import statements
 from photon.trust.keys import Identity, Key
 from photon.version import release
+from photon_gate.hub.answers import checked, fingerprint, parsed
 from photon_gate.hub.checks import not_trusted, same, shown, signed
-from photon_gate.hub.errors import Awaiting, Contradiction, Declined, HubUnreachable, NotEnrolled, SessionEnded
+from photon_gate.hub.errors import Contradiction, Declined, HubUnreachable, NotEnrolled, SessionEnded
 from photon_gate.hub.exchange import LARGE, SMALL, Answer, Exchange
 
 log = logging.getLogger(__name__)
@@ -70,17 +71,6 @@ NO_NONCE: Final = "0" * 32
 NO_INVITATION: Final = "aaaaaaaa"
 
 _TOKEN: Final[TypeAdapter[str]] = TypeAdapter(Token)
-_ENDINGS: Final = {
-    BorderReason.INVITATION_UNKNOWN: JoinReason.INVITATION_UNKNOWN,
-    BorderReason.INVITATION_EXPIRED: JoinReason.INVITATION_EXPIRED,
-    BorderReason.INVITATION_USED: JoinReason.INVITATION_USED,
-    BorderReason.REVOKED: JoinReason.REVOKED,
-    BorderReason.LEFT: JoinReason.LEFT,
-    BorderReason.VERSION_SKEW: JoinReason.VERSION_SKEW,
-    BorderReason.BAD_SIGNATURE: JoinReason.HUB_NOT_TRUSTED,
-    BorderReason.UNSIGNED: JoinReason.VERSION_SKEW,
-}
-_SESSION: Final = frozenset({BorderReason.SESSION_EXPIRED, BorderReason.SESSION_SUPERSEDED, "Unauthenticated"})
 _STATES: Final = {MemberState.REVOKED: JoinReason.REVOKED, MemberState.LEFT: JoinReason.LEFT}
 
 
@@ -162,7 +152,7 @@ class HubClient:
         reply = self._parsed(HelloReply, self._asked("GET", "v1/hello", params=params))
         if reply.public_key != self.hub.text:
             raise not_trusted(
-                f"it shows the key {_fingerprint(reply.public_key)}, the invitation pins {self.hub.fingerprint}. "
+                f"it shows the key {fingerprint(reply.public_key)}, the invitation pins {self.hub.fingerprint}. "
                 "Compare by telephone; never change hubKey because a machine says so"
             )
         said = signed(reply.envelope, statements.Hello, self.hub)
@@ -467,39 +457,7 @@ class HubClient:
         limit: int = SMALL,
     ) -> Answer:
         answer = self.exchange.ask(method, path, body=body, params=params, session=session, limit=limit)
-        if not answer.reason:
-            return answer
-        said = f"the hub says {answer.reason}: {answer.message}"
-        known = next((reason for reason in BorderReason if reason.value == answer.reason), None)
-        if known in _ENDINGS:
-            raise Contradiction(_ENDINGS[known], said, said=known)
-        if answer.reason in _SESSION and session is not None:
-            raise SessionEnded(said)
-        if known is BorderReason.AWAITING_APPROVAL:
-            raise Awaiting(said)
-        if known is BorderReason.NOT_ENROLLED:
-            raise NotEnrolled(said)
-        if session is None or answer.status >= 500:
-            where = "NotReady" if answer.reason == ErrorReason.NOT_READY.value else "Away"
-            raise HubUnreachable(where, said, retry_after=answer.retry_after)
-        reason = next((one for one in ErrorReason if one.value == answer.reason), ErrorReason.INVALID_REQUEST)
-        raise Declined(answer.status, reason.value, said[:2048], retry_after=answer.retry_after)
+        return checked(answer, session=session is not None)
 
     def _parsed(self, model: type[M], answer: Answer) -> M:
-        """Fields that a later release added are ignored: what was signed is read strictly, elsewhere."""
-        try:
-            return model.model_validate_json(answer.data, extra="ignore")
-        except ValidationError as error:
-            said = error.errors()[0]["msg"]
-            raise HubUnreachable(
-                "Page", f"{self.exchange.host} answers something that is no {model.__name__} ({said[:200]})"
-            ) from error
-
-
-def _fingerprint(text: str) -> str:
-    from photon.trust.errors import TrustError
-
-    try:
-        return Key.parse(text).fingerprint
-    except TrustError:
-        return "of no one"
+        return parsed(model, answer, self.exchange.host)
